@@ -231,6 +231,36 @@ mod tests {
         }
     }
 
+    fn jpeg(subsampling: libjpeg_turbo_rs::Subsampling) -> Vec<u8> {
+        let pixels: Vec<u8> = (0..40 * 24 * 3u32).map(|i| (i * i / 97) as u8).collect();
+        libjpeg_turbo_rs::compress(&pixels, 40, 24, PixelFormat::Rgb, 80, subsampling).unwrap()
+    }
+
+    #[test]
+    fn damaged_jpegs_are_errors_or_images_never_panics() {
+        let steps = ImageSteps::new(&DataOptions::default()).unwrap();
+        for subsampling in
+            [libjpeg_turbo_rs::Subsampling::S420, libjpeg_turbo_rs::Subsampling::S444]
+        {
+            let whole = jpeg(subsampling);
+            assert_eq!(steps.apply(&whole).unwrap().bytes.len(), 40 * 24 * 3);
+            for cut in 0..whole.len() - 8 {
+                assert!(steps.apply(&whole[..cut]).is_err(), "cut at {cut} of {}", whole.len());
+            }
+            let mut random = oorandom::Rand32::new(7);
+            for _ in 0..FLIPS {
+                let mut damaged = whole.clone();
+                for _ in 0..1 + random.rand_u32() % 3 {
+                    let at = random.rand_u32() as usize % damaged.len();
+                    damaged[at] = random.rand_u32() as u8;
+                }
+                let _ = steps.apply(&damaged);
+            }
+        }
+    }
+
+    const FLIPS: usize = 2000;
+
     #[test]
     fn names_of_images() {
         assert!(is_image("a/b.JPG") && is_image("0.png"));

@@ -6,3 +6,8 @@
 pub mod isa;
 
 pub use isa::Isa;
+
+pub mod conv;
+pub mod epilogue;
+pub mod gemm;
+pub mod pack;

@@ -1,0 +1,4 @@
+//! Kernels in plain Rust, written so that compilers vectorise them.
+
+pub(crate) mod epilogue;
+pub(crate) mod gemm;

@@ -18,6 +18,12 @@ pub enum GeometryError {
         /// The window as asked for.
         window: Window,
     },
+    /// The kernel has more rows or columns than a depthwise kernel can hold.
+    #[error("a depthwise kernel of {kernel:?} taps is larger than 16 by 16; use a grouped one")]
+    KernelTooLarge {
+        /// Taps down and across.
+        kernel: [usize; 2],
+    },
 }
 
 /// A two-dimensional sliding window over NHWC images; `[height, width]` throughout. A
@@ -47,13 +53,13 @@ impl Window {
     /// Output pixels, or `None` if there are none.
     pub fn output(&self) -> Option<[usize; 2]> {
         let mut output = [0; 2];
-        for axis in 0..2 {
+        for (axis, output) in output.iter_mut().enumerate() {
             let reach = self.kernel[axis].checked_sub(1)?.checked_mul(self.dilation[axis])? + 1;
             let padded = self.input[axis] + self.pad_before[axis] + self.pad_after[axis];
             if self.stride[axis] == 0 || self.dilation[axis] == 0 || self.input[axis] == 0 {
                 return None;
             }
-            output[axis] = padded.checked_sub(reach)? / self.stride[axis] + 1;
+            *output = padded.checked_sub(reach)? / self.stride[axis] + 1;
         }
         Some(output)
     }

@@ -6,20 +6,22 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::conv::{Indirection, Resolver};
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_f32,
-    store_s32, store_u8,
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_bf16, store_dequantized,
+    store_f32, store_s32, store_u8,
 };
 use crate::isa::{self, Isa};
-use crate::pack::{PANEL, PackedF32, PackedS8, PanelView};
+use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
 
 /// Most rows in a tile, over all instruction sets.
-const TILE_ROWS: usize = 14;
+pub(crate) const TILE_ROWS: usize = 14;
 /// Address slots per tap: tile rows rounded up for vector stores.
 pub(crate) const PITCH: usize = 16;
 /// Taps whose addresses are resolved at a time.
-const TAP_BLOCK: usize = 64;
+pub(crate) const TAP_BLOCK: usize = 64;
 /// Elements between accumulator rows: four panels.
 pub(crate) const BLOCK_STRIDE: usize = 4 * PANEL;
 /// Weights that stay in L2 while rows pass by, in bytes.
@@ -158,7 +160,17 @@ impl RowSource for Gathered<'_> {
 
 /// Accumulators of one tile.
 #[repr(align(64))]
-struct Accumulators<A>([MaybeUninit<A>; TILE_ROWS * BLOCK_STRIDE]);
+pub(crate) struct Accumulators<A>([MaybeUninit<A>; TILE_ROWS * BLOCK_STRIDE]);
+
+impl<A> Accumulators<A> {
+    pub fn new() -> Self {
+        Accumulators([const { MaybeUninit::uninit() }; TILE_ROWS * BLOCK_STRIDE])
+    }
+
+    pub fn pointer(&mut self) -> *mut A {
+        self.0.as_mut_ptr().cast()
+    }
+}
 
 /// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`.
 ///
@@ -179,9 +191,8 @@ pub(crate) unsafe fn run<A>(
     }
     let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
     let addresses = address_slots.as_mut_ptr().cast::<usize>();
-    let mut storage: Accumulators<A> =
-        Accumulators([const { MaybeUninit::uninit() }; TILE_ROWS * BLOCK_STRIDE]);
-    let accumulators = storage.0.as_mut_ptr().cast::<A>();
+    let mut storage = Accumulators::<A>::new();
+    let accumulators = storage.pointer();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let panels_per_pass = (WEIGHTS_IN_CACHE / view.panel_bytes().max(64)).max(4) / 4 * 4;
     for first_panel in panels.clone().step_by(panels_per_pass) {
@@ -273,6 +284,16 @@ fn micro_u8s8(isa: Isa) -> &'static Micro<i32> {
     }
     let _ = isa;
     &isa::portable::gemm::MICRO_U8S8
+}
+
+/// The bf16 tile kernels of an instruction set.
+fn micro_bf16(isa: Isa) -> &'static Micro<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_bf16() {
+        return &isa::avx512::gemm_bf16::MICRO;
+    }
+    let _ = isa;
+    &isa::portable::gemm::MICRO_BF16
 }
 
 /// Checks that a geometry and its weights belong together.
@@ -414,5 +435,159 @@ pub unsafe fn gemm_u8s8_s32(
     // SAFETY: the caller's promise.
     unsafe {
         run_u8s8(isa, input, weights, rows, columns, |block| store_s32(block, bias, output));
+    }
+}
+
+/// bf16 product of indirect rows and packed weights, accumulated in f32; `columns` as for
+/// [`gemm_f32`]. Native where [`Isa::has_bf16`], otherwise emulated, slowly.
+///
+/// # Panics
+/// If columns, taps or the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// As [`gemm_f32`].
+pub unsafe fn gemm_bf16_f32(
+    isa: Isa,
+    input: &Input<bf16>,
+    weights: &PackedBf16,
+    epilogue: &EpilogueF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) {
+    check_taps(input.rows, weights.taps());
+    let mut source = Direct { input, resolver: resolver(isa) };
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        run(micro_bf16(isa), &mut source, &weights.view(), rows, columns, |block| {
+            store_f32(isa, block, epilogue, output);
+        });
+    }
+}
+
+/// [`gemm_bf16_f32`] with results rounded to bf16 after the epilogue; the residual is f32.
+///
+/// # Panics
+/// If columns, taps or the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// As [`gemm_f32`].
+pub unsafe fn gemm_bf16(
+    isa: Isa,
+    input: &Input<bf16>,
+    weights: &PackedBf16,
+    epilogue: &EpilogueF32,
+    output: &Output<bf16>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) {
+    check_taps(input.rows, weights.taps());
+    let mut source = Direct { input, resolver: resolver(isa) };
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        run(micro_bf16(isa), &mut source, &weights.view(), rows, columns, |block| {
+            store_bf16(isa, block, epilogue, output);
+        });
+    }
+}
+
+/// Floats of scratch that [`pack_f32`] needs for a K × N matrix.
+pub fn scratch_f32(depth: usize, columns: usize) -> usize {
+    depth * columns.next_multiple_of(PANEL)
+}
+
+/// Packs a matrix of activations into scratch for [`gemm_f32_scratch`]: `[K, N]` with rows
+/// `row_stride` apart or, transposed, `[N, K]`.
+///
+/// # Panics
+/// If the scratch is shorter than [`scratch_f32`].
+///
+/// # Safety
+/// The matrix is readable.
+pub unsafe fn pack_f32(
+    isa: Isa,
+    matrix: *const f32,
+    row_stride: usize,
+    transposed: bool,
+    depth: usize,
+    columns: usize,
+    scratch: &mut [f32],
+) {
+    let scratch = &mut scratch[..scratch_f32(depth, columns)];
+    if depth == 0 {
+        return;
+    }
+    for (panel, lines) in scratch.chunks_exact_mut(depth * PANEL).enumerate() {
+        let width = (columns - panel * PANEL).min(PANEL);
+        // SAFETY: the panel's columns are inside the matrix; lines hold depth · PANEL floats.
+        unsafe {
+            if transposed {
+                let from = matrix.add(panel * PANEL * row_stride);
+                transpose_panel(isa, from, row_stride, depth, width, lines);
+            } else {
+                for (k, line) in lines.chunks_exact_mut(PANEL).enumerate() {
+                    let from = matrix.add(k * row_stride + panel * PANEL);
+                    std::ptr::copy_nonoverlapping(from, line.as_mut_ptr(), width);
+                    line[width..].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// Turns `width` rows of `depth` floats into lines of [`PANEL`].
+///
+/// # Safety
+/// The rows are readable.
+unsafe fn transpose_panel(
+    isa: Isa,
+    from: *const f32,
+    row_stride: usize,
+    depth: usize,
+    width: usize,
+    lines: &mut [f32],
+) {
+    let mut done = 0;
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx2() && width == PANEL {
+        // SAFETY: the token proves the instruction set; the rows are readable.
+        done = unsafe { isa::avx2::gemm_f32::transpose_panel(from, row_stride, depth, lines) };
+    }
+    let _ = isa;
+    for (k, line) in lines.chunks_exact_mut(PANEL).enumerate().skip(done) {
+        for (n, value) in line.iter_mut().enumerate() {
+            // SAFETY: row n < width of the matrix.
+            *value = if n < width { unsafe { *from.add(n * row_stride + k) } } else { 0.0 };
+        }
+    }
+}
+
+/// [`gemm_f32`] with one tap and B from [`pack_f32`]: both operands are activations.
+///
+/// # Panics
+/// If columns or the epilogue's vectors do not fit, or the scratch is too short.
+///
+/// # Safety
+/// As [`gemm_f32`].
+pub unsafe fn gemm_f32_scratch(
+    isa: Isa,
+    input: &Input<f32>,
+    scratch: &[f32],
+    depth: usize,
+    width: usize,
+    epilogue: &EpilogueF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+) {
+    assert!(input.rows.taps() == 1 && scratch.len() >= scratch_f32(depth, width), "scratch");
+    let weights = scratch.as_ptr().cast();
+    let view = PanelView { weights, columns: width, taps: 1, depth, steps: depth };
+    let mut source = Direct { input, resolver: resolver(isa) };
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        run(micro_f32(isa), &mut source, &view, rows, columns, |block| {
+            store_f32(isa, block, epilogue, output);
+        });
     }
 }

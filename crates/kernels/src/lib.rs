@@ -8,6 +8,7 @@ pub mod isa;
 pub use isa::Isa;
 
 pub mod conv;
+pub mod depthwise;
 pub mod epilogue;
 pub mod gemm;
 pub mod pack;

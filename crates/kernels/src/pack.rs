@@ -280,6 +280,12 @@ impl PackedS8 {
         Self::finish(panels, merge.then_some(order.depth))
     }
 
+    /// Packs without merging taps, for depthwise kernels.
+    pub(crate) fn pack_unmerged(weights: &[i8], order: &WeightOrder) -> Self {
+        assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
+        Self::finish(Panels::pack(order, |i| weights[i].to_le_bytes()), None)
+    }
+
     /// Takes panels written by [`PackedS8::bytes`]; `None` if the length is not that of `order`.
     pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
         let merge = Self::merges(order);

@@ -1,8 +1,9 @@
 //! f32 products and convolutions.
 
 use lepton_kernels::Isa;
+use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
-use lepton_kernels::gemm::{Input, gemm_f32};
+use lepton_kernels::gemm::{Input, gemm_f32, gemm_f32_scratch, pack_f32, scratch_f32};
 use lepton_kernels::pack::{PackedF32, WeightOrder};
 use proptest::prelude::*;
 
@@ -108,4 +109,81 @@ proptest! {
     fn f32_products_match(case in cases(), activation in activations()) {
         check(&case, activation);
     }
+}
+
+/// alpha · A · B with both operands unpacked, B plain or transposed.
+fn check_unpacked([m, n, k]: [usize; 3], transposed: bool, gap: usize, seed: u64) {
+    let mut random = Random(seed);
+    let (a_stride, b_stride) = (k + gap, if transposed { k } else { n } + gap);
+    let a = random.floats(m * a_stride);
+    let b = random.floats(if transposed { n } else { k } * b_stride);
+    let rows = Indirection::strided(a_stride);
+    let input = Input { base: a.as_ptr(), rows: &rows, padding: std::ptr::null() };
+    let epilogue = EpilogueF32 { alpha: 0.125, ..EpilogueF32::default() };
+    for isa in Isa::available() {
+        let mut scratch = vec![f32::NAN; scratch_f32(k, n)];
+        let mut result = vec![f32::NAN; m * n];
+        let output = Output { pointer: result.as_mut_ptr(), row_stride: n };
+        // SAFETY: all buffers have the sizes given.
+        unsafe {
+            pack_f32(isa, b.as_ptr(), b_stride, transposed, k, n, &mut scratch);
+            gemm_f32_scratch(isa, &input, &scratch, k, n, &epilogue, &output, 0..m, 0..n);
+        }
+        for row in 0..m {
+            for column in 0..n {
+                let expected: f32 = (0..k)
+                    .map(|i| {
+                        let at =
+                            if transposed { column * b_stride + i } else { i * b_stride + column };
+                        a[row * a_stride + i] * b[at]
+                    })
+                    .sum::<f32>()
+                    * 0.125;
+                let value = result[row * n + column];
+                assert!((value - expected).abs() < 1e-5, "{isa} {row} {column}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn unpacked_products_match(
+        size in [0..20usize, 1..70usize, 1..70usize],
+        transposed in any::<bool>(),
+        gap in 0..3usize,
+        seed in any::<u64>(),
+    ) {
+        check_unpacked(size, transposed, gap, seed);
+    }
+}
+
+/// More taps than are resolved at a time, and more weights than one pass keeps in cache.
+#[test]
+fn many_taps_and_many_panels() {
+    let window = Window {
+        input: [1, 90],
+        kernel: [1, 70],
+        stride: [1, 3],
+        dilation: [1, 1],
+        pad_before: [0, 5],
+        pad_after: [0, 30],
+    };
+    let case = Case {
+        window,
+        images: 2,
+        depth: 2,
+        columns: 40,
+        input_gap: 0,
+        output_gap: 1,
+        residual: true,
+        seed: 1,
+    };
+    check(&case, Activation::None);
+    let plain =
+        Window { input: [1, 17], kernel: [1, 1], pad_before: [0; 2], pad_after: [0; 2], ..window };
+    let plain = Window { stride: [1, 1], ..plain };
+    check(&Case { window: plain, images: 1, depth: 2000, columns: 150, ..case }, Activation::None);
 }

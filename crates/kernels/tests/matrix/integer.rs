@@ -159,3 +159,29 @@ proptest! {
         check(&case);
     }
 }
+
+/// More taps than are resolved at a time, merged and not.
+#[test]
+fn many_taps() {
+    let window = lepton_kernels::conv::Window {
+        input: [11, 12],
+        kernel: [9, 10],
+        stride: [1, 1],
+        dilation: [1, 1],
+        pad_before: [4, 4],
+        pad_after: [4, 4],
+    };
+    for depth in [1, 2, 3, 5, 8] {
+        let case = Case {
+            window,
+            images: 1,
+            depth,
+            columns: 35,
+            input_gap: 1,
+            output_gap: 0,
+            residual: true,
+            seed: 3,
+        };
+        check(&case);
+    }
+}

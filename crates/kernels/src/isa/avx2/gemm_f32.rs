@@ -74,3 +74,52 @@ unsafe fn rows_by_panel<const ROWS: usize>(tile: &Tile<f32>) {
         }
     }
 }
+
+/// Turns 16 rows into lines of 16, eight steps at a time; returns how many lines were written.
+///
+/// # Safety
+/// Needs AVX2; `depth` floats of 16 rows are readable.
+#[target_feature(enable = "avx2")]
+pub(crate) unsafe fn transpose_panel(
+    from: *const f32,
+    row_stride: usize,
+    depth: usize,
+    lines: &mut [f32],
+) -> usize {
+    let whole = depth / 8 * 8;
+    assert!(lines.len() >= whole * 16);
+    for k in (0..whole).step_by(8) {
+        for half in 0..2 {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for r in 0..8 {
+                // SAFETY: rows half · 8 + r < 16, steps k..k + 8 ≤ depth.
+                rows[r] = unsafe { _mm256_loadu_ps(from.add((half * 8 + r) * row_stride + k)) };
+            }
+            let mut pairs = [_mm256_setzero_ps(); 8];
+            for i in 0..4 {
+                pairs[2 * i] = _mm256_unpacklo_ps(rows[2 * i], rows[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_ps(rows[2 * i], rows[2 * i + 1]);
+            }
+            // Steps 0 and 4, 1 and 5, 2 and 6, 3 and 7 of rows 0..4, then of rows 4..8.
+            let mut quads = [_mm256_setzero_ps(); 8];
+            for i in 0..2 {
+                let p = &pairs[4 * i..];
+                quads[4 * i] = _mm256_shuffle_ps::<0x44>(p[0], p[2]);
+                quads[4 * i + 1] = _mm256_shuffle_ps::<0xee>(p[0], p[2]);
+                quads[4 * i + 2] = _mm256_shuffle_ps::<0x44>(p[1], p[3]);
+                quads[4 * i + 3] = _mm256_shuffle_ps::<0xee>(p[1], p[3]);
+            }
+            for i in 0..4 {
+                let low = _mm256_permute2f128_ps::<0x20>(quads[i], quads[i + 4]);
+                let high = _mm256_permute2f128_ps::<0x31>(quads[i], quads[i + 4]);
+                // SAFETY: lines k + i and k + i + 4 are below `whole`.
+                unsafe {
+                    let to = lines.as_mut_ptr().add((k + i) * 16 + half * 8);
+                    _mm256_storeu_ps(to, low);
+                    _mm256_storeu_ps(to.add(4 * 16), high);
+                }
+            }
+        }
+    }
+    whole
+}

@@ -4,6 +4,7 @@ use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
 use crate::pack::PANEL;
 
 pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32 };
+pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16 };
 pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8 };
 
 /// Addresses of `offsets` (in elements of `1 << shift` bytes), or `padding` where marked.
@@ -131,5 +132,36 @@ unsafe fn rows_u8s8<const ROWS: usize>(tile: &Tile<i32>) {
             }
         }
         finish(tile, &sums, i32::wrapping_add);
+    }
+}
+
+unsafe fn tile_bf16(rows: usize, _panels: usize, tile: &Tile<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { by_rows!(rows_bf16, rows, tile) }
+}
+
+/// # Safety
+/// The tile's rows and weights are readable, its accumulators writable.
+unsafe fn rows_bf16<const ROWS: usize>(tile: &Tile<f32>) {
+    let widen = |bits: u16| f32::from_bits(u32::from(bits) << 16);
+    let mut sums = [[0.0f32; PANEL]; ROWS];
+    let mut line = tile.weights.cast::<[[u16; 2]; PANEL]>();
+    // SAFETY: the caller's promise; one line of weights per step of two.
+    unsafe {
+        for tap in 0..tile.taps {
+            for k in (0..tile.depth).step_by(2) {
+                let weights = &*line;
+                line = line.add(1);
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let row = row_of::<_, u16>(tile, tap, r).add(k);
+                    let second = if k + 1 < tile.depth { *row.add(1) } else { 0 };
+                    let values = [widen(*row), widen(second)];
+                    for (sum, weight) in sums.iter_mut().zip(weights) {
+                        *sum += values[0] * widen(weight[0]) + values[1] * widen(weight[1]);
+                    }
+                }
+            }
+        }
+        finish(tile, &sums, |a, b| a + b);
     }
 }

@@ -5,11 +5,15 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use half::bf16;
 use lepton_kernels::Isa;
 use lepton_kernels::conv::{Indirection, Window};
+use lepton_kernels::depthwise::{DepthwiseS8, depthwise_f32, depthwise_order, depthwise_u8s8};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, RequantizeU8};
-use lepton_kernels::gemm::{Input, gemm_f32, gemm_u8s8};
-use lepton_kernels::pack::{PackedF32, PackedS8, WeightOrder};
+use lepton_kernels::gemm::{
+    Input, gemm_bf16_f32, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
+};
+use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 
 /// A product of `pixels` rows, or a convolution of a square image.
 struct Shape {
@@ -178,6 +182,10 @@ fn product_f32(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixe
     })
 }
 
+fn requantize<'a>(bias: &'a [i32], multiplier: &'a [f32]) -> RequantizeU8<'a> {
+    RequantizeU8 { bias, multiplier, residual: None, zero_point: 3, low: 3, high: 255, table: None }
+}
+
 fn product_u8s8(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixels: usize) -> f64 {
     let weights = PackedS8::pack(&vec![3; order.columns * order.taps * order.depth], order);
     let input = vec![7u8; pixels * order.depth];
@@ -185,15 +193,7 @@ fn product_u8s8(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pix
     let (bias, multiplier) = (vec![1i32; order.columns], vec![1e-3f32; order.columns]);
     let mut result = vec![0u8; m * order.columns];
     let input = Input { base: input.as_ptr(), rows, padding: padding.as_ptr() };
-    let epilogue = RequantizeU8 {
-        bias: &bias,
-        multiplier: &multiplier,
-        residual: None,
-        zero_point: 3,
-        low: 3,
-        high: 255,
-        table: None,
-    };
+    let epilogue = requantize(&bias, &multiplier);
     let output = Output { pointer: result.as_mut_ptr(), row_stride: order.columns };
     // SAFETY: buffers are as large as the shape says.
     seconds(|| unsafe {
@@ -232,6 +232,82 @@ fn products(isa: Isa, peaks: Peaks) {
     }
 }
 
+fn depthwise(isa: Isa, peaks: Peaks, side: usize, channels: usize, kernel: usize, stride: usize) {
+    let window = Window {
+        input: [side; 2],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        dilation: [1, 1],
+        pad_before: [kernel / 2; 2],
+        pad_after: [kernel / 2; 2],
+    };
+    let [height, width] = window.output().expect("an output");
+    let (m, taps) = (height * width, window.taps());
+    let rows = Indirection::window(&window, channels).expect("a small window");
+    let order = depthwise_order(channels, taps, true);
+    let operations = 2.0 * (m * taps * channels) as f64;
+    let name = format!("depthwise {kernel}x{kernel}/{stride} {side}^2 {channels}");
+
+    let weights = PackedF32::pack(&vec![0.5; taps * channels], &order);
+    let (values, padding) = (vec![0.25f32; side * side * channels], vec![0.0f32; channels]);
+    let bias = vec![1.0f32; channels];
+    let mut result = vec![0.0f32; m * channels];
+    let input = Input { base: values.as_ptr(), rows: &rows, padding: padding.as_ptr() };
+    let activation = Activation::Clip { low: 0.0, high: 6.0 };
+    let epilogue = EpilogueF32 { bias: Some(&bias), activation, ..EpilogueF32::default() };
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: channels };
+    // SAFETY: buffers are as large as the shape says.
+    let time = seconds(|| unsafe {
+        depthwise_f32(isa, &input, &weights, &epilogue, &output, 0..m);
+    });
+    report("f32", &name, operations, time, peaks.f32);
+
+    let weights = DepthwiseS8::pack(&vec![3; taps * channels], &order, &window, channels)
+        .expect("a small kernel");
+    let (values, padding) = (vec![7u8; side * side * channels], vec![0u8; channels]);
+    let (bias, multiplier) = (vec![1i32; channels], vec![1e-2f32; channels]);
+    let mut result = vec![0u8; m * channels];
+    let epilogue = requantize(&bias, &multiplier);
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: channels };
+    // SAFETY: buffers are as large as the shape says.
+    let time = seconds(|| unsafe {
+        let (values, padding) = (values.as_ptr(), padding.as_ptr());
+        depthwise_u8s8(isa, values, padding, &weights, &epilogue, &output, 0..m);
+    });
+    report("u8s8", &name, operations, time, peaks.u8s8);
+}
+
+fn product_bf16(isa: Isa, size: usize) -> f64 {
+    let (rows, order) = (Indirection::strided(size), WeightOrder::matrix(size, size));
+    let weights = PackedBf16::pack(&vec![0.5; size * size], &order);
+    let values = vec![bf16::ONE; size * size];
+    let mut result = vec![0.0f32; size * size];
+    let input = Input { base: values.as_ptr(), rows: &rows, padding: std::ptr::null() };
+    let epilogue = EpilogueF32::default();
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: size };
+    // SAFETY: buffers are as large as the shape says.
+    seconds(|| unsafe {
+        gemm_bf16_f32(isa, &input, &weights, &epilogue, &output, 0..size, 0..size);
+    })
+}
+
+/// One attention head's Q·Kᵀ, packing included.
+fn scores(isa: Isa, length: usize, width: usize) -> f64 {
+    let rows = Indirection::strided(width);
+    let values = vec![0.5f32; length * width];
+    let mut scratch = vec![0.0; scratch_f32(width, length)];
+    let mut result = vec![0.0f32; length * length];
+    let input = Input { base: values.as_ptr(), rows: &rows, padding: std::ptr::null() };
+    let epilogue = EpilogueF32 { alpha: 0.125, ..EpilogueF32::default() };
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: length };
+    // SAFETY: buffers are as large as the shape says.
+    seconds(|| unsafe {
+        pack_f32(isa, values.as_ptr(), width, true, width, length, &mut scratch);
+        let (all, n) = (0..length, length);
+        gemm_f32_scratch(isa, &input, &scratch, width, n, &epilogue, &output, all.clone(), all);
+    })
+}
+
 fn main() {
     let isa = match std::env::args().nth(1) {
         None => Isa::best(),
@@ -240,4 +316,15 @@ fn main() {
     let peaks = peaks(isa);
     println!("{isa}: register-only f32 {:.1}, u8s8 {:.1} Gop/s", peaks.f32, peaks.u8s8);
     products(isa, peaks);
+    if isa.has_bf16() {
+        let time = product_bf16(isa, 512);
+        report("bf16", "gemm 512^3", 2.0 * 512f64.powi(3), time, 2.0 * peaks.f32);
+    }
+    let time = scores(isa, 128, 64);
+    report("f32", "Q.K^T 128x64, with packing", 2.0 * 128.0 * 128.0 * 64.0, time, peaks.f32);
+    for (side, channels, kernel, stride) in
+        [(112, 32, 3, 1), (56, 144, 3, 1), (56, 144, 3, 2), (14, 576, 3, 1), (14, 480, 5, 1)]
+    {
+        depthwise(isa, peaks, side, channels, kernel, stride);
+    }
 }

@@ -11,4 +11,5 @@ pub mod conv;
 pub mod depthwise;
 pub mod epilogue;
 pub mod gemm;
+pub mod grouped;
 pub mod pack;

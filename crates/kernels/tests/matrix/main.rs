@@ -4,4 +4,5 @@ mod bf16;
 mod case;
 mod depthwise;
 mod float;
+mod grouped;
 mod integer;

@@ -6,3 +6,10 @@
 pub mod isa;
 
 pub use isa::Isa;
+
+pub mod conv;
+pub mod depthwise;
+pub mod epilogue;
+pub mod gemm;
+pub mod grouped;
+pub mod pack;

@@ -1,5 +1,11 @@
 //! Instruction sets: detection, forcing by name, and one folder of kernels for each.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
+pub(crate) mod portable;
+
 use std::fmt;
 use std::sync::OnceLock;
 

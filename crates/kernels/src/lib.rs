@@ -6,3 +6,11 @@
 pub mod isa;
 
 pub use isa::Isa;
+
+pub mod binary;
+pub mod broadcast;
+mod functions;
+pub mod map;
+pub mod pool;
+pub mod quantize;
+mod vector;

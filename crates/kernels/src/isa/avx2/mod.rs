@@ -1,0 +1,4 @@
+//! Kernels for AVX2 with FMA and F16C.
+
+pub(crate) mod map;
+pub(crate) mod vector;

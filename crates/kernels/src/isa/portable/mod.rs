@@ -1,0 +1,3 @@
+//! Kernels in plain Rust, for any machine.
+
+pub(crate) mod vector;

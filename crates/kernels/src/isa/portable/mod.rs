@@ -3,3 +3,5 @@
 pub(crate) mod depthwise;
 pub(crate) mod epilogue;
 pub(crate) mod gemm;
+
+pub(crate) mod vector;

@@ -6,3 +6,17 @@
 pub mod isa;
 
 pub use isa::Isa;
+
+pub mod binary;
+pub mod broadcast;
+pub mod conv;
+pub mod depthwise;
+pub mod epilogue;
+mod functions;
+pub mod gemm;
+pub mod grouped;
+pub mod map;
+pub mod pack;
+pub mod pool;
+pub mod quantize;
+mod vector;

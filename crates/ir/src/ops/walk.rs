@@ -1,0 +1,144 @@
+//! Index walks and checks that the reference evaluations share.
+
+use lepton_tensor::{DType, Shape, Tensor, broadcast_shapes, checked_product, row_major_strides};
+
+use crate::dim::Dim;
+use crate::error::Problem;
+use crate::fact::Fact;
+
+/// Calls `visit` with every index of `shape` in row-major order.
+pub fn for_each_index(shape: &[usize], mut visit: impl FnMut(&[usize])) {
+    let count = checked_product(shape).unwrap_or(0);
+    let mut index = vec![0usize; shape.len()];
+    for _ in 0..count {
+        visit(&index);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            if index[axis] < shape[axis] {
+                break;
+            }
+            index[axis] = 0;
+        }
+    }
+}
+
+/// Element strides that read a tensor of `shape` as if it were broadcast to `target`.
+pub fn broadcast_strides(shape: &[usize], target: &[usize]) -> Vec<usize> {
+    let strides = row_major_strides(shape);
+    let lead = target.len() - shape.len();
+    (0..target.len())
+        .map(|axis| match axis.checked_sub(lead) {
+            Some(own) if shape[own] != 1 => strides[own],
+            _ => 0,
+        })
+        .collect()
+}
+
+/// The position of `index` under `strides`.
+pub fn offset(index: &[usize], strides: &[usize]) -> usize {
+    index.iter().zip(strides).map(|(i, s)| i * s).sum()
+}
+
+/// For each element of the broadcast shape, its position in a tensor of `shape`.
+pub fn broadcast_positions(shape: &[usize], target: &[usize]) -> Vec<usize> {
+    let strides = broadcast_strides(shape, target);
+    let mut positions = Vec::new();
+    for_each_index(target, |index| positions.push(offset(index, &strides)));
+    positions
+}
+
+/// The shape several shapes broadcast to.
+pub fn broadcast_all(shapes: &[&[usize]]) -> Result<Shape, Problem> {
+    shapes.iter().try_fold(Vec::new(), |sum: Shape, shape| {
+        broadcast_shapes(&sum, shape)
+            .ok_or_else(|| Problem::shape(format!("shapes {shapes:?} do not broadcast")))
+    })
+}
+
+/// The extents two facts broadcast to. A symbolic extent against a known one other than 1 is
+/// taken to be equal to it, as every runtime does.
+pub fn broadcast_dims(a: &[Dim], b: &[Dim]) -> Result<Vec<Dim>, Problem> {
+    let rank = a.len().max(b.len());
+    let one = Dim::known(1);
+    let at = |dims: &[Dim], axis: usize| {
+        (axis + dims.len()).checked_sub(rank).map_or(one.clone(), |i| dims[i].clone())
+    };
+    let text = |dims: &[Dim]| {
+        let list: Vec<String> = dims.iter().map(Dim::to_string).collect();
+        format!("[{}]", list.join(","))
+    };
+    (0..rank)
+        .map(|axis| match (at(a, axis), at(b, axis)) {
+            (x, y) if x == y => Ok(x),
+            (x, y) if x.is(1) => Ok(y),
+            (x, y) if y.is(1) => Ok(x),
+            (x, y) => match (x.as_known(), y.as_known()) {
+                (Some(_), None) => Ok(x),
+                (None, Some(_)) => Ok(y),
+                (None, None) => Ok(Dim::unknown()),
+                _ => Err(Problem::shape(format!("{} and {} do not broadcast", text(a), text(b)))),
+            },
+        })
+        .collect()
+}
+
+/// `axis` counted from the front; negative axes count from the back.
+pub fn resolve_axis(axis: i64, rank: usize) -> Result<usize, Problem> {
+    let resolved = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(resolved)
+        .ok()
+        .filter(|&a| a < rank.max(1))
+        .ok_or_else(|| Problem::value(format!("axis {axis} is outside a tensor of rank {rank}")))
+}
+
+/// Several axes counted from the front, none twice.
+pub fn resolve_axes(axes: &[i64], rank: usize) -> Result<Vec<usize>, Problem> {
+    let mut resolved =
+        axes.iter().map(|&axis| resolve_axis(axis, rank)).collect::<Result<Vec<_>, _>>()?;
+    resolved.sort_unstable();
+    let count = resolved.len();
+    resolved.dedup();
+    if resolved.len() != count {
+        return Err(Problem::value(format!("axes {axes:?} name an axis twice")));
+    }
+    Ok(resolved)
+}
+
+/// An error unless the type is floating point.
+pub fn require_float(what: &'static str, dtype: DType) -> Result<(), Problem> {
+    if dtype.is_float() { Ok(()) } else { Err(Problem::dtype(what, "floating point", dtype)) }
+}
+
+/// An error unless both types are equal.
+pub fn require_same(what: &'static str, first: DType, second: DType) -> Result<(), Problem> {
+    if first == second {
+        Ok(())
+    } else {
+        Err(Problem::dtype(what, format!("{first} like the first operand"), second))
+    }
+}
+
+/// An error unless the fact has that rank.
+pub fn require_rank(what: &str, fact: &Fact, rank: usize) -> Result<(), Problem> {
+    if fact.rank() == rank {
+        Ok(())
+    } else {
+        Err(Problem::shape(format!("{what} must have rank {rank}, found {fact}")))
+    }
+}
+
+/// The integers of an operand that must be known before the model runs.
+pub fn known_integers(fact: &Fact, what: &'static str) -> Result<Vec<i64>, Problem> {
+    fact.known_integers().ok_or(Problem::NotConstant(what))
+}
+
+/// The elements of `tensor` picked at `positions`, whatever the type.
+pub fn pick(tensor: &Tensor, shape: Shape, positions: &[usize]) -> Result<Tensor, Problem> {
+    let mut made = Tensor::zeros(tensor.dtype(), shape)?;
+    let size = tensor.dtype().size();
+    let source = tensor.bytes();
+    for (to, &from) in made.bytes_mut().chunks_exact_mut(size).zip(positions) {
+        to.copy_from_slice(&source[from * size..(from + 1) * size]);
+    }
+    Ok(made)
+}

@@ -1,0 +1,330 @@
+//! Speed of the matrix kernels on one core, as a share of what a register-only loop reaches.
+//!
+//! `cargo run --release -p lepton-kernels --example matrix_speed [instruction set]`
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use half::bf16;
+use lepton_kernels::Isa;
+use lepton_kernels::conv::{Indirection, Window};
+use lepton_kernels::depthwise::{DepthwiseS8, depthwise_f32, depthwise_order, depthwise_u8s8};
+use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, RequantizeU8};
+use lepton_kernels::gemm::{
+    Input, gemm_bf16_f32, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
+};
+use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
+
+/// A product of `pixels` rows, or a convolution of a square image.
+struct Shape {
+    name: &'static str,
+    side: usize,
+    depth: usize,
+    columns: usize,
+    kernel: usize,
+}
+
+const fn conv(
+    name: &'static str,
+    side: usize,
+    depth: usize,
+    columns: usize,
+    kernel: usize,
+) -> Shape {
+    Shape { name, side, depth, columns, kernel }
+}
+
+const PRODUCTS: &[Shape] = &[
+    conv("resnet20 stem 3x3", 32, 3, 16, 3),
+    conv("resnet20 3x3", 32, 16, 16, 3),
+    conv("resnet20 3x3", 16, 32, 32, 3),
+    conv("resnet20 3x3", 8, 64, 64, 3),
+    conv("lenet 5x5", 28, 1, 6, 5),
+    conv("mobilenet 1x1", 28, 192, 32, 1),
+    conv("mobilenet 1x1", 14, 384, 96, 1),
+    conv("mobilenet 1x1", 7, 960, 320, 1),
+    conv("gemv", 1, 1024, 1000, 1),
+];
+
+/// Median seconds of one call, over enough calls to be steady.
+fn seconds(mut call: impl FnMut()) -> f64 {
+    let start = Instant::now();
+    let mut warm = 0u32;
+    while start.elapsed().as_secs_f64() < 0.05 {
+        call();
+        warm += 1;
+    }
+    let calls = warm.div_ceil(20);
+    let mut samples: Vec<f64> = (0..25)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..calls {
+                call();
+            }
+            start.elapsed().as_secs_f64() / f64::from(calls)
+        })
+        .collect();
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// Billions of operations a second that a loop without memory reaches.
+#[derive(Clone, Copy)]
+struct Peaks {
+    f32: f64,
+    u8s8: f64,
+}
+
+#[cfg(target_arch = "x86_64")]
+mod peak {
+    use std::arch::x86_64::*;
+
+    const ROUNDS: usize = 100_000;
+
+    #[target_feature(enable = "avx512f")]
+    pub fn f32_avx512() -> f64 {
+        let mut sums = [_mm512_setzero_ps(); 20];
+        let (a, b) = (_mm512_set1_ps(1.0), _mm512_set1_ps(super::black_box(1e-9)));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm512_fmadd_ps(a, b, *sum);
+            }
+        }
+        super::black_box(sums);
+        (ROUNDS * 20 * 32) as f64
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    pub fn u8s8_avx512() -> f64 {
+        let mut sums = [_mm512_setzero_si512(); 20];
+        let (a, b) = (_mm512_set1_epi32(1), _mm512_set1_epi32(super::black_box(3)));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+        super::black_box(sums);
+        (ROUNDS * 20 * 128) as f64
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub fn f32_avx2() -> f64 {
+        let mut sums = [_mm256_setzero_ps(); 12];
+        let (a, b) = (_mm256_set1_ps(1.0), _mm256_set1_ps(super::black_box(1e-9)));
+        for _ in 0..ROUNDS {
+            for sum in &mut sums {
+                *sum = _mm256_fmadd_ps(a, b, *sum);
+            }
+        }
+        super::black_box(sums);
+        (ROUNDS * 12 * 16) as f64
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn u8s8_avx2() -> f64 {
+        let mut sums = [_mm256_setzero_si256(); 10];
+        let a = _mm256_set1_epi32(super::black_box(3));
+        for round in 0..ROUNDS {
+            let b = _mm256_set1_epi32(round as i32);
+            for sum in &mut sums {
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(_mm256_xor_si256(a, *sum), b));
+            }
+        }
+        super::black_box(sums);
+        (ROUNDS * 10 * 32) as f64
+    }
+}
+
+fn peaks(isa: Isa) -> Peaks {
+    let rate = |loop_of: &dyn Fn() -> f64| {
+        let mut operations = 0.0;
+        let time = seconds(|| operations = loop_of());
+        operations / time / 1e9
+    };
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        // SAFETY: the token proves the instruction set.
+        return unsafe {
+            Peaks { f32: rate(&|| peak::f32_avx512()), u8s8: rate(&|| peak::u8s8_avx512()) }
+        };
+    } else if isa.has_avx2() {
+        // SAFETY: the token proves the instruction set.
+        return unsafe {
+            Peaks { f32: rate(&|| peak::f32_avx2()), u8s8: rate(&|| peak::u8s8_avx2()) }
+        };
+    }
+    let _ = (isa, rate);
+    Peaks { f32: f64::NAN, u8s8: f64::NAN }
+}
+
+fn report(what: &str, shape: &str, operations: f64, seconds: f64, peak: f64) {
+    let rate = operations / seconds / 1e9;
+    println!(
+        "{what:6} {shape:32} {:9.2} us {rate:8.1} Gop/s {:5.1} %",
+        seconds * 1e6,
+        rate / peak * 100.0
+    );
+}
+
+fn product_f32(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixels: usize) -> f64 {
+    let weights = PackedF32::pack(&vec![0.5; order.columns * order.taps * order.depth], order);
+    let input = vec![0.25f32; pixels * order.depth];
+    let padding = vec![0.0f32; order.depth];
+    let bias = vec![1.0f32; order.columns];
+    let mut result = vec![0.0f32; m * order.columns];
+    let input = Input { base: input.as_ptr(), rows, padding: padding.as_ptr() };
+    let epilogue =
+        EpilogueF32 { bias: Some(&bias), activation: Activation::Relu, ..EpilogueF32::default() };
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: order.columns };
+    // SAFETY: buffers are as large as the shape says.
+    seconds(|| unsafe {
+        gemm_f32(isa, &input, &weights, &epilogue, &output, 0..m, 0..order.columns);
+    })
+}
+
+fn requantize<'a>(bias: &'a [i32], multiplier: &'a [f32]) -> RequantizeU8<'a> {
+    RequantizeU8 { bias, multiplier, residual: None, zero_point: 3, low: 3, high: 255, table: None }
+}
+
+fn product_u8s8(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixels: usize) -> f64 {
+    let weights = PackedS8::pack(&vec![3; order.columns * order.taps * order.depth], order);
+    let input = vec![7u8; pixels * order.depth];
+    let padding = vec![0u8; order.depth];
+    let (bias, multiplier) = (vec![1i32; order.columns], vec![1e-3f32; order.columns]);
+    let mut result = vec![0u8; m * order.columns];
+    let input = Input { base: input.as_ptr(), rows, padding: padding.as_ptr() };
+    let epilogue = requantize(&bias, &multiplier);
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: order.columns };
+    // SAFETY: buffers are as large as the shape says.
+    seconds(|| unsafe {
+        gemm_u8s8(isa, &input, &weights, &epilogue, &output, 0..m, 0..order.columns);
+    })
+}
+
+fn products(isa: Isa, peaks: Peaks) {
+    for size in [256, 512, 1024] {
+        let (rows, order) = (Indirection::strided(size), WeightOrder::matrix(size, size));
+        let operations = 2.0 * (size * size * size) as f64;
+        let name = format!("gemm {size}^3");
+        let time = product_f32(isa, &rows, size, &order, size);
+        report("f32", &name, operations, time, peaks.f32);
+        let time = product_u8s8(isa, &rows, size, &order, size);
+        report("u8s8", &name, operations, time, peaks.u8s8);
+    }
+    for shape in PRODUCTS {
+        let window = Window {
+            input: [shape.side; 2],
+            kernel: [shape.kernel; 2],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_before: [shape.kernel / 2; 2],
+            pad_after: [shape.kernel / 2; 2],
+        };
+        let rows = Indirection::window(&window, shape.depth).expect("a small window");
+        let order = WeightOrder::hwio(window.taps(), shape.depth, shape.columns);
+        let pixels = shape.side * shape.side;
+        let operations = 2.0 * (pixels * window.taps() * shape.depth * shape.columns) as f64;
+        let name = format!("{} {}^2 {}->{}", shape.name, shape.side, shape.depth, shape.columns);
+        let time = product_f32(isa, &rows, pixels, &order, pixels);
+        report("f32", &name, operations, time, peaks.f32);
+        let time = product_u8s8(isa, &rows, pixels, &order, pixels);
+        report("u8s8", &name, operations, time, peaks.u8s8);
+    }
+}
+
+fn depthwise(isa: Isa, peaks: Peaks, side: usize, channels: usize, kernel: usize, stride: usize) {
+    let window = Window {
+        input: [side; 2],
+        kernel: [kernel; 2],
+        stride: [stride; 2],
+        dilation: [1, 1],
+        pad_before: [kernel / 2; 2],
+        pad_after: [kernel / 2; 2],
+    };
+    let [height, width] = window.output().expect("an output");
+    let (m, taps) = (height * width, window.taps());
+    let rows = Indirection::window(&window, channels).expect("a small window");
+    let order = depthwise_order(channels, taps, true);
+    let operations = 2.0 * (m * taps * channels) as f64;
+    let name = format!("depthwise {kernel}x{kernel}/{stride} {side}^2 {channels}");
+
+    let weights = PackedF32::pack(&vec![0.5; taps * channels], &order);
+    let (values, padding) = (vec![0.25f32; side * side * channels], vec![0.0f32; channels]);
+    let bias = vec![1.0f32; channels];
+    let mut result = vec![0.0f32; m * channels];
+    let input = Input { base: values.as_ptr(), rows: &rows, padding: padding.as_ptr() };
+    let activation = Activation::Clip { low: 0.0, high: 6.0 };
+    let epilogue = EpilogueF32 { bias: Some(&bias), activation, ..EpilogueF32::default() };
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: channels };
+    // SAFETY: buffers are as large as the shape says.
+    let time = seconds(|| unsafe {
+        depthwise_f32(isa, &input, &weights, &epilogue, &output, 0..m);
+    });
+    report("f32", &name, operations, time, peaks.f32);
+
+    let weights = DepthwiseS8::pack(&vec![3; taps * channels], &order, &window, channels)
+        .expect("a small kernel");
+    let (values, padding) = (vec![7u8; side * side * channels], vec![0u8; channels]);
+    let (bias, multiplier) = (vec![1i32; channels], vec![1e-2f32; channels]);
+    let mut result = vec![0u8; m * channels];
+    let epilogue = requantize(&bias, &multiplier);
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: channels };
+    // SAFETY: buffers are as large as the shape says.
+    let time = seconds(|| unsafe {
+        let (values, padding) = (values.as_ptr(), padding.as_ptr());
+        depthwise_u8s8(isa, values, padding, &weights, &epilogue, &output, 0..m);
+    });
+    report("u8s8", &name, operations, time, peaks.u8s8);
+}
+
+fn product_bf16(isa: Isa, size: usize) -> f64 {
+    let (rows, order) = (Indirection::strided(size), WeightOrder::matrix(size, size));
+    let weights = PackedBf16::pack(&vec![0.5; size * size], &order);
+    let values = vec![bf16::ONE; size * size];
+    let mut result = vec![0.0f32; size * size];
+    let input = Input { base: values.as_ptr(), rows: &rows, padding: std::ptr::null() };
+    let epilogue = EpilogueF32::default();
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: size };
+    // SAFETY: buffers are as large as the shape says.
+    seconds(|| unsafe {
+        gemm_bf16_f32(isa, &input, &weights, &epilogue, &output, 0..size, 0..size);
+    })
+}
+
+/// One attention head's Q·Kᵀ, packing included.
+fn scores(isa: Isa, length: usize, width: usize) -> f64 {
+    let rows = Indirection::strided(width);
+    let values = vec![0.5f32; length * width];
+    let mut scratch = vec![0.0; scratch_f32(width, length)];
+    let mut result = vec![0.0f32; length * length];
+    let input = Input { base: values.as_ptr(), rows: &rows, padding: std::ptr::null() };
+    let epilogue = EpilogueF32 { alpha: 0.125, ..EpilogueF32::default() };
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: length };
+    // SAFETY: buffers are as large as the shape says.
+    seconds(|| unsafe {
+        pack_f32(isa, values.as_ptr(), width, true, width, length, &mut scratch);
+        let (all, n) = (0..length, length);
+        gemm_f32_scratch(isa, &input, &scratch, width, n, &epilogue, &output, all.clone(), all);
+    })
+}
+
+fn main() {
+    let isa = match std::env::args().nth(1) {
+        None => Isa::best(),
+        Some(name) => Isa::named(&name).expect("a set of this machine"),
+    };
+    let peaks = peaks(isa);
+    println!("{isa}: register-only f32 {:.1}, u8s8 {:.1} Gop/s", peaks.f32, peaks.u8s8);
+    products(isa, peaks);
+    if isa.has_bf16() {
+        let time = product_bf16(isa, 512);
+        report("bf16", "gemm 512^3", 2.0 * 512f64.powi(3), time, 2.0 * peaks.f32);
+    }
+    let time = scores(isa, 128, 64);
+    report("f32", "Q.K^T 128x64, with packing", 2.0 * 128.0 * 128.0 * 64.0, time, peaks.f32);
+    for (side, channels, kernel, stride) in
+        [(112, 32, 3, 1), (56, 144, 3, 1), (56, 144, 3, 2), (14, 576, 3, 1), (14, 480, 5, 1)]
+    {
+        depthwise(isa, peaks, side, channels, kernel, stride);
+    }
+}

@@ -1,0 +1,257 @@
+//! Where a convolution reads: windows, and the indirection that turns them into matrix products.
+
+use std::ops::Range;
+
+/// Why a geometry cannot be run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GeometryError {
+    /// Offsets inside one image must fit 31 bits.
+    #[error("an image of {elements} elements is larger than the 2^31 - 1 a kernel can address")]
+    ImageTooLarge {
+        /// Elements spanned by one image.
+        elements: usize,
+    },
+    /// The kernel, stride or dilation has a zero, or the padded input is smaller than the kernel.
+    #[error("the window {window:?} has no output")]
+    NoOutput {
+        /// The window as asked for.
+        window: Window,
+    },
+    /// The kernel has more rows or columns than a depthwise kernel can hold.
+    #[error("a depthwise kernel of {kernel:?} taps is larger than 16 by 16; use a grouped one")]
+    KernelTooLarge {
+        /// Taps down and across.
+        kernel: [usize; 2],
+    },
+}
+
+/// A two-dimensional sliding window over NHWC images; `[height, width]` throughout. A
+/// one-dimensional window has height 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Input pixels.
+    pub input: [usize; 2],
+    /// Kernel extent in taps.
+    pub kernel: [usize; 2],
+    /// Distance between outputs in input pixels.
+    pub stride: [usize; 2],
+    /// Distance between taps in input pixels.
+    pub dilation: [usize; 2],
+    /// Padding above and to the left.
+    pub pad_before: [usize; 2],
+    /// Padding below and to the right.
+    pub pad_after: [usize; 2],
+}
+
+impl Window {
+    /// Number of taps.
+    pub fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    /// Output pixels, or `None` if there are none.
+    pub fn output(&self) -> Option<[usize; 2]> {
+        let mut output = [0; 2];
+        for (axis, output) in output.iter_mut().enumerate() {
+            let reach = self.kernel[axis].checked_sub(1)?.checked_mul(self.dilation[axis])? + 1;
+            let padded = self.input[axis] + self.pad_before[axis] + self.pad_after[axis];
+            if self.stride[axis] == 0 || self.dilation[axis] == 0 || self.input[axis] == 0 {
+                return None;
+            }
+            *output = padded.checked_sub(reach)? / self.stride[axis] + 1;
+        }
+        Some(output)
+    }
+
+    /// Input coordinate of `tap` for `output` along `axis`; `None` in the padding.
+    pub(crate) fn source(&self, axis: usize, output: usize, tap: usize) -> Option<usize> {
+        (output * self.stride[axis] + tap * self.dilation[axis])
+            .checked_sub(self.pad_before[axis])
+            .filter(|&at| at < self.input[axis])
+    }
+
+    /// True if every output pixel is the input pixel of the same index.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1]
+            && self.stride == [1, 1]
+            && self.pad_before == [0, 0]
+            && self.pad_after == [0, 0]
+    }
+}
+
+/// Marks a tap that reads the padding row.
+pub(crate) const PADDING: i32 = i32::MIN;
+
+#[derive(Clone, Debug)]
+enum Offsets {
+    /// One tap; row r starts at r · stride.
+    Strided(usize),
+    /// `[tap][row]` element offsets from the image's first element.
+    Table(Vec<i32>),
+}
+
+/// For each output row and tap, where its input elements start: relative to the input's first
+/// element, so it is built once per shape and serves every run and every image of a batch.
+///
+/// A *row* is one output pixel; rows are numbered through the images of a batch.
+#[derive(Clone, Debug)]
+pub struct Indirection {
+    offsets: Offsets,
+    taps: usize,
+    rows_per_image: usize,
+    image_stride: usize,
+}
+
+impl Indirection {
+    /// Plain matrix rows, `row_stride` elements apart.
+    pub fn strided(row_stride: usize) -> Self {
+        Indirection {
+            offsets: Offsets::Strided(row_stride),
+            taps: 1,
+            rows_per_image: usize::MAX,
+            image_stride: 0,
+        }
+    }
+
+    /// Any geometry: `offset(row, tap)` is the element offset in an image, `None` for padding.
+    /// Images are `image_stride` elements apart.
+    ///
+    /// # Errors
+    /// If an offset does not fit.
+    pub fn from_fn(
+        rows_per_image: usize,
+        taps: usize,
+        image_stride: usize,
+        offset: impl Fn(usize, usize) -> Option<usize>,
+    ) -> Result<Self, GeometryError> {
+        let mut table = Vec::with_capacity(rows_per_image * taps);
+        for tap in 0..taps {
+            for row in 0..rows_per_image {
+                table.push(match offset(row, tap) {
+                    None => PADDING,
+                    Some(elements) => i32::try_from(elements)
+                        .map_err(|_| GeometryError::ImageTooLarge { elements })?,
+                });
+            }
+        }
+        Ok(Indirection { offsets: Offsets::Table(table), taps, rows_per_image, image_stride })
+    }
+
+    /// The rows of a convolution over NHWC images whose pixels are `pixel_stride` elements apart
+    /// (the channels of the whole tensor, of which a group may be a part). Taps run row by row.
+    ///
+    /// # Errors
+    /// If the window has no output or an image is too large.
+    pub fn window(window: &Window, pixel_stride: usize) -> Result<Self, GeometryError> {
+        let [height, width] = window.output().ok_or(GeometryError::NoOutput { window: *window })?;
+        if window.is_pointwise() {
+            return Ok(Self::strided(pixel_stride));
+        }
+        let image_stride = window.input[0] * window.input[1] * pixel_stride;
+        Self::from_fn(height * width, window.taps(), image_stride, |row, tap| {
+            let y = window.source(0, row / width, tap / window.kernel[1])?;
+            let x = window.source(1, row % width, tap % window.kernel[1])?;
+            Some((y * window.input[1] + x) * pixel_stride)
+        })
+    }
+
+    /// Number of taps.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Output rows per image; `None` if rows are not bound to images.
+    pub fn rows_per_image(&self) -> Option<usize> {
+        matches!(self.offsets, Offsets::Table(_)).then_some(self.rows_per_image)
+    }
+
+    /// Writes the addresses of rows `row..row + count` for `taps`, each tap `pitch` entries apart.
+    ///
+    /// # Safety
+    /// `addresses` has room for `taps.len()` runs of `pitch ≥ count` entries (rounded up to 8);
+    /// rows and taps are inside the geometry.
+    pub(crate) unsafe fn resolve<T>(
+        &self,
+        resolver: Resolver,
+        base: *const T,
+        padding: *const T,
+        row: usize,
+        count: usize,
+        taps: Range<usize>,
+        addresses: *mut usize,
+        pitch: usize,
+    ) {
+        let base = base.expose_provenance();
+        let padding = padding.expose_provenance();
+        let size = size_of::<T>();
+        let table = match &self.offsets {
+            Offsets::Strided(stride) => {
+                for r in 0..count {
+                    // SAFETY: r < count ≤ pitch.
+                    unsafe { *addresses.add(r) = base + (row + r) * stride * size };
+                }
+                return;
+            }
+            Offsets::Table(table) => table,
+        };
+        let mut done = 0;
+        while done < count {
+            let (image, first) =
+                ((row + done) / self.rows_per_image, (row + done) % self.rows_per_image);
+            let run = (count - done).min(self.rows_per_image - first);
+            let base = base + image * self.image_stride * size;
+            for (slot, tap) in taps.clone().enumerate() {
+                let offsets = &table[tap * self.rows_per_image + first..][..run];
+                // SAFETY: slot · pitch + done + run is within the room promised by the caller.
+                unsafe {
+                    let target = addresses.add(slot * pitch + done);
+                    resolver(offsets, base, padding, size.trailing_zeros(), target);
+                }
+            }
+            done += run;
+        }
+    }
+}
+
+/// Turns offsets in elements of `1 << shift` bytes into addresses.
+pub(crate) type Resolver = unsafe fn(&[i32], usize, usize, u32, *mut usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_and_images() {
+        let window = Window {
+            input: [2, 2],
+            kernel: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_before: [1, 1],
+            pad_after: [1, 1],
+        };
+        assert_eq!(window.output(), Some([2, 2]));
+        let rows = Indirection::window(&window, 5).unwrap();
+        assert_eq!((rows.taps(), rows.rows_per_image()), (9, Some(4)));
+        let Offsets::Table(table) = &rows.offsets else { panic!("a table") };
+        assert_eq!(table[..4], [PADDING, PADDING, PADDING, 0]);
+        assert_eq!(table[16..20], [0, 5, 10, 15]);
+    }
+
+    #[test]
+    fn impossible_windows_are_errors() {
+        let window = Window {
+            input: [2, 2],
+            kernel: [3, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_before: [0, 0],
+            pad_after: [0, 0],
+        };
+        assert!(matches!(Indirection::window(&window, 1), Err(GeometryError::NoOutput { .. })));
+        assert!(Indirection::window(&Window { stride: [0, 1], ..window }, 1).is_err());
+        let huge = Indirection::from_fn(1, 1, 0, |_, _| Some(1 << 31));
+        assert_eq!(huge.unwrap_err(), GeometryError::ImageTooLarge { elements: 1 << 31 });
+    }
+}

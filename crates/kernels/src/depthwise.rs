@@ -1,0 +1,429 @@
+//! Depthwise convolution over NHWC images: each channel has its own small kernel.
+//!
+//! f32 walks tiles of pixels by channels over the same row addresses as the matrix products. u8·s8
+//! interleaves four vertical taps per channel, once for each input column a run of output pixels
+//! needs, so that one dot-product instruction serves four taps of sixteen channels.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::conv::{GeometryError, Window};
+use crate::epilogue::{
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_f32, store_u8,
+};
+use crate::gemm::{
+    Accumulators, BLOCK_STRIDE, Direct, Input, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, resolver,
+};
+use crate::isa::{self, Isa};
+use crate::pack::{PANEL, PackedF32, PackedS8, WeightOrder};
+
+/// The order of depthwise weights: `channels` columns of one element per tap.
+pub fn depthwise_order(channels: usize, taps: usize, channels_last: bool) -> WeightOrder {
+    if channels_last {
+        WeightOrder::hwio(taps, 1, channels)
+    } else {
+        WeightOrder::ohwi(channels, taps, 1)
+    }
+}
+
+/// One call of an f32 depthwise tile kernel.
+pub(crate) struct DepthwiseTile {
+    /// `[tap][PITCH]` row addresses.
+    pub addresses: *const usize,
+    pub taps: usize,
+    /// First channel of the tile.
+    pub channel: usize,
+    /// Channels in the tile; whole panels, or fewer than one.
+    pub channels: usize,
+    /// The first tap's line in the first panel.
+    pub weights: *const u8,
+    pub panel_bytes: usize,
+    pub accumulators: *mut f32,
+    /// Add to the accumulators instead of overwriting them.
+    pub accumulate: bool,
+}
+
+/// The depthwise tile kernels of one instruction set.
+pub(crate) struct MicroDepthwiseF32 {
+    /// Most rows at once.
+    pub rows: usize,
+    /// Most whole panels at once: 1, 2 or 4.
+    pub panels: usize,
+    /// Computes (rows, tile).
+    pub tile: unsafe fn(usize, &DepthwiseTile),
+}
+
+fn micro_f32(isa: Isa) -> &'static MicroDepthwiseF32 {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        return &isa::avx512::depthwise_f32::MICRO;
+    } else if isa.has_avx2() {
+        return &isa::avx2::depthwise_f32::MICRO;
+    }
+    let _ = isa;
+    &isa::portable::depthwise::MICRO_F32
+}
+
+/// f32 depthwise convolution for a range of output pixels. The weights are packed in
+/// [`depthwise_order`]; the input's geometry is that of a convolution with one channel per tap.
+///
+/// # Panics
+/// If taps or the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// Every tap of `rows` is readable from `input` for all channels, `input.padding` too; `output`
+/// and the residual cover `rows`; nobody else touches that part of the output meanwhile.
+pub unsafe fn depthwise_f32(
+    isa: Isa,
+    input: &Input<f32>,
+    weights: &PackedF32,
+    epilogue: &EpilogueF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+) {
+    let view = weights.view();
+    assert!(input.rows.taps() == view.taps && view.depth == 1, "taps");
+    let micro = micro_f32(isa);
+    let mut source = Direct { input, resolver: resolver(isa) };
+    let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
+    let addresses = address_slots.as_mut_ptr().cast::<usize>();
+    let mut storage = Accumulators::<f32>::new();
+    let accumulators = storage.pointer();
+    let mut row = rows.start;
+    while row < rows.end {
+        let left = rows.end - row;
+        let count = left.div_ceil(left.div_ceil(micro.rows));
+        let mut resolved = usize::MAX;
+        let mut channel = 0;
+        while channel < view.columns {
+            let channels = tile_channels(view.columns - channel, micro.panels);
+            for tap in (0..view.taps).step_by(TAP_BLOCK) {
+                let taps = tap..view.taps.min(tap + TAP_BLOCK);
+                // SAFETY: addresses and accumulators have room for a tile; rows are readable and
+                // the instruction set is there by the caller's promise and the token.
+                unsafe {
+                    if resolved != tap {
+                        source.addresses(row, count, taps.clone(), addresses);
+                        resolved = tap;
+                    }
+                    let line = channel / PANEL * view.panel_bytes() + tap * 64;
+                    let tile = DepthwiseTile {
+                        addresses,
+                        taps: taps.len(),
+                        channel,
+                        channels,
+                        weights: view.weights.add(line),
+                        panel_bytes: view.panel_bytes(),
+                        accumulators,
+                        accumulate: tap > 0,
+                    };
+                    (micro.tile)(count, &tile);
+                }
+            }
+            let stride = BLOCK_STRIDE;
+            let block = Block {
+                accumulators,
+                stride,
+                rows: count,
+                columns: channels,
+                row,
+                column: channel,
+            };
+            // SAFETY: the tile has been computed; the output covers it by the caller's promise.
+            unsafe { store_f32(isa, &block, epilogue, output) };
+            channel += channels;
+        }
+        row += count;
+    }
+}
+
+/// Channels of the next tile: four, two or one whole panels, or what is left of one.
+fn tile_channels(left: usize, most_panels: usize) -> usize {
+    match (left / PANEL).min(most_panels) {
+        0 => left,
+        1 => PANEL,
+        2 | 3 => 2 * PANEL,
+        _ => 4 * PANEL,
+    }
+}
+
+/// s8 depthwise weights and the window they belong to.
+#[derive(Clone, Debug)]
+pub struct DepthwiseS8 {
+    /// Taps are kernel columns, depth is kernel rows, four to a step.
+    weights: PackedS8,
+    window: Window,
+    width: usize,
+    pixels: usize,
+    pixel_stride: usize,
+}
+
+/// Interleaved columns kept at a time, in groups of four rows by 64 channels.
+const SLOTS: usize = 80;
+/// Channels worked on at a time.
+const CHANNEL_BLOCK: usize = 4 * PANEL;
+
+/// One call of a u8 × s8 depthwise kernel.
+pub(crate) struct DepthwiseRun {
+    /// `[slot][group][panel]` lines of 16 channels × 4 kernel rows.
+    pub slots: *const u8,
+    /// Bytes between the first slots of neighbouring pixels.
+    pub pixel_bytes: usize,
+    /// Bytes between the slots of neighbouring kernel columns.
+    pub column_bytes: usize,
+    pub kernel_columns: usize,
+    /// Groups of four kernel rows.
+    pub groups: usize,
+    /// Panels of 16 channels, at most 4.
+    pub panels: usize,
+    /// Lines `[kernel column][group]` of the first panel.
+    pub weights: *const u8,
+    pub panel_bytes: usize,
+    /// Pixels, at most `TILE_ROWS`.
+    pub pixels: usize,
+    pub accumulators: *mut i32,
+}
+
+/// The depthwise integer kernels of one instruction set.
+pub(crate) struct MicroDepthwiseU8S8 {
+    /// Interleaves four rows of (at most 64) channels into whole panels at the target.
+    pub interleave: unsafe fn(&[*const u8; 4], usize, *mut u8),
+    /// Sums over taps.
+    pub run: unsafe fn(&DepthwiseRun),
+}
+
+fn micro_u8s8(isa: Isa) -> &'static MicroDepthwiseU8S8 {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        return &isa::avx512::depthwise_u8s8::MICRO;
+    } else if isa.has_avx2() {
+        return &isa::avx2::depthwise_u8s8::MICRO;
+    }
+    let _ = isa;
+    &isa::portable::depthwise::MICRO_U8S8
+}
+
+impl DepthwiseS8 {
+    /// Packs `weights` in the order of [`depthwise_order`] for one window; the input's pixels are
+    /// `pixel_stride` bytes apart.
+    ///
+    /// # Errors
+    /// If the window has no output, or a kernel of more than 16 rows or columns.
+    ///
+    /// # Panics
+    /// If `order` reaches beyond `weights` or is not of the window's taps.
+    pub fn pack(
+        weights: &[i8],
+        order: &WeightOrder,
+        window: &Window,
+        pixel_stride: usize,
+    ) -> Result<Self, GeometryError> {
+        let [height, width] = window.output().ok_or(GeometryError::NoOutput { window: *window })?;
+        if window.kernel[0] > 16 || window.kernel[1] > 16 {
+            return Err(GeometryError::KernelTooLarge { kernel: window.kernel });
+        }
+        assert!(order.taps == window.taps() && order.depth == 1, "the order of another window");
+        let by_columns = WeightOrder {
+            taps: window.kernel[1],
+            depth: window.kernel[0],
+            depth_stride: window.kernel[1] * order.tap_stride,
+            ..*order
+        };
+        Ok(DepthwiseS8 {
+            weights: PackedS8::pack_unmerged(weights, &by_columns),
+            window: *window,
+            width,
+            pixels: height * width,
+            pixel_stride,
+        })
+    }
+
+    /// Sum of each channel's weights: what an input zero point is multiplied with.
+    pub fn column_sums(&self) -> &[i32] {
+        self.weights.column_sums()
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.weights.columns()
+    }
+
+    /// How many pixels to take at once, and the distance in slots between pixels and between
+    /// kernel columns: neighbours share input columns where that is fewer slots.
+    fn sharing(&self, groups: usize) -> (usize, usize, usize) {
+        let (stride, dilation) = (self.window.stride[1], self.window.dilation[1]);
+        let kernel = self.window.kernel[1];
+        let most = SLOTS / groups;
+        let reach = (kernel - 1) * dilation + 1;
+        let shared = if reach <= most { (most - reach) / stride + 1 } else { 0 };
+        let alone = most / kernel;
+        if shared >= alone {
+            (shared.min(TILE_ROWS), stride, dilation)
+        } else {
+            (alone.min(TILE_ROWS), kernel, 1)
+        }
+    }
+
+    /// Interleaves the columns that `count` pixels from (`y`, `x`) on need.
+    ///
+    /// # Safety
+    /// As [`depthwise_u8s8`]; `slots` has room for them.
+    unsafe fn interleave(
+        &self,
+        micro: &MicroDepthwiseU8S8,
+        image: *const u8,
+        padding: *const u8,
+        [y, x]: [usize; 2],
+        count: usize,
+        channels: usize,
+        slots: *mut u8,
+    ) {
+        let window = &self.window;
+        let [rows, columns] = window.kernel;
+        let groups = rows.div_ceil(4);
+        let (_, pixel_slots, column_slots) = self.sharing(groups);
+        let slot_bytes = groups * channels.div_ceil(PANEL) * 64;
+        let slot_count = (count - 1) * pixel_slots + (columns - 1) * column_slots + 1;
+        let shared = column_slots == window.dilation[1] && pixel_slots == window.stride[1];
+        for slot in 0..slot_count {
+            let at = if shared {
+                x * window.stride[1] + slot
+            } else {
+                (x + slot / columns) * window.stride[1] + slot % columns * window.dilation[1]
+            };
+            let column = at.checked_sub(window.pad_before[1]).filter(|&c| c < window.input[1]);
+            for group in 0..groups {
+                let mut sources = [padding; 4];
+                for (i, source) in sources.iter_mut().enumerate() {
+                    let tap = group * 4 + i;
+                    let line = if tap < rows { window.source(0, y, tap) } else { None };
+                    if let (Some(line), Some(column)) = (line, column) {
+                        let pixel = line * window.input[1] + column;
+                        // SAFETY: inside the image.
+                        *source = unsafe { image.add(pixel * self.pixel_stride) };
+                    }
+                }
+                let to = slot * slot_bytes + group * (slot_bytes / groups);
+                // SAFETY: slots are inside the room promised; sources have `channels` bytes.
+                unsafe { (micro.interleave)(&sources, channels, slots.add(to)) };
+            }
+        }
+    }
+}
+
+/// Room for the interleaved slots.
+#[repr(align(64))]
+struct Slots([MaybeUninit<u8>; SLOTS * CHANNEL_BLOCK * 4]);
+
+/// u8 × s8 depthwise sums for a range of output pixels, in blocks handed to `finish`.
+///
+/// # Safety
+/// As [`depthwise_u8s8`].
+unsafe fn run_u8s8(
+    isa: Isa,
+    input: *const u8,
+    padding: *const u8,
+    weights: &DepthwiseS8,
+    rows: Range<usize>,
+    finish: impl Fn(&Block<i32>),
+) {
+    let micro = micro_u8s8(isa);
+    let view = weights.weights.view();
+    let image_bytes = weights.window.input[0] * weights.window.input[1] * weights.pixel_stride;
+    let (most, pixel_slots, column_slots) = weights.sharing(view.steps);
+    let mut storage = Accumulators::<i32>::new();
+    let accumulators = storage.pointer();
+    let mut room = Slots([const { MaybeUninit::uninit() }; SLOTS * CHANNEL_BLOCK * 4]);
+    let slots = room.0.as_mut_ptr().cast::<u8>();
+    let mut row = rows.start;
+    while row < rows.end {
+        let (image, pixel) = (row / weights.pixels, row % weights.pixels);
+        let position = [pixel / weights.width, pixel % weights.width];
+        let left = (rows.end - row).min(weights.width - position[1]);
+        let count = left.div_ceil(left.div_ceil(most));
+        for channel in (0..view.columns).step_by(CHANNEL_BLOCK) {
+            let channels = (view.columns - channel).min(CHANNEL_BLOCK);
+            let panels = channels.div_ceil(PANEL);
+            let slot_bytes = view.steps * panels * 64;
+            // SAFETY: `sharing` keeps slots within the room; the rest is the caller's promise.
+            unsafe {
+                let image = input.add(image * image_bytes + channel);
+                let padding = padding.add(channel);
+                weights.interleave(micro, image, padding, position, count, channels, slots);
+                (micro.run)(&DepthwiseRun {
+                    slots,
+                    pixel_bytes: pixel_slots * slot_bytes,
+                    column_bytes: column_slots * slot_bytes,
+                    kernel_columns: view.taps,
+                    groups: view.steps,
+                    panels,
+                    weights: view.weights.add(channel / PANEL * view.panel_bytes()),
+                    panel_bytes: view.panel_bytes(),
+                    pixels: count,
+                    accumulators,
+                });
+            }
+            let stride = BLOCK_STRIDE;
+            finish(&Block {
+                accumulators,
+                stride,
+                rows: count,
+                columns: channels,
+                row,
+                column: channel,
+            });
+        }
+        row += count;
+    }
+}
+
+/// u8 × s8 depthwise convolution for a range of output pixels, requantised to u8. Exact on every
+/// instruction set.
+///
+/// # Panics
+/// If the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// `input` holds images of the window the weights were packed for, `padding` a zero-point byte for
+/// each channel; `output` and the residual cover `rows`; nobody else touches that part of the
+/// output meanwhile.
+pub unsafe fn depthwise_u8s8(
+    isa: Isa,
+    input: *const u8,
+    padding: *const u8,
+    weights: &DepthwiseS8,
+    epilogue: &RequantizeU8,
+    output: &Output<u8>,
+    rows: Range<usize>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        run_u8s8(isa, input, padding, weights, rows, |block| {
+            store_u8(isa, block, epilogue, output);
+        });
+    }
+}
+
+/// u8 × s8 depthwise convolution for a range of output pixels, scaled to f32.
+///
+/// # Panics
+/// If the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// As [`depthwise_u8s8`].
+pub unsafe fn depthwise_u8s8_f32(
+    isa: Isa,
+    input: *const u8,
+    padding: *const u8,
+    weights: &DepthwiseS8,
+    epilogue: &DequantizeF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        run_u8s8(isa, input, padding, weights, rows, |block| {
+            store_dequantized(isa, block, epilogue, output);
+        });
+    }
+}

@@ -1,0 +1,422 @@
+//! What happens to accumulators on their way out: bias, residual, activation, requantisation.
+//!
+//! Integer epilogues are exact formulas in separately rounded f32 steps (no fused multiply-add), so
+//! every instruction set gives the same bits.
+
+use crate::isa::{self, Isa};
+
+/// The function applied to a finished f32 value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// x
+    None,
+    /// max(x, 0)
+    Relu,
+    /// min(max(x, low), high)
+    Clip {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
+    /// x where positive, else slope · x
+    LeakyRelu {
+        /// Slope of the negative side.
+        slope: f32,
+    },
+    /// 1 / (1 + e⁻ˣ)
+    Sigmoid,
+    /// x · sigmoid(x)
+    Silu,
+    /// min(max(alpha · x + beta, 0), 1)
+    HardSigmoid {
+        /// Slope.
+        alpha: f32,
+        /// Offset.
+        beta: f32,
+    },
+    /// x · min(max(x + 3, 0), 6) / 6
+    HardSwish,
+    /// tanh x
+    Tanh,
+    /// x · Φ(x), by the error function
+    Gelu,
+    /// The tanh approximation of GELU
+    GeluTanh,
+}
+
+impl Activation {
+    /// Bounds to clamp to in registers; infinite where the activation is not a clamp.
+    pub(crate) fn bounds(self) -> (f32, f32) {
+        match self {
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Clip { low, high } => (low, high),
+            _ => (f32::NEG_INFINITY, f32::INFINITY),
+        }
+    }
+
+    /// True if the clamp to [`Activation::bounds`] is all of it.
+    pub(crate) fn is_clamp(self) -> bool {
+        matches!(self, Activation::None | Activation::Relu | Activation::Clip { .. })
+    }
+
+    /// Applies the activation to one value.
+    pub fn apply(self, x: f32) -> f32 {
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        match self {
+            Activation::None => x,
+            Activation::Relu | Activation::Clip { .. } => {
+                let (low, high) = self.bounds();
+                clamp(x, low, high)
+            }
+            Activation::LeakyRelu { slope } => {
+                if x < 0.0 {
+                    slope * x
+                } else {
+                    x
+                }
+            }
+            Activation::Sigmoid => sigmoid(x),
+            Activation::Silu => x * sigmoid(x),
+            Activation::HardSigmoid { alpha, beta } => clamp(alpha * x + beta, 0.0, 1.0),
+            Activation::HardSwish => x * clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0),
+            Activation::Tanh => x.tanh(),
+            Activation::Gelu => {
+                0.5 * x * (1.0 + error_function(x * std::f32::consts::FRAC_1_SQRT_2))
+            }
+            Activation::GeluTanh => {
+                let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
+                0.5 * x * (1.0 + inner.tanh())
+            }
+        }
+    }
+}
+
+/// Clamp that lets NaN through, as the vector forms do.
+pub(crate) fn clamp(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
+/// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: absolute error 1.5e-7.
+fn error_function(x: f32) -> f32 {
+    let magnitude = x.abs();
+    let t = 1.0 / (1.0 + 0.327_591_1 * magnitude);
+    let polynomial = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t
+        + 0.254_829_6)
+        * t;
+    (1.0 - polynomial * (-magnitude * magnitude).exp()).copysign(x)
+}
+
+/// Rows to add to the result, of the same shape as the output.
+#[derive(Clone, Copy, Debug)]
+pub struct Residual<T> {
+    /// Element of row 0, column 0.
+    pub pointer: *const T,
+    /// Elements between rows.
+    pub row_stride: usize,
+}
+
+/// Where results go. Rows may be further apart than they are long, so that a concatenation is
+/// written in place.
+#[derive(Clone, Copy, Debug)]
+pub struct Output<T> {
+    /// Element of row 0, column 0.
+    pub pointer: *mut T,
+    /// Elements between rows.
+    pub row_stride: usize,
+}
+
+/// f32 accumulators to f32: activation(acc · alpha + bias\[n\] + residual).
+#[derive(Clone, Copy, Debug)]
+pub struct EpilogueF32<'a> {
+    /// Factor of the product.
+    pub alpha: f32,
+    /// One value per column.
+    pub bias: Option<&'a [f32]>,
+    /// Added before the activation.
+    pub residual: Option<Residual<f32>>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+impl Default for EpilogueF32<'_> {
+    fn default() -> Self {
+        EpilogueF32 { alpha: 1.0, bias: None, residual: None, activation: Activation::None }
+    }
+}
+
+/// A u8 residual: (r − zero_point) · scale is added, in steps of the output's scale.
+#[derive(Clone, Copy, Debug)]
+pub struct ResidualU8 {
+    /// The rows.
+    pub rows: Residual<u8>,
+    /// The residual's scale divided by the output's.
+    pub scale: f32,
+    /// The residual's zero point.
+    pub zero_point: u8,
+}
+
+/// s32 accumulators to u8.
+///
+/// f = f32(acc + bias\[n\]) · multiplier\[n\]; with a residual f += f32(r − zero) · scale;
+/// f is clamped to \[low − zero_point, high − zero_point\], rounded half to even, and zero_point
+/// added; last, the table is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct RequantizeU8<'a> {
+    /// Bias with the zero-point terms folded in, one per column.
+    pub bias: &'a [i32],
+    /// Input scale · weight scale / output scale, one per column; finite.
+    pub multiplier: &'a [f32],
+    /// Added before the clamp.
+    pub residual: Option<ResidualU8>,
+    /// The output's zero point.
+    pub zero_point: u8,
+    /// Smallest result (the zero point, for ReLU).
+    pub low: u8,
+    /// Largest result.
+    pub high: u8,
+    /// Any function of one u8.
+    pub table: Option<&'a [u8; 256]>,
+}
+
+/// s32 accumulators to f32: activation(f32(acc + bias_s32\[n\]) · scale\[n\] + bias\[n\] +
+/// residual).
+#[derive(Clone, Copy, Debug)]
+pub struct DequantizeF32<'a> {
+    /// Zero-point terms, one per column.
+    pub bias_s32: Option<&'a [i32]>,
+    /// Input scale · weight scale, one per column; finite.
+    pub scale: &'a [f32],
+    /// One value per column.
+    pub bias: Option<&'a [f32]>,
+    /// Added before the activation.
+    pub residual: Option<Residual<f32>>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// A block of finished accumulators and its place in the output.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<T> {
+    pub accumulators: *mut T,
+    /// Elements between the block's rows.
+    pub stride: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// Output row of the block's first row.
+    pub row: usize,
+    /// Output column of the block's first column.
+    pub column: usize,
+}
+
+impl<T> Block<T> {
+    /// Address of the block's element (row, column) in a matrix of the output's shape.
+    ///
+    /// # Safety
+    /// The matrix covers the block.
+    pub unsafe fn place<U>(&self, matrix: *const U, row_stride: usize, row: usize) -> *const U {
+        // SAFETY: promised by the caller.
+        unsafe { matrix.add((self.row + row) * row_stride + self.column) }
+    }
+}
+
+/// The slice of a per-column vector that belongs to the block, as a pointer.
+pub(crate) fn columns_of<T, U>(block: &Block<T>, values: &[U]) -> *const U {
+    values[block.column..block.column + block.columns].as_ptr()
+}
+
+/// Stores a block of f32 accumulators.
+///
+/// # Safety
+/// The block's accumulators are valid, and output and residual cover its rows and columns.
+pub(crate) unsafe fn store_f32(
+    isa: Isa,
+    block: &Block<f32>,
+    epilogue: &EpilogueF32,
+    output: &Output<f32>,
+) {
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            isa::avx512::epilogue::store_f32(block, epilogue, output);
+        } else if isa.has_avx2() {
+            isa::avx2::epilogue::store_f32(block, epilogue, output);
+        } else {
+            isa::portable::epilogue::store_f32(block, 0, epilogue, output);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        isa::portable::epilogue::store_f32(block, 0, epilogue, output);
+        if !epilogue.activation.is_clamp() {
+            for r in 0..block.rows {
+                let first = block.place(output.pointer, output.row_stride, r).cast_mut();
+                let row = std::slice::from_raw_parts_mut(first, block.columns);
+                activate(isa, epilogue.activation, row);
+            }
+        }
+    }
+}
+
+/// Applies an activation that is not a clamp to a row in L1.
+fn activate(_isa: Isa, activation: Activation, row: &mut [f32]) {
+    for value in row {
+        *value = activation.apply(*value);
+    }
+}
+
+/// Stores a block of s32 accumulators as u8.
+///
+/// # Safety
+/// As [`store_f32`].
+pub(crate) unsafe fn store_u8(
+    isa: Isa,
+    block: &Block<i32>,
+    epilogue: &RequantizeU8,
+    output: &Output<u8>,
+) {
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            isa::avx512::epilogue::store_u8(block, epilogue, output);
+        } else if isa.has_avx2() {
+            isa::avx2::epilogue::store_u8(block, epilogue, output);
+        } else {
+            isa::portable::epilogue::store_u8(block, 0, epilogue, output);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        isa::portable::epilogue::store_u8(block, 0, epilogue, output);
+        if let Some(table) = epilogue.table {
+            for r in 0..block.rows {
+                let first = block.place(output.pointer, output.row_stride, r).cast_mut();
+                for byte in std::slice::from_raw_parts_mut(first, block.columns) {
+                    *byte = table[usize::from(*byte)];
+                }
+            }
+        }
+    }
+}
+
+/// Stores a block of s32 accumulators as f32.
+///
+/// # Safety
+/// As [`store_f32`].
+pub(crate) unsafe fn store_dequantized(
+    isa: Isa,
+    block: &Block<i32>,
+    epilogue: &DequantizeF32,
+    output: &Output<f32>,
+) {
+    let rest = EpilogueF32 {
+        alpha: 1.0,
+        bias: epilogue.bias,
+        residual: epilogue.residual,
+        activation: epilogue.activation,
+    };
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise. The
+    // accumulators become f32 in place.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            isa::avx512::epilogue::scale(block, epilogue);
+        } else if isa.has_avx2() {
+            isa::avx2::epilogue::scale(block, epilogue);
+        } else {
+            isa::portable::epilogue::scale(block, 0, epilogue);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        isa::portable::epilogue::scale(block, 0, epilogue);
+        let scaled = Block {
+            accumulators: block.accumulators.cast::<f32>(),
+            stride: block.stride,
+            rows: block.rows,
+            columns: block.columns,
+            row: block.row,
+            column: block.column,
+        };
+        store_f32(isa, &scaled, &rest, output);
+    }
+}
+
+/// Stores a block of s32 accumulators as they are, with an optional bias.
+///
+/// # Safety
+/// As [`store_f32`].
+pub(crate) unsafe fn store_s32(block: &Block<i32>, bias: Option<&[i32]>, output: &Output<i32>) {
+    let bias = bias.map(|values| columns_of(block, values));
+    for r in 0..block.rows {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let from = block.accumulators.add(r * block.stride);
+            let to = block.place(output.pointer, output.row_stride, r).cast_mut();
+            match bias {
+                None => std::ptr::copy_nonoverlapping(from, to, block.columns),
+                Some(bias) => {
+                    for c in 0..block.columns {
+                        *to.add(c) = (*from.add(c)).wrapping_add(*bias.add(c));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Stores a block of f32 accumulators as bf16, after the f32 epilogue.
+///
+/// # Safety
+/// As [`store_f32`].
+pub(crate) unsafe fn store_bf16(
+    isa: Isa,
+    block: &Block<f32>,
+    epilogue: &EpilogueF32,
+    output: &Output<half::bf16>,
+) {
+    // SAFETY: the caller's promise; the finished values replace the accumulators.
+    unsafe {
+        finish_in_place(isa, block, epilogue);
+        for r in 0..block.rows {
+            let from = block.accumulators.add(r * block.stride);
+            let to = block.place(output.pointer, output.row_stride, r).cast_mut();
+            for c in 0..block.columns {
+                *to.add(c) = half::bf16::from_f32(*from.add(c));
+            }
+        }
+    }
+}
+
+/// [`store_f32`] onto the block's own accumulators.
+///
+/// # Safety
+/// As [`store_f32`].
+unsafe fn finish_in_place(isa: Isa, block: &Block<f32>, epilogue: &EpilogueF32) {
+    let bias = epilogue.bias.map(|bias| &bias[block.column..block.column + block.columns]);
+    let residual = epilogue.residual.map(|residual| Residual {
+        // SAFETY: the residual covers the block.
+        pointer: unsafe { block.place(residual.pointer, residual.row_stride, 0) },
+        ..residual
+    });
+    let local = Block { row: 0, column: 0, ..*block };
+    let output = Output { pointer: block.accumulators, row_stride: block.stride };
+    // SAFETY: as promised by the caller; the output is the accumulators themselves, which every
+    // epilogue reads before it writes.
+    unsafe { store_f32(isa, &local, &EpilogueF32 { bias, residual, ..*epilogue }, &output) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activations_at_known_points() {
+        let near = |a: f32, b: f32| assert!((a - b).abs() < 2e-6, "{a} is not {b}");
+        near(Activation::Gelu.apply(1.0), 0.841_344_7);
+        near(Activation::GeluTanh.apply(1.0), 0.841_192);
+        near(Activation::Silu.apply(1.0), 0.731_058_6);
+        near(Activation::HardSwish.apply(1.0), 0.666_666_7);
+        near(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }.apply(1.0), 0.7);
+        near(Activation::LeakyRelu { slope: 0.1 }.apply(-2.0), -0.2);
+        near(Activation::Clip { low: 0.0, high: 6.0 }.apply(7.0), 6.0);
+        assert!(Activation::Relu.apply(f32::NAN).is_nan());
+    }
+}

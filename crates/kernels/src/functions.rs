@@ -1,0 +1,189 @@
+//! Elementary functions over [`Vector`], each written once for every set.
+//!
+//! Polynomials are weighted minimax fits made for this file (Lawson's iteration in double
+//! precision, coefficients then rounded to f32 one by one, the rest refitted). The worst errors
+//! seen over all sets are in the tests of `map`.
+
+use crate::vector::Vector;
+use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LOG2_E};
+
+/// ln 2 in two parts; the first is so short that whole multiples up to 2^14 are exact.
+const LN_2_HIGH: f32 = 0.693_359_4;
+const LN_2_LOW: f32 = -2.121_944_4e-4;
+/// What f32 misses of ln 2.
+const LN_2_REST: f32 = -1.904_654_3e-9;
+
+/// Horner's rule, coefficients from the highest power down.
+#[inline(always)]
+fn polynomial<V: Vector, const N: usize>(x: V, coefficients: [f32; N]) -> V {
+    let mut sum = V::splat(coefficients[0]);
+    for &coefficient in &coefficients[1..] {
+        sum = sum.mul_add(x, V::splat(coefficient));
+    }
+    sum
+}
+
+/// `x = n ln 2 + r` with whole `n` and |r| ≤ ln 2 / 2, and `q` with `e^r = 1 + r + r² q`:
+/// returns `(n, r, r² q)`. |x| must stay below 10⁴. `EXACT` corrects `r` for the rounding of ln 2,
+/// which otherwise adds up to |x| / 16 units of the last place to e^x.
+#[inline(always)]
+fn reduce_exponent<V: Vector, const EXACT: bool>(x: V) -> (V, V, V) {
+    let n = (x * V::splat(LOG2_E)).round_even();
+    let r = match (V::FUSED, EXACT) {
+        (true, true) => n.mul_add(V::splat(-LN_2_REST), n.mul_add(V::splat(-LN_2), x)),
+        (true, false) => n.mul_add(V::splat(-LN_2), x),
+        (false, _) => n.mul_add(V::splat(-LN_2_LOW), n.mul_add(V::splat(-LN_2_HIGH), x)),
+    };
+    let q = [1.381_939_1e-3, 8.368_892e-3, 0.041_668_287, 0.166_665_2, 0.499_999_94];
+    (n, r, r * r * polynomial(r, q))
+}
+
+/// e^x; 0 below −104, infinite above 88.73, NaN for NaN.
+#[inline(always)]
+pub(crate) fn exp<V: Vector>(x: V) -> V {
+    let x = V::splat(89.0).min(x.max_keeping_nan(V::splat(-104.0)));
+    let (n, r, rest) = reduce_exponent::<V, true>(x);
+    (V::splat(1.0) + (r + rest)).scale_exponent(n)
+}
+
+/// e^x for x ≤ 0, cheaper than [`exp`] and less exact far from 0.
+#[inline(always)]
+pub(crate) fn exp_not_positive<V: Vector>(x: V) -> V {
+    let (n, r, rest) = reduce_exponent::<V, false>(x.max_keeping_nan(V::splat(-104.0)));
+    (V::splat(1.0) + (r + rest)).scale_exponent(n)
+}
+
+/// e^x − 1 for x ≤ 0, with small relative error also near 0.
+#[inline(always)]
+fn exp_minus_one_not_positive<V: Vector>(x: V) -> V {
+    let (n, r, rest) = reduce_exponent::<V, true>(x.max_keeping_nan(V::splat(-104.0)));
+    let power = V::splat(1.0).scale_exponent(n);
+    power.mul_add(r + rest, power - V::splat(1.0))
+}
+
+/// 1 / (1 + e^−x).
+#[inline(always)]
+pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
+    let one = V::splat(1.0);
+    let small = exp_not_positive(-x.abs());
+    V::select(x.less(V::splat(0.0)), small, one) / (one + small)
+}
+
+/// Hyperbolic tangent.
+#[inline(always)]
+pub(crate) fn tanh<V: Vector>(x: V) -> V {
+    // tanh |x| = −m / (2 + m) with m = e^(−2|x|) − 1 in (−1, 0].
+    let m = exp_minus_one_not_positive(x.abs() * V::splat(-2.0));
+    (m / (V::splat(2.0) + m)).copy_sign(x)
+}
+
+/// ln erfc(z) for z ≥ 0, as z times a polynomial whose first and last terms are negative, so that
+/// it falls without end beyond the fitted range 0..4 where erf is 1 in f32.
+#[inline(always)]
+fn log_erfc<V: Vector>(z: V) -> V {
+    let q = [
+        -3.714_135e-5,
+        3.568_351e-4,
+        -1.189_933_9e-3,
+        -2.808_089_2e-4,
+        0.019_366_473,
+        -0.102_826_595,
+        -0.636_615_3,
+        -FRAC_2_SQRT_PI,
+    ];
+    z * polynomial(z, q)
+}
+
+/// The error function.
+#[inline(always)]
+pub(crate) fn erf<V: Vector>(x: V) -> V {
+    exp_minus_one_not_positive(log_erfc(x.abs())).copy_sign(x)
+}
+
+/// x Φ(x), Φ the normal distribution: relative error stays small in the left tail.
+#[inline(always)]
+pub(crate) fn gelu<V: Vector>(x: V) -> V {
+    let tail = exp_not_positive(log_erfc(x.abs() * V::splat(FRAC_1_SQRT_2))) * V::splat(0.5);
+    x * V::select(x.less(V::splat(0.0)), tail, V::splat(1.0) - tail)
+}
+
+/// The tanh approximation of GELU, `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
+#[inline(always)]
+pub(crate) fn gelu_tanh<V: Vector>(x: V) -> V {
+    // (1 + tanh u) / 2 = sigmoid(2u).
+    let slope = (x * x).mul_add(V::splat(0.071_354_814), V::splat(1.595_769));
+    x * sigmoid(x * slope)
+}
+
+/// Natural logarithm; NaN below 0, −∞ at 0.
+#[inline(always)]
+pub(crate) fn log<V: Vector>(x: V) -> V {
+    let (zero, one) = (V::splat(0.0), V::splat(1.0));
+    let tiny = x.less(V::splat(f32::MIN_POSITIVE));
+    let scaled = V::select(tiny, x * V::splat(8_388_608.0), x);
+    // Mantissa in √½..√2: moving the bits by the distance from √½ to 1 makes the exponent field
+    // count from there.
+    let shift = V::int_splat(1.0_f32.to_bits() as i32 - FRAC_1_SQRT_2.to_bits() as i32);
+    let moved = V::int_add(scaled.bits(), shift);
+    let field = V::int_and(moved, V::int_splat(0x7f80_0000));
+    let power = V::from_int(field) * V::splat(1.0 / 8_388_608.0) - V::splat(127.0);
+    let power = V::select(tiny, power - V::splat(23.0), power);
+    let one_bits = V::int_splat(1.0_f32.to_bits() as i32);
+    let mantissa = V::from_bits(V::int_sub(V::int_add(scaled.bits(), one_bits), field));
+    let f = mantissa - one;
+    let p = [
+        -0.078_625_15,
+        0.128_834_07,
+        -0.131_283_95,
+        0.141_808_73,
+        -0.166_245_61,
+        0.200_023_04,
+        -0.250_008_1,
+        0.333_333_16,
+    ];
+    let square = f * f;
+    let rest = (square * f).mul_add(polynomial(f, p), square * V::splat(-0.5));
+    let low = power.mul_add(V::splat(LN_2_LOW), rest);
+    let value = power.mul_add(V::splat(LN_2_HIGH), f + low);
+    let value = V::select(x.equal(zero), V::splat(f32::NEG_INFINITY), value);
+    let value = V::select(x.less(zero), V::splat(f32::NAN), value);
+    // Infinity and NaN are their own logarithms.
+    V::select(x.less(V::splat(f32::INFINITY)), value, x)
+}
+
+/// ln(1 + e^x).
+#[inline(always)]
+pub(crate) fn softplus<V: Vector>(x: V) -> V {
+    // ln(1 + e) = e ln(u) / (u − 1) with u = 1 + e rounded (Kahan): the error of u cancels.
+    let one = V::splat(1.0);
+    let e = exp_not_positive(-x.abs());
+    let u = one + e;
+    let lost = u.equal(one);
+    let ratio = e / V::select(lost, one, u - one);
+    V::splat(0.0).max_keeping_nan(x) + V::select(lost, e, log(u) * ratio)
+}
+
+/// x tanh(ln(1 + e^x)).
+#[inline(always)]
+pub(crate) fn mish<V: Vector>(x: V) -> V {
+    // With e = e^x the tangent is e(e + 2) / (e(e + 2) + 2); beyond 20 it is 1.
+    let e = exp(V::splat(20.0).min(x));
+    let n = e * (e + V::splat(2.0));
+    x * (n / (n + V::splat(2.0)))
+}
+
+/// x where positive, `alpha (e^(x / beta) − 1)` elsewhere, both times `gamma`: ELU, CELU, SELU.
+#[inline(always)]
+pub(crate) fn exponential_linear<V: Vector>(x: V, alpha: V, beta: V, gamma: V) -> V {
+    let zero = V::splat(0.0);
+    let negative = alpha * exp_minus_one_not_positive(zero.min(x / beta));
+    gamma * V::select(zero.less(x), x, negative)
+}
+
+/// −1, 0 or 1; NaN for NaN.
+#[inline(always)]
+pub(crate) fn sign<V: Vector>(x: V) -> V {
+    let zero = V::splat(0.0);
+    let value = V::select(zero.less(x), V::splat(1.0), x);
+    V::select(x.less(zero), V::splat(-1.0), value)
+}

@@ -1,0 +1,90 @@
+//! f32 tile kernels for AVX-512: up to 14 rows by 32 columns, or 6 by 64.
+
+use std::arch::x86_64::*;
+
+use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
+
+pub(crate) static MICRO: Micro<f32> =
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile };
+
+type Kernel = unsafe fn(&Tile<f32>);
+
+macro_rules! by_rows {
+    ($panels:literal: $($rows:literal)*) => { [$(rows_by_panels::<$rows, $panels>),*] };
+}
+
+static ONE: [Kernel; 14] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static TWO: [Kernel; 14] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
+
+/// # Safety
+/// Needs AVX-512 F; the tile's rows and weights are readable, its accumulators writable.
+unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match panels {
+            1 => ONE[rows - 1](tile),
+            2 => TWO[rows - 1](tile),
+            _ => FOUR[rows - 1](tile),
+        }
+    }
+}
+
+/// # Safety
+/// As [`tile`].
+#[target_feature(enable = "avx512f")]
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32>) {
+    let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
+    let stride = tile.panel_bytes / 4;
+    let mut line = tile.weights.cast::<f32>();
+    // SAFETY: the caller's promise; one line of weights per step and panel.
+    unsafe {
+        if tile.accumulate {
+            for r in 0..ROWS {
+                for p in 0..PANELS {
+                    sums[r][p] = _mm512_loadu_ps(tile.accumulators.add(r * BLOCK_STRIDE + p * 16));
+                }
+            }
+        }
+        macro_rules! step {
+            ($rows:ident, $k:expr) => {
+                let mut weights = [_mm512_setzero_ps(); PANELS];
+                for p in 0..PANELS {
+                    weights[p] = _mm512_loadu_ps(line.add(p * stride));
+                }
+                for r in 0..ROWS {
+                    let value = _mm512_set1_ps(*$rows[r].add($k));
+                    for p in 0..PANELS {
+                        sums[r][p] = _mm512_fmadd_ps(value, weights[p], sums[r][p]);
+                    }
+                }
+                line = line.add(16);
+            };
+        }
+        for tap in 0..tile.taps {
+            let mut rows = [std::ptr::null::<f32>(); ROWS];
+            for r in 0..ROWS {
+                let address = *tile.addresses.add(tap * PITCH + r);
+                rows[r] = std::ptr::with_exposed_provenance(address);
+            }
+            let mut k = 0;
+            while k + 4 <= tile.depth {
+                step!(rows, k);
+                step!(rows, k + 1);
+                step!(rows, k + 2);
+                step!(rows, k + 3);
+                k += 4;
+            }
+            while k < tile.depth {
+                step!(rows, k);
+                k += 1;
+            }
+        }
+        for r in 0..ROWS {
+            for p in 0..PANELS {
+                let to = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
+                _mm512_storeu_ps(to, sums[r][p]);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! u8 × s8 tile kernels for AVX-512 VNNI: up to 14 rows by 32 columns, or 6 by 64.
+
+use std::arch::x86_64::*;
+
+use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
+
+pub(crate) static MICRO: Micro<i32> =
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile };
+
+type Kernel = unsafe fn(&Tile<i32>);
+
+macro_rules! by_rows {
+    ($panels:literal: $($rows:literal)*) => { [$(rows_by_panels::<$rows, $panels>),*] };
+}
+
+static ONE: [Kernel; 14] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static TWO: [Kernel; 14] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
+
+/// # Safety
+/// Needs AVX-512 VNNI; the tile's rows and weights are readable, its accumulators writable.
+unsafe fn tile(rows: usize, panels: usize, tile: &Tile<i32>) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match panels {
+            1 => ONE[rows - 1](tile),
+            2 => TWO[rows - 1](tile),
+            _ => FOUR[rows - 1](tile),
+        }
+    }
+}
+
+/// Fewer than four bytes, as the low bytes of an i32.
+///
+/// # Safety
+/// `count` bytes are readable.
+unsafe fn partial(from: *const u8, count: usize) -> i32 {
+    let mut value = 0;
+    for i in 0..count {
+        // SAFETY: the caller's promise.
+        value |= u32::from(unsafe { *from.add(i) }) << (8 * i);
+    }
+    value as i32
+}
+
+/// # Safety
+/// As [`tile`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32>) {
+    let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
+    let mut line = tile.weights;
+    // SAFETY: the caller's promise; one line of weights per step and panel.
+    unsafe {
+        if tile.accumulate {
+            for r in 0..ROWS {
+                for p in 0..PANELS {
+                    let from = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
+                    sums[r][p] = _mm512_loadu_epi32(from);
+                }
+            }
+        }
+        macro_rules! step {
+            ($value:expr) => {
+                let mut weights = [_mm512_setzero_si512(); PANELS];
+                for p in 0..PANELS {
+                    weights[p] = _mm512_loadu_si512(line.add(p * tile.panel_bytes).cast());
+                }
+                for r in 0..ROWS {
+                    let value = _mm512_set1_epi32($value(r));
+                    for p in 0..PANELS {
+                        sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], value, weights[p]);
+                    }
+                }
+                line = line.add(64);
+            };
+        }
+        for tap in 0..tile.taps {
+            let mut rows = [std::ptr::null::<u8>(); ROWS];
+            for r in 0..ROWS {
+                let address = *tile.addresses.add(tap * PITCH + r);
+                rows[r] = std::ptr::with_exposed_provenance(address);
+            }
+            let mut k = 0;
+            while k + 16 <= tile.depth {
+                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned());
+                step!(|r: usize| rows[r].add(k + 4).cast::<i32>().read_unaligned());
+                step!(|r: usize| rows[r].add(k + 8).cast::<i32>().read_unaligned());
+                step!(|r: usize| rows[r].add(k + 12).cast::<i32>().read_unaligned());
+                k += 16;
+            }
+            while k + 4 <= tile.depth {
+                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned());
+                k += 4;
+            }
+            if k < tile.depth {
+                step!(|r: usize| partial(rows[r].add(k), tile.depth - k));
+            }
+        }
+        for r in 0..ROWS {
+            for p in 0..PANELS {
+                let to = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
+                _mm512_storeu_epi32(to, sums[r][p]);
+            }
+        }
+    }
+}

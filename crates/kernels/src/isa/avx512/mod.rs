@@ -1,0 +1,14 @@
+//! Kernels for AVX-512 (F, BW, DQ, VL, VNNI), one zmm register to a panel line.
+
+// Arrays of registers are walked by index, so that they unroll into registers.
+#![allow(clippy::needless_range_loop)]
+
+pub(crate) mod depthwise_f32;
+pub(crate) mod depthwise_u8s8;
+pub(crate) mod epilogue;
+pub(crate) mod gemm_bf16;
+pub(crate) mod gemm_f32;
+pub(crate) mod gemm_u8s8;
+
+pub(crate) mod map;
+pub(crate) mod vector;

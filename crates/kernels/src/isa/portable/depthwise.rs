@@ -1,0 +1,75 @@
+//! Depthwise kernels in plain Rust.
+
+use crate::depthwise::{DepthwiseRun, DepthwiseTile, MicroDepthwiseF32, MicroDepthwiseU8S8};
+use crate::gemm::{BLOCK_STRIDE, PITCH};
+use crate::pack::PANEL;
+
+pub(crate) static MICRO_F32: MicroDepthwiseF32 =
+    MicroDepthwiseF32 { rows: 4, panels: 1, tile: tile_f32 };
+pub(crate) static MICRO_U8S8: MicroDepthwiseU8S8 = MicroDepthwiseU8S8 { interleave, run };
+
+/// Also the tail of the AVX2 kernel.
+///
+/// # Safety
+/// The tile's rows and weights are readable, its accumulators writable.
+pub(crate) unsafe fn tile_f32(rows: usize, tile: &DepthwiseTile) {
+    for r in 0..rows {
+        let mut sums = [0.0f32; PANEL];
+        // SAFETY: the caller's promise.
+        unsafe {
+            for tap in 0..tile.taps {
+                let weights = &*tile.weights.add(tap * 64).cast::<[f32; PANEL]>();
+                let row =
+                    std::ptr::with_exposed_provenance::<f32>(*tile.addresses.add(tap * PITCH + r))
+                        .add(tile.channel);
+                for c in 0..tile.channels {
+                    sums[c] += *row.add(c) * weights[c];
+                }
+            }
+            for (c, &sum) in sums.iter().enumerate() {
+                let at = tile.accumulators.add(r * BLOCK_STRIDE + c);
+                *at = if tile.accumulate { *at + sum } else { sum };
+            }
+        }
+    }
+}
+
+/// # Safety
+/// Sources have `channels` bytes, the target whole panels.
+pub(crate) unsafe fn interleave(sources: &[*const u8; 4], channels: usize, target: *mut u8) {
+    for c in 0..channels.next_multiple_of(PANEL) {
+        for (i, source) in sources.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            unsafe { *target.add(c * 4 + i) = if c < channels { *source.add(c) } else { 0 } };
+        }
+    }
+}
+
+/// # Safety
+/// As `DepthwiseRun` describes.
+unsafe fn run(call: &DepthwiseRun) {
+    for pixel in 0..call.pixels {
+        for panel in 0..call.panels {
+            let mut sums = [0i32; PANEL];
+            // SAFETY: the caller's promise.
+            unsafe {
+                for column in 0..call.kernel_columns {
+                    for group in 0..call.groups {
+                        let slot = pixel * call.pixel_bytes + column * call.column_bytes;
+                        let line = (group * call.panels + panel) * 64;
+                        let values = &*call.slots.add(slot + line).cast::<[[u8; 4]; PANEL]>();
+                        let line = panel * call.panel_bytes + (column * call.groups + group) * 64;
+                        let weights = &*call.weights.add(line).cast::<[[i8; 4]; PANEL]>();
+                        for ((sum, values), weights) in sums.iter_mut().zip(values).zip(weights) {
+                            for (&value, &weight) in values.iter().zip(weights) {
+                                *sum += i32::from(i16::from(value) * i16::from(weight));
+                            }
+                        }
+                    }
+                }
+                let to = call.accumulators.add(pixel * BLOCK_STRIDE + panel * PANEL);
+                to.cast::<[i32; PANEL]>().write(sums);
+            }
+        }
+    }
+}

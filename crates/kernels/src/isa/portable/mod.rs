@@ -1,0 +1,7 @@
+//! Kernels in plain Rust, written so that compilers vectorise them.
+
+pub(crate) mod depthwise;
+pub(crate) mod epilogue;
+pub(crate) mod gemm;
+
+pub(crate) mod vector;

@@ -1,0 +1,398 @@
+//! Weights packed into panels of 16 columns: one format for every instruction set.
+//!
+//! A panel is a run of 64-byte lines, `[tap][step]`. One line is one step along K for 16 columns:
+//! 1 × f32, 2 × bf16 or 4 × s8 for each. The last step of a tap and the last panel are filled up
+//! with zeros. Wide kernels walk several panels at once.
+
+use half::bf16;
+
+/// Columns in a panel.
+pub const PANEL: usize = 16;
+
+/// One step of one panel.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// How many columns, taps and elements per tap a weight matrix has, and the distance in elements
+/// between neighbours along each, so that one packer reads every order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightOrder {
+    /// Output channels: the N of a matrix product.
+    pub columns: usize,
+    /// Kernel positions; 1 for a matrix product.
+    pub taps: usize,
+    /// Input channels per tap; taps · depth is the K of a matrix product.
+    pub depth: usize,
+    /// Distance between columns.
+    pub column_stride: usize,
+    /// Distance between taps.
+    pub tap_stride: usize,
+    /// Distance between elements of a tap.
+    pub depth_stride: usize,
+}
+
+impl WeightOrder {
+    /// A row-major `[K, N]` matrix.
+    pub fn matrix(depth: usize, columns: usize) -> Self {
+        Self::hwio(1, depth, columns)
+    }
+
+    /// A row-major `[N, K]` matrix (transposed B).
+    pub fn transposed(columns: usize, depth: usize) -> Self {
+        Self::ohwi(columns, 1, depth)
+    }
+
+    /// Convolution weights `[taps][in][out]`.
+    pub fn hwio(taps: usize, depth: usize, columns: usize) -> Self {
+        WeightOrder {
+            columns,
+            taps,
+            depth,
+            column_stride: 1,
+            tap_stride: depth * columns,
+            depth_stride: columns,
+        }
+    }
+
+    /// Convolution weights `[out][taps][in]`.
+    pub fn ohwi(columns: usize, taps: usize, depth: usize) -> Self {
+        WeightOrder {
+            columns,
+            taps,
+            depth,
+            column_stride: taps * depth,
+            tap_stride: depth,
+            depth_stride: 1,
+        }
+    }
+
+    /// Convolution weights `[out][in][taps]`, as in ONNX.
+    pub fn oihw(columns: usize, depth: usize, taps: usize) -> Self {
+        WeightOrder {
+            columns,
+            taps,
+            depth,
+            column_stride: taps * depth,
+            tap_stride: 1,
+            depth_stride: taps,
+        }
+    }
+
+    /// One more than the largest index read.
+    fn extent(&self) -> usize {
+        if self.columns == 0 || self.taps == 0 || self.depth == 0 {
+            return 0;
+        }
+        (self.columns - 1) * self.column_stride
+            + (self.taps - 1) * self.tap_stride
+            + (self.depth - 1) * self.depth_stride
+            + 1
+    }
+}
+
+/// Panels of any element type: `E` elements of `[tap][step][16][E]` to a line.
+#[derive(Clone, Debug)]
+struct Panels {
+    lines: Vec<Line>,
+    columns: usize,
+    taps: usize,
+    depth: usize,
+}
+
+impl Panels {
+    /// Packs `BYTES`-byte elements; `element` gives the little-endian bytes at an index.
+    fn pack<const BYTES: usize>(
+        order: &WeightOrder,
+        element: impl Fn(usize) -> [u8; BYTES],
+    ) -> Panels {
+        let group = 4 / BYTES;
+        let steps = order.depth.div_ceil(group);
+        let panels = order.columns.div_ceil(PANEL);
+        let mut lines = vec![Line([0; 64]); panels * order.taps * steps];
+        for column in 0..order.columns {
+            for tap in 0..order.taps {
+                let first = (column / PANEL * order.taps + tap) * steps;
+                let source = column * order.column_stride + tap * order.tap_stride;
+                for k in 0..order.depth {
+                    let at = (column % PANEL * group + k % group) * BYTES;
+                    lines[first + k / group].0[at..at + BYTES]
+                        .copy_from_slice(&element(source + k * order.depth_stride));
+                }
+            }
+        }
+        Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: lines are plain bytes, 64 each without gaps.
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
+    }
+
+    fn from_bytes(bytes: &[u8], order: &WeightOrder, element_bytes: usize) -> Option<Panels> {
+        let steps = order.depth.div_ceil(4 / element_bytes);
+        let count = order.columns.div_ceil(PANEL).checked_mul(order.taps.checked_mul(steps)?)?;
+        if count.checked_mul(64)? != bytes.len() {
+            return None;
+        }
+        let lines = bytes
+            .chunks_exact(64)
+            .map(|chunk| Line(chunk.try_into().expect("chunks of 64")))
+            .collect();
+        Some(Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth })
+    }
+}
+
+/// What a tile kernel needs to know of packed weights.
+#[derive(Clone, Copy)]
+pub(crate) struct PanelView {
+    /// First line of the first panel.
+    pub weights: *const u8,
+    /// Columns in all.
+    pub columns: usize,
+    /// Taps in all.
+    pub taps: usize,
+    /// Elements per tap.
+    pub depth: usize,
+    /// Lines per tap.
+    pub steps: usize,
+}
+
+impl PanelView {
+    /// Bytes of one panel.
+    pub fn panel_bytes(&self) -> usize {
+        self.taps * self.steps * 64
+    }
+}
+
+macro_rules! packed {
+    ($name:ident, $bytes:literal, $what:literal) => {
+        #[doc = concat!("Packed ", $what, " weights.")]
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            panels: Panels,
+        }
+
+        impl $name {
+            /// Number of output columns N.
+            pub fn columns(&self) -> usize {
+                self.panels.columns
+            }
+
+            /// Number of taps the kernels see.
+            pub fn taps(&self) -> usize {
+                self.panels.taps
+            }
+
+            /// Elements per tap the kernels see.
+            pub fn depth(&self) -> usize {
+                self.panels.depth
+            }
+
+            /// The panels as bytes, for a cache.
+            pub fn bytes(&self) -> &[u8] {
+                self.panels.bytes()
+            }
+
+            pub(crate) fn view(&self) -> PanelView {
+                PanelView {
+                    weights: self.panels.lines.as_ptr().cast(),
+                    columns: self.panels.columns,
+                    taps: self.panels.taps,
+                    depth: self.panels.depth,
+                    steps: self.panels.depth.div_ceil(4 / $bytes),
+                }
+            }
+        }
+    };
+}
+
+packed!(PackedF32, 4, "f32");
+packed!(PackedBf16, 2, "bf16");
+
+impl PackedF32 {
+    /// Packs `weights` laid out as `order` says.
+    ///
+    /// # Panics
+    /// If `order` reaches beyond `weights`.
+    pub fn pack(weights: &[f32], order: &WeightOrder) -> Self {
+        assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
+        PackedF32 { panels: Panels::pack(order, |i| weights[i].to_le_bytes()) }
+    }
+
+    /// Takes panels written by [`PackedF32::bytes`]; `None` if the length is not that of `order`.
+    pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
+        Some(PackedF32 { panels: Panels::from_bytes(bytes, order, 4)? })
+    }
+}
+
+impl PackedBf16 {
+    /// Packs `weights` laid out as `order` says, rounded to bf16.
+    ///
+    /// # Panics
+    /// If `order` reaches beyond `weights`.
+    pub fn pack(weights: &[f32], order: &WeightOrder) -> Self {
+        assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
+        let panels = Panels::pack(order, |i| bf16::from_f32(weights[i]).to_le_bytes());
+        PackedBf16 { panels }
+    }
+
+    /// Takes panels written by [`PackedBf16::bytes`]; `None` if the length is not that of `order`.
+    pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
+        Some(PackedBf16 { panels: Panels::from_bytes(bytes, order, 2)? })
+    }
+}
+
+/// Packed s8 weights with their column sums.
+///
+/// With fewer than four input channels the taps are merged into one long tap, for which the
+/// kernels gather their rows; otherwise each tap is filled up to a multiple of four.
+#[derive(Clone, Debug)]
+pub struct PackedS8 {
+    panels: Panels,
+    merged_channels: Option<usize>,
+    column_sums: Vec<i32>,
+}
+
+impl PackedS8 {
+    /// Longest row the kernels gather.
+    pub(crate) const MERGED_LIMIT: usize = 512;
+
+    /// Packs `weights` laid out as `order` says.
+    ///
+    /// # Panics
+    /// If `order` reaches beyond `weights`.
+    pub fn pack(weights: &[i8], order: &WeightOrder) -> Self {
+        assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
+        let merge = Self::merges(order);
+        let panels = if merge {
+            let merged = Self::merged(order);
+            Panels::pack(&merged, |i| {
+                let (column, k) = (i / merged.depth, i % merged.depth);
+                let at = column * order.column_stride
+                    + k / order.depth * order.tap_stride
+                    + k % order.depth * order.depth_stride;
+                weights[at].to_le_bytes()
+            })
+        } else {
+            Panels::pack(order, |i| weights[i].to_le_bytes())
+        };
+        Self::finish(panels, merge.then_some(order.depth))
+    }
+
+    /// Packs without merging taps, for depthwise kernels.
+    pub(crate) fn pack_unmerged(weights: &[i8], order: &WeightOrder) -> Self {
+        assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
+        Self::finish(Panels::pack(order, |i| weights[i].to_le_bytes()), None)
+    }
+
+    /// Takes panels written by [`PackedS8::bytes`]; `None` if the length is not that of `order`.
+    pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
+        let merge = Self::merges(order);
+        let packed_order = if merge { Self::merged(order) } else { *order };
+        let panels = Panels::from_bytes(bytes, &packed_order, 1)?;
+        Some(Self::finish(panels, merge.then_some(order.depth)))
+    }
+
+    fn merges(order: &WeightOrder) -> bool {
+        order.taps > 1
+            && (1..4).contains(&order.depth)
+            && order.taps * order.depth <= Self::MERGED_LIMIT
+    }
+
+    fn merged(order: &WeightOrder) -> WeightOrder {
+        WeightOrder::transposed(order.columns, order.taps * order.depth)
+    }
+
+    fn finish(panels: Panels, merged_channels: Option<usize>) -> Self {
+        let mut column_sums = vec![0i32; panels.columns];
+        let per_panel = panels.taps * panels.depth.div_ceil(4);
+        for (index, line) in panels.lines.iter().enumerate() {
+            let first = index / per_panel * PANEL;
+            for (lane, group) in line.0.chunks_exact(4).enumerate() {
+                if let Some(sum) = column_sums.get_mut(first + lane) {
+                    *sum += group.iter().map(|&byte| i32::from(byte as i8)).sum::<i32>();
+                }
+            }
+        }
+        PackedS8 { panels, merged_channels, column_sums }
+    }
+
+    /// Number of output columns N.
+    pub fn columns(&self) -> usize {
+        self.panels.columns
+    }
+
+    /// Sum of each column over taps and depth: what an input zero point is multiplied with.
+    pub fn column_sums(&self) -> &[i32] {
+        &self.column_sums
+    }
+
+    /// The panels as bytes, for a cache.
+    pub fn bytes(&self) -> &[u8] {
+        self.panels.bytes()
+    }
+
+    /// Channels per tap where the taps are merged.
+    pub(crate) fn merged_channels(&self) -> Option<usize> {
+        self.merged_channels
+    }
+
+    pub(crate) fn view(&self) -> PanelView {
+        PanelView {
+            weights: self.panels.lines.as_ptr().cast(),
+            columns: self.panels.columns,
+            taps: self.panels.taps,
+            depth: self.panels.depth,
+            steps: self.panels.depth.div_ceil(4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_of_the_same_weights_pack_alike() {
+        let (columns, taps, depth) = (19, 4, 5);
+        let value = |n: usize, t: usize, k: usize| (n * 100 + t * 10 + k) as f32;
+        let mut packs = Vec::new();
+        for order in [
+            WeightOrder::ohwi(columns, taps, depth),
+            WeightOrder::hwio(taps, depth, columns),
+            WeightOrder::oihw(columns, depth, taps),
+        ] {
+            let mut weights = vec![0.0; columns * taps * depth];
+            for n in 0..columns {
+                for t in 0..taps {
+                    for k in 0..depth {
+                        weights[n * order.column_stride
+                            + t * order.tap_stride
+                            + k * order.depth_stride] = value(n, t, k);
+                    }
+                }
+            }
+            packs.push(PackedF32::pack(&weights, &order).bytes().to_vec());
+        }
+        assert_eq!(packs[0], packs[1]);
+        assert_eq!(packs[0], packs[2]);
+        assert_eq!(packs[0].len(), 2 * taps * depth * 64);
+    }
+
+    #[test]
+    fn bytes_round_trip() {
+        for (taps, depth) in [(1, 7), (9, 3), (9, 6)] {
+            let order = WeightOrder::ohwi(21, taps, depth);
+            let weights: Vec<i8> = (0..21 * taps * depth).map(|i| (i * 37 % 251) as i8).collect();
+            let packed = PackedS8::pack(&weights, &order);
+            let sum: i32 = weights[taps * depth..2 * taps * depth].iter().map(|&w| w as i32).sum();
+            assert_eq!(packed.column_sums()[1], sum);
+            let again = PackedS8::from_bytes(packed.bytes(), &order).unwrap();
+            assert_eq!(packed.bytes(), again.bytes());
+            assert_eq!(packed.column_sums(), again.column_sums());
+            assert_eq!(packed.merged_channels(), again.merged_channels());
+            assert!(PackedS8::from_bytes(&packed.bytes()[64..], &order).is_none());
+        }
+    }
+}

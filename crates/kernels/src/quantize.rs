@@ -1,0 +1,382 @@
+//! Between f32 and bytes or half floats, and arithmetic on quantised bytes.
+//!
+//! Everything that yields bytes is defined as an exact sequence of f32 operations without fused
+//! steps, so every instruction set gives the same bits.
+
+use crate::broadcast::Broadcast;
+use crate::vector::{Vector, vectorised};
+use half::{bf16, f16};
+use std::ops::Range;
+
+/// A quantised element: `u8` or `i8`.
+pub trait Byte: Copy + Default + Ord + private::Sealed {
+    /// The least value, widened.
+    const LEAST: i32;
+    /// The greatest value, widened.
+    const GREATEST: i32;
+    /// The least value.
+    const LOWEST: Self;
+    /// As a wider integer.
+    fn widen(self) -> i32;
+}
+
+mod private {
+    use crate::vector::Vector;
+
+    /// What the kernels need of a [`Byte`](super::Byte).
+    pub trait Sealed: Copy {
+        /// Lanes from the bytes at `pointer`.
+        /// # Safety
+        /// `LANES` bytes must be readable.
+        #[allow(private_bounds, private_interfaces)]
+        unsafe fn load<V: Vector>(pointer: *const Self) -> V::Int;
+    }
+
+    impl Sealed for u8 {
+        #[inline(always)]
+        #[allow(private_bounds, private_interfaces)]
+        unsafe fn load<V: Vector>(pointer: *const Self) -> V::Int {
+            // SAFETY: as promised by the caller.
+            unsafe { V::int_load_u8(pointer) }
+        }
+    }
+
+    impl Sealed for i8 {
+        #[inline(always)]
+        #[allow(private_bounds, private_interfaces)]
+        unsafe fn load<V: Vector>(pointer: *const Self) -> V::Int {
+            // SAFETY: as promised by the caller.
+            unsafe { V::int_load_i8(pointer) }
+        }
+    }
+}
+
+impl Byte for u8 {
+    const LEAST: i32 = 0;
+    const GREATEST: i32 = 255;
+    const LOWEST: Self = 0;
+    #[inline(always)]
+    fn widen(self) -> i32 {
+        i32::from(self)
+    }
+}
+
+impl Byte for i8 {
+    const LEAST: i32 = -128;
+    const GREATEST: i32 = 127;
+    const LOWEST: Self = -128;
+    #[inline(always)]
+    fn widen(self) -> i32 {
+        i32::from(self)
+    }
+}
+
+/// `count.min(LANES)` bytes `stride` apart as lanes; lanes beyond are 0.
+/// # Safety
+/// The bytes must be readable.
+#[inline(always)]
+pub(crate) unsafe fn load_bytes<V: Vector, T: Byte>(
+    pointer: *const T,
+    stride: isize,
+    count: usize,
+) -> V::Int {
+    // SAFETY: as promised by the caller; no set has more than 16 lanes.
+    unsafe {
+        if stride == 1 && count >= V::LANES {
+            return T::load::<V>(pointer);
+        }
+        if stride == 0 {
+            return V::int_splat((*pointer).widen());
+        }
+        let mut lanes = [T::default(); 16];
+        for (i, lane) in lanes[..V::LANES.min(count)].iter_mut().enumerate() {
+            *lane = *pointer.offset(i as isize * stride);
+        }
+        T::load::<V>(lanes.as_ptr())
+    }
+}
+
+/// Stores the low bytes of the first `count.min(LANES)` lanes.
+/// # Safety
+/// They must be writable.
+#[inline(always)]
+pub(crate) unsafe fn store_bytes<V: Vector, T: Byte>(value: V::Int, pointer: *mut T, count: usize) {
+    // SAFETY: as promised by the caller; no set has more than 16 lanes; `T` is one byte.
+    unsafe {
+        if count >= V::LANES {
+            return V::int_store_bytes(value, pointer.cast());
+        }
+        let mut lanes = [0_u8; 16];
+        V::int_store_bytes(value, lanes.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(lanes.as_ptr(), pointer.cast(), count);
+    }
+}
+
+/// The last step of every kernel that yields bytes: `x` in units of the output scale is clamped,
+/// rounded half to even, and moved by the zero point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rounding {
+    zero: i32,
+    least: i32,
+    greatest: i32,
+}
+
+impl Rounding {
+    /// To the whole range of `T`.
+    pub fn new<T: Byte>(zero: T) -> Self {
+        Self { zero: zero.widen(), least: T::LEAST, greatest: T::GREATEST }
+    }
+
+    /// To a part of the range of `T`, as fused activations need.
+    pub fn clamped<T: Byte>(zero: T, least: T, greatest: T) -> Self {
+        Self { zero: zero.widen(), least: least.widen(), greatest: greatest.widen() }
+    }
+
+    /// NaN gives the least value.
+    #[inline(always)]
+    pub(crate) fn apply<V: Vector>(self, x: V) -> V::Int {
+        let low = V::splat((self.least - self.zero) as f32);
+        let high = V::splat((self.greatest - self.zero) as f32);
+        V::int_add(x.max(low).min(high).to_int(), V::int_splat(self.zero))
+    }
+}
+
+#[inline(always)]
+fn quantize_any<V: Vector, T: Byte>(scale: f32, zero: T, input: &[f32], output: &mut [T]) {
+    assert_eq!(input.len(), output.len(), "one result for each value");
+    let (rounding, scale) = (Rounding::new(zero), V::splat(scale));
+    for i in (0..input.len()).step_by(V::LANES) {
+        let left = input.len() - i;
+        // SAFETY: all offsets stay below the common length.
+        unsafe {
+            let x = V::load_upto(input.as_ptr().add(i), left) / scale;
+            store_bytes::<V, T>(rounding.apply(x), output.as_mut_ptr().add(i), left);
+        }
+    }
+}
+
+#[inline(always)]
+fn dequantize_any<V: Vector, T: Byte>(scale: f32, zero: T, input: &[T], output: &mut [f32]) {
+    assert_eq!(input.len(), output.len(), "one result for each value");
+    let (scale, zero) = (V::splat(scale), V::int_splat(zero.widen()));
+    for i in (0..input.len()).step_by(V::LANES) {
+        let left = input.len() - i;
+        // SAFETY: all offsets stay below the common length.
+        unsafe {
+            let x = load_bytes::<V, T>(input.as_ptr().add(i), 1, left);
+            let x = V::from_int(V::int_sub(x, zero)) * scale;
+            x.store_upto(output.as_mut_ptr().add(i), left);
+        }
+    }
+}
+
+#[inline(always)]
+fn range_any<V: Vector>(input: &[f32]) -> [f32; 2] {
+    let infinity = V::splat(f32::INFINITY);
+    let (mut low, mut high) = ([infinity; 4], [-infinity; 4]);
+    let blocks = input.chunks_exact(V::LANES * 4);
+    let mut bounds = [f32::INFINITY, f32::NEG_INFINITY];
+    for &x in blocks.remainder() {
+        // `min` and `max` of f32 pass over NaN.
+        bounds = [bounds[0].min(x), bounds[1].max(x)];
+    }
+    for block in blocks {
+        for k in 0..4 {
+            // SAFETY: a block has 4 vectors.
+            let x = unsafe { V::load(block.as_ptr().add(k * V::LANES)) };
+            low[k] = x.min(low[k]);
+            high[k] = x.max(high[k]);
+        }
+    }
+    let low = low[0].min(low[1]).min(low[2].min(low[3])).fold(f32::min);
+    let high = high[0].max(high[1]).max(high[2].max(high[3])).fold(f32::max);
+    [bounds[0].min(low), bounds[1].max(high)]
+}
+
+/// The scale and zero point that ONNX DynamicQuantizeLinear derives from the range of the data:
+/// the range is widened to hold 0, `scale = (high − low) / 255`,
+/// `zero = round(clamp(−low / scale))`. An empty range gives scale 1 and zero 0.
+pub fn dynamic_parameters(range: [f32; 2]) -> (f32, u8) {
+    let (low, high) = (range[0].min(0.0), range[1].max(0.0));
+    let scale = (high - low) / 255.0;
+    if scale == 0.0 {
+        return (1.0, 0);
+    }
+    (scale, (-low / scale).clamp(0.0, 255.0).round_ties_even() as u8)
+}
+
+/// How two quantised operands become one: with `f = a − zero_a` and `g = b − zero_b` as f32, a
+/// sum is `f scale_a + g scale_b`, a product `(f g) scale_a`; then [`Rounding`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QuantizedPair {
+    /// Sum: scale of a over scale of the output. Product: both scales over that of the output.
+    pub scale_a: f32,
+    /// Sum: scale of b over scale of the output. Product: unused.
+    pub scale_b: f32,
+    /// Zero point of a.
+    pub zero_a: i32,
+    /// Zero point of b.
+    pub zero_b: i32,
+    /// The last step.
+    pub rounding: Rounding,
+}
+
+/// # Panics
+/// If a slice is shorter than the plan needs.
+#[inline(always)]
+fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
+    pair: QuantizedPair,
+    plan: &Broadcast<2>,
+    range: Range<usize>,
+    a: &[T],
+    b: &[T],
+    output: &mut [T],
+) {
+    plan.check(&range, [a.len(), b.len()], output.len());
+    let start = range.start;
+    let (zero_a, zero_b) = (V::int_splat(pair.zero_a), V::int_splat(pair.zero_b));
+    let (scale_a, scale_b) = (V::splat(pair.scale_a), V::splat(pair.scale_b));
+    let [stride_a, stride_b] = plan.inner_strides();
+    plan.for_each_run(range, |at, [first_a, first_b], count| {
+        for i in (0..count).step_by(V::LANES) {
+            let left = count - i;
+            // SAFETY: the walk stays inside the slices just checked.
+            unsafe {
+                let f = a.as_ptr().add(first_a).offset(i as isize * stride_a);
+                let g = b.as_ptr().add(first_b).offset(i as isize * stride_b);
+                let f = V::int_sub(load_bytes::<V, T>(f, stride_a, left), zero_a);
+                let g = V::int_sub(load_bytes::<V, T>(g, stride_b, left), zero_b);
+                let (f, g) = (V::from_int(f), V::from_int(g));
+                let h = if PRODUCT { f * g * scale_a } else { f * scale_a + g * scale_b };
+                let place = output.as_mut_ptr().add(at - start + i);
+                store_bytes::<V, T>(pair.rounding.apply(h), place, left);
+            }
+        }
+    });
+}
+
+#[inline(always)]
+fn sum_any<V: Vector, T: Byte>(
+    pair: QuantizedPair,
+    plan: &Broadcast<2>,
+    range: Range<usize>,
+    a: &[T],
+    b: &[T],
+    output: &mut [T],
+) {
+    pair_any::<V, T, false>(pair, plan, range, a, b, output);
+}
+
+#[inline(always)]
+fn product_any<V: Vector, T: Byte>(
+    pair: QuantizedPair,
+    plan: &Broadcast<2>,
+    range: Range<usize>,
+    a: &[T],
+    b: &[T],
+    output: &mut [T],
+) {
+    pair_any::<V, T, true>(pair, plan, range, a, b, output);
+}
+
+#[inline(always)]
+fn to_f16<V: Vector>(input: &[f32], output: &mut [f16]) {
+    assert_eq!(input.len(), output.len(), "one result for each value");
+    for i in (0..input.len()).step_by(V::LANES) {
+        let left = input.len() - i;
+        // SAFETY: all offsets stay below the common length; no set has more than 16 lanes.
+        unsafe {
+            let x = V::load_upto(input.as_ptr().add(i), left);
+            let mut lanes = [0_u16; 16];
+            x.store_halves(lanes.as_mut_ptr());
+            let place = output.as_mut_ptr().add(i).cast();
+            std::ptr::copy_nonoverlapping(lanes.as_ptr(), place, left.min(V::LANES));
+        }
+    }
+}
+
+#[inline(always)]
+fn from_f16<V: Vector>(input: &[f16], output: &mut [f32]) {
+    assert_eq!(input.len(), output.len(), "one result for each value");
+    for i in (0..input.len()).step_by(V::LANES) {
+        let left = input.len() - i;
+        // SAFETY: all offsets stay below the common length; no set has more than 16 lanes.
+        unsafe {
+            let mut lanes = [0_u16; 16];
+            let place = input.as_ptr().add(i).cast();
+            std::ptr::copy_nonoverlapping(place, lanes.as_mut_ptr(), left.min(V::LANES));
+            V::load_halves(lanes.as_ptr()).store_upto(output.as_mut_ptr().add(i), left);
+        }
+    }
+}
+
+/// Plain loops on the bits, which compilers turn into vectors.
+#[inline(always)]
+fn to_bf16<V: Vector>(input: &[f32], output: &mut [bf16]) {
+    assert_eq!(input.len(), output.len(), "one result for each value");
+    for (place, x) in output.iter_mut().zip(input) {
+        let bits = x.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        let nan = bits & 0x7fff_ffff > 0x7f80_0000;
+        *place = bf16::from_bits(if nan { bits >> 16 | 0x40 } else { rounded } as u16);
+    }
+}
+
+#[inline(always)]
+fn from_bf16<V: Vector>(input: &[bf16], output: &mut [f32]) {
+    assert_eq!(input.len(), output.len(), "one result for each value");
+    for (place, x) in output.iter_mut().zip(input) {
+        *place = f32::from_bits(u32::from(x.to_bits()) << 16);
+    }
+}
+
+vectorised! {
+    /// `output = saturate(round(input / scale) + zero)`, halves to even, as ONNX QuantizeLinear
+    /// defines it (a true division); NaN gives the least value.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn quantize[T: Byte](isa, scale: f32, zero: T, input: &[f32], output: &mut [T])
+        = quantize_any;
+    /// `output = (input − zero) scale`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn dequantize[T: Byte](isa, scale: f32, zero: T, input: &[T], output: &mut [f32])
+        = dequantize_any;
+    /// The least and the greatest value, NaN passed over; `[∞, −∞]` if there is none.
+    pub fn range_f32(isa, input: &[f32]) -> [f32; 2] = range_any;
+    /// The rounded sum of two quantised tensors, for the `range` of output elements of the plan;
+    /// `output` holds just that range.
+    ///
+    /// # Panics
+    /// If a slice is shorter than the plan needs.
+    pub fn add_quantized[T: Byte](isa, pair: QuantizedPair, plan: &Broadcast<2>,
+        range: Range<usize>, a: &[T], b: &[T], output: &mut [T]) = sum_any;
+    /// The rounded product of two quantised tensors, otherwise as [`add_quantized`].
+    ///
+    /// # Panics
+    /// If a slice is shorter than the plan needs.
+    pub fn multiply_quantized[T: Byte](isa, pair: QuantizedPair, plan: &Broadcast<2>,
+        range: Range<usize>, a: &[T], b: &[T], output: &mut [T]) = product_any;
+    /// To half precision, to nearest even.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn f32_to_f16(isa, input: &[f32], output: &mut [f16]) = to_f16;
+    /// From half precision, exact.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn f16_to_f32(isa, input: &[f16], output: &mut [f32]) = from_f16;
+    /// To bfloat16, to nearest even.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn f32_to_bf16(isa, input: &[f32], output: &mut [bf16]) = to_bf16;
+    /// From bfloat16, exact.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn bf16_to_f32(isa, input: &[bf16], output: &mut [f32]) = from_bf16;
+}

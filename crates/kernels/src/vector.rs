@@ -1,0 +1,219 @@
+//! The vector abstraction: a kernel is written once over [`Vector`] and compiled for every set.
+//!
+//! Every method is `#[inline(always)]` and holds bare intrinsics, so it must end up inside a
+//! function that has the target features. [`vectorised!`] makes such functions, and only they
+//! name the vector types; that is what makes the safe methods sound.
+
+use std::ops::{Add, Div, Mul, Neg, Sub};
+
+/// A register of f32 lanes with its masks and its i32 twin.
+///
+/// `min` and `max` return the *second* operand when either is NaN, as x86 does; kernels choose the
+/// order to say whether NaN passes.
+pub(crate) trait Vector:
+    Copy
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+{
+    /// How many lanes.
+    const LANES: usize;
+    /// True if `mul_add` rounds once.
+    const FUSED: bool;
+    /// One truth value a lane.
+    type Mask: Copy;
+    /// One i32 a lane.
+    type Int: Copy;
+
+    fn splat(value: f32) -> Self;
+    /// # Safety
+    /// `LANES` values must be readable.
+    unsafe fn load(pointer: *const f32) -> Self;
+    /// The first `count < LANES` values, then zeros.
+    /// # Safety
+    /// `count` values must be readable.
+    unsafe fn load_first(pointer: *const f32, count: usize) -> Self;
+    /// # Safety
+    /// `LANES` values must be writable.
+    unsafe fn store(self, pointer: *mut f32);
+    /// # Safety
+    /// `count < LANES` values must be writable.
+    unsafe fn store_first(self, pointer: *mut f32, count: usize);
+
+    /// `self * factor + addend`.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    fn abs(self) -> Self;
+    fn sqrt(self) -> Self;
+    fn floor(self) -> Self;
+    fn ceil(self) -> Self;
+    /// To the nearest whole number, halves to even.
+    fn round_even(self) -> Self;
+    fn min(self, other: Self) -> Self;
+    fn max(self, other: Self) -> Self;
+    /// The magnitude of `self` with the sign of `sign`.
+    fn copy_sign(self, sign: Self) -> Self;
+    /// `self * 2^power` for whole `power` in -300..=300, with gradual underflow.
+    #[inline(always)]
+    fn scale_exponent(self, power: Self) -> Self {
+        let power = power.to_int();
+        let half = Self::int_halve(power);
+        let bias = Self::int_splat(127);
+        let two_to = |n| Self::from_bits(Self::int_shift_left::<23>(Self::int_add(n, bias)));
+        self * two_to(half) * two_to(Self::int_sub(power, half))
+    }
+
+    fn less(self, other: Self) -> Self::Mask;
+    fn equal(self, other: Self) -> Self::Mask;
+    /// `yes` where the mask is set.
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+
+    /// To the nearest i32, halves to even; out of range is unspecified.
+    fn to_int(self) -> Self::Int;
+    fn from_int(value: Self::Int) -> Self;
+    fn bits(self) -> Self::Int;
+    fn from_bits(bits: Self::Int) -> Self;
+    fn int_splat(value: i32) -> Self::Int;
+    fn int_add(a: Self::Int, b: Self::Int) -> Self::Int;
+    fn int_sub(a: Self::Int, b: Self::Int) -> Self::Int;
+    fn int_and(a: Self::Int, b: Self::Int) -> Self::Int;
+    fn int_or(a: Self::Int, b: Self::Int) -> Self::Int;
+    fn int_shift_left<const BITS: u32>(a: Self::Int) -> Self::Int;
+    /// Floor of half.
+    fn int_halve(a: Self::Int) -> Self::Int;
+    /// `LANES` bytes, zero-extended.
+    /// # Safety
+    /// `LANES` bytes must be readable.
+    unsafe fn int_load_u8(pointer: *const u8) -> Self::Int;
+    /// `LANES` bytes, sign-extended.
+    /// # Safety
+    /// `LANES` bytes must be readable.
+    unsafe fn int_load_i8(pointer: *const i8) -> Self::Int;
+    /// The low byte of each lane.
+    /// # Safety
+    /// `LANES` bytes must be writable.
+    unsafe fn int_store_bytes(value: Self::Int, pointer: *mut u8);
+
+    /// `LANES` half floats.
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_halves(pointer: *const u16) -> Self;
+    /// As half floats, to nearest even.
+    /// # Safety
+    /// `LANES` places must be writable.
+    unsafe fn store_halves(self, pointer: *mut u16);
+
+    /// The sum of all lanes, in a fixed tree order.
+    fn sum(self) -> f32;
+
+    /// `f` of each lane, one at a time: for functions too rare to be worth vectors.
+    #[inline(always)]
+    fn each(self, f: impl Fn(f32) -> f32) -> Self {
+        let mut lanes = [0.0; 16];
+        // SAFETY: no set has more than 16 lanes.
+        unsafe {
+            self.store(lanes.as_mut_ptr());
+            lanes[..Self::LANES].iter_mut().for_each(|x| *x = f(*x));
+            Self::load(lanes.as_ptr())
+        }
+    }
+
+    /// `f` of each pair of lanes, one at a time.
+    #[inline(always)]
+    fn each_pair(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let (mut a, mut b) = ([0.0; 16], [0.0; 16]);
+        // SAFETY: no set has more than 16 lanes.
+        unsafe {
+            self.store(a.as_mut_ptr());
+            other.store(b.as_mut_ptr());
+            a[..Self::LANES].iter_mut().zip(&b).for_each(|(a, &b)| *a = f(*a, b));
+            Self::load(a.as_ptr())
+        }
+    }
+
+    /// The lanes folded in order from the first.
+    #[inline(always)]
+    fn fold(self, f: impl Fn(f32, f32) -> f32) -> f32 {
+        let mut lanes = [0.0; 16];
+        // SAFETY: no set has more than 16 lanes.
+        unsafe { self.store(lanes.as_mut_ptr()) };
+        lanes[1..Self::LANES].iter().fold(lanes[0], |a, &b| f(a, b))
+    }
+
+    /// The larger; NaN where `self` is NaN (or `other` is).
+    #[inline(always)]
+    fn max_keeping_nan(self, other: Self) -> Self {
+        other.max(self)
+    }
+
+    /// Lanes from `low` to `high`; NaN stays NaN.
+    #[inline(always)]
+    fn clamp(self, low: Self, high: Self) -> Self {
+        high.min(low.max(self))
+    }
+
+    /// Loads `LANES` values, or the first `count` where fewer are left.
+    /// # Safety
+    /// `count.min(LANES)` values must be readable.
+    #[inline(always)]
+    unsafe fn load_upto(pointer: *const f32, count: usize) -> Self {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if count >= Self::LANES {
+                Self::load(pointer)
+            } else {
+                Self::load_first(pointer, count)
+            }
+        }
+    }
+
+    /// Stores `LANES` values, or the first `count` where fewer are left.
+    /// # Safety
+    /// `count.min(LANES)` values must be writable.
+    #[inline(always)]
+    unsafe fn store_upto(self, pointer: *mut f32, count: usize) {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            if count >= Self::LANES {
+                self.store(pointer)
+            } else {
+                self.store_first(pointer, count)
+            }
+        }
+    }
+}
+
+/// Declares public entry points that take an [`Isa`](crate::Isa) first and run a function generic
+/// over [`Vector`] compiled for that set: `pub fn name(isa, a: A, ..) -> R = generic_function;`
+/// with optional element generics written `[T: Bound]` after the name.
+macro_rules! vectorised {
+    ($( $(#[$attribute:meta])* $visibility:vis fn $name:ident $([$($generic:ident : $bound:path),+])?
+        ($isa:ident $(, $argument:ident : $kind:ty)* $(,)?) $(-> $result:ty)? = $body:ident; )+) => {$(
+        $(#[$attribute])*
+        $visibility fn $name $(<$($generic: $bound),+>)? ($isa: $crate::Isa $(, $argument: $kind)*) $(-> $result)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+            fn avx512 $(<$($generic: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+                $body::<$crate::isa::avx512::vector::Vector16 $($(, $generic)+)?>($($argument),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma,f16c")]
+            fn avx2 $(<$($generic: $bound),+>)? ($($argument: $kind),*) $(-> $result)? {
+                $body::<$crate::isa::avx2::vector::Vector8 $($(, $generic)+)?>($($argument),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            if $isa.has_avx512() {
+                // SAFETY: the token proves the features.
+                return unsafe { avx512($($argument),*) };
+            }
+            #[cfg(target_arch = "x86_64")]
+            if $isa.has_avx2() {
+                // SAFETY: the token proves the features.
+                return unsafe { avx2($($argument),*) };
+            }
+            $body::<$crate::isa::portable::vector::Vector4 $($(, $generic)+)?>($($argument),*)
+        }
+    )+};
+}
+pub(crate) use vectorised;

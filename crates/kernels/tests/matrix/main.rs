@@ -1,0 +1,8 @@
+//! Every matrix kernel on every instruction set of this machine, against naive references.
+
+mod bf16;
+mod case;
+mod depthwise;
+mod float;
+mod grouped;
+mod integer;

@@ -19,7 +19,8 @@ enum Use {
     Claim,
     /// A function or a trait: needs a "Safety" section or a SAFETY comment.
     Contract,
-    /// A function type or an attribute: nothing is claimed by naming it.
+    /// A function type, an attribute, or the method of a trait, which states the contract:
+    /// nothing is claimed by naming it.
     Mention,
 }
 
@@ -28,7 +29,7 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in files {
         let mut uses = Vec::new();
-        collect(file.tokens.clone(), &mut uses);
+        collect(file.tokens.clone(), false, &mut uses);
         let lines: Vec<&str> = file.text.lines().collect();
         let allowed = ALLOWED.iter().any(|allowed| file.path.starts_with(allowed));
         for (line, kind) in uses {
@@ -48,22 +49,55 @@ pub fn check(files: &[RustFile]) -> Vec<Finding> {
     findings
 }
 
-fn collect(tokens: TokenStream, uses: &mut Vec<(usize, Use)>) {
+/// Gathers each `unsafe`; `inherits` where a trait's contract covers the functions.
+fn collect(tokens: TokenStream, inherits: bool, uses: &mut Vec<(usize, Use)>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut of_trait = None;
     for (at, token) in tokens.iter().enumerate() {
         match token {
-            TokenTree::Group(group) => collect(group.stream(), uses),
-            TokenTree::Ident(ident) if *ident == "unsafe" => {
-                uses.push((ident.span().start().line, kind(&tokens[at + 1..])));
+            TokenTree::Group(group) => {
+                let inherits = inherits || of_trait == Some(at);
+                collect(group.stream(), inherits, uses);
             }
+            TokenTree::Ident(ident) if *ident == "unsafe" => {
+                let kind = match kind(&tokens[at + 1..]) {
+                    Use::Contract if inherits => Use::Mention,
+                    kind => kind,
+                };
+                uses.push((ident.span().start().line, kind));
+            }
+            token if is(token, "impl") => of_trait = of_trait.or(trait_body(&tokens, at)),
+            // What a macro will stand in shows only where it is used.
+            token if is(token, "macro_rules") => of_trait = body(&tokens, at),
             _ => {}
+        }
+        if of_trait == Some(at) {
+            of_trait = None;
         }
     }
 }
 
+fn is(token: &TokenTree, name: &str) -> bool {
+    matches!(token, TokenTree::Ident(ident) if *ident == name)
+}
+
+/// Where the first group in braces after `start` is.
+fn body(tokens: &[TokenTree], start: usize) -> Option<usize> {
+    let braces = |token: &TokenTree| matches!(token, TokenTree::Group(group) if group.delimiter() == Delimiter::Brace);
+    tokens[start..].iter().position(braces).map(|at| start + at)
+}
+
+/// The body of the `impl` at `start`, where it is of a trait.
+fn trait_body(tokens: &[TokenTree], start: usize) -> Option<usize> {
+    let body = body(tokens, start)?;
+    let head = &tokens[start..body];
+    let higher_ranked = |at: usize| matches!(head.get(at + 1), Some(TokenTree::Punct(punct)) if punct.as_char() == '<');
+    let of_trait = (0..head.len()).any(|at| is(&head[at], "for") && !higher_ranked(at));
+    of_trait.then_some(body)
+}
+
 /// What the tokens after `unsafe` make of it.
 fn kind(after: &[TokenTree]) -> Use {
-    let is = |token: &TokenTree, name: &str| matches!(token, TokenTree::Ident(i) if *i == name);
     match after {
         [TokenTree::Group(group), ..] if group.delimiter() == Delimiter::Parenthesis => {
             Use::Mention
@@ -159,5 +193,22 @@ mod tests {
         assert!(at("#[unsafe(no_mangle)]\npub extern \"C\" fn f() {}").is_empty());
         assert_eq!(at("unsafe extern \"C\" { fn f(); }"), [1]);
         assert_eq!(at("unsafe trait T {}"), [1]);
+    }
+
+    #[test]
+    fn a_trait_states_the_contract_of_its_methods() {
+        let at = |text: &str| lines("crates/kernels/src/a.rs", text);
+        assert!(
+            at("impl<A: B> T for S {\n    unsafe fn f() {}\n    table! { unsafe fn g() {} }\n}")
+                .is_empty()
+        );
+        assert_eq!(
+            at("impl T for S {\n    unsafe fn f() {\n        unsafe { g() }\n    }\n}"),
+            [3]
+        );
+        assert_eq!(at("impl S {\n    unsafe fn f() {}\n}\nimpl T for S {}"), [2]);
+        assert_eq!(at("trait T {\n    unsafe fn f();\n}"), [2]);
+        assert_eq!(at("fn f() -> impl T {}\nunsafe fn g() {}"), [2]);
+        assert_eq!(at("macro_rules! m { () => {\n unsafe fn f() {\n unsafe { g() } } } }"), [3]);
     }
 }

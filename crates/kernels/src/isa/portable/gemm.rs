@@ -67,6 +67,8 @@ macro_rules! by_rows {
     };
 }
 
+/// # Safety
+/// The tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile_f32(rows: usize, _panels: usize, tile: &Tile<f32>) {
     // SAFETY: the caller's promise.
     unsafe { by_rows!(rows_f32, rows, tile) }
@@ -99,6 +101,8 @@ unsafe fn rows_f32<const ROWS: usize>(tile: &Tile<f32>) {
     }
 }
 
+/// # Safety
+/// The tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile_u8s8(rows: usize, _panels: usize, tile: &Tile<i32>) {
     // SAFETY: the caller's promise.
     unsafe { by_rows!(rows_u8s8, rows, tile) }
@@ -135,6 +139,8 @@ unsafe fn rows_u8s8<const ROWS: usize>(tile: &Tile<i32>) {
     }
 }
 
+/// # Safety
+/// The tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile_bf16(rows: usize, _panels: usize, tile: &Tile<f32>) {
     // SAFETY: the caller's promise.
     unsafe { by_rows!(rows_bf16, rows, tile) }

@@ -112,6 +112,10 @@ impl DataSet {
                 Parts::One(part, origin)
             }
             (train, test) => {
+                if description.base.overridden_by(options).split.is_some() {
+                    let message = "`split` divides one source; it has [train] and [test] already";
+                    return Err(DataError::options(path, message));
+                }
                 let train = train.as_ref().map(part).transpose()?;
                 let test = test.as_ref().map(part).transpose()?;
                 if let (Some(train), Some(test)) = (&train, &test) {

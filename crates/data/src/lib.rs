@@ -12,6 +12,24 @@
 //! | `.tar`, `.tar.gz` | images, classed by a part of their name |
 //! | IDX (`….gz` or not) | images of the MNIST family |
 //! | `.csv`, `.csv.gz` | lines of numbers, one column of them the label |
+//!
+//! ```
+//! use lepton_data::{DataOptions, DataSet, Split};
+//!
+//! # fn main() -> Result<(), lepton_data::DataError> {
+//! # let path = std::env::temp_dir().join(format!("lepton-data-{}.csv", std::process::id()));
+//! # std::fs::write(&path, "a,b,label\n1,2,0\n3,4,1\n5,6,0\n7,8,1\n").unwrap();
+//! let options = DataOptions { split: Some(0.5), ..Default::default() };
+//! let data = DataSet::open(&path, &options)?;
+//! for batch in data.split(Split::Test)?.batches(32) {
+//!     let batch = batch?;
+//!     assert_eq!(batch.inputs[0].1.shape(), [2, 2]);
+//!     assert_eq!(batch.labels.unwrap().shape(), [2]);
+//! }
+//! # std::fs::remove_file(&path).unwrap();
+//! # Ok(())
+//! # }
+//! ```
 
 #![forbid(unsafe_code)]
 

@@ -1,16 +1,14 @@
 //! Every kind of source made here, small: what it yields, and what it says when it is broken.
 
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 
+use crate::folder::Folder;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use lepton_data::{Batch, DataOptions, DataSet, OneOrMany, Split, Subset, read_npz, write_npz};
 use lepton_tensor::{DType, Tensor};
-use support::Folder;
 
 fn all(path: &Path, options: &DataOptions) -> Result<Subset, String> {
     let open = || DataSet::open(path, options)?.split(Split::All);

@@ -1,12 +1,10 @@
 //! Descriptions, splits, order, cache and hash, on sources made here.
 
-mod support;
-
 use std::path::PathBuf;
 
+use crate::folder::Folder;
 use lepton_data::{DataOptions, DataSet, Factor, Split, SplitOrigin, Subset, write_npz};
 use lepton_tensor::Tensor;
-use support::Folder;
 
 fn counting(folder: &Folder, name: &str, rows: u32) -> PathBuf {
     let path = folder.path().join(name);
@@ -39,6 +37,10 @@ fn tables_name_their_own_rows() {
     assert!(part(&folder, toml, Split::All).unwrap_err().contains("ask for one of them"));
     let same = "path = \"a.npz\"\n[train]\n[test]\nlimit = 3";
     assert!(part(&folder, same, Split::Test).unwrap_err().contains("are the same rows"));
+    let divided = "split = 0.5\n[test]\npath = \"b.npz\"";
+    assert!(
+        part(&folder, divided, Split::Test).unwrap_err().contains("`split` divides one source")
+    );
     let only = "[test]\npath = \"b.npz\"";
     assert!(part(&folder, only, Split::Train).unwrap_err().contains("has no [train] table"));
     assert_eq!(part(&folder, only, Split::All).unwrap().len(), 4);

@@ -20,9 +20,9 @@ pub struct Price {
     pub memory_gib: f64,
     /// On-demand price of an hour in US dollars.
     pub usd_hour: f64,
-    /// Month the price was true, `YYYY-MM`.
+    /// Month the price was true, `YYYY-MM`; about that month in the shipped list.
     pub as_of: String,
-    /// Where it was published.
+    /// The page it can be checked against.
     pub source: String,
 }
 
@@ -35,7 +35,8 @@ pub struct PriceList {
 }
 
 impl PriceList {
-    /// The list that ships with Lepton. Prices change: each row says when it was true.
+    /// The list that ships with Lepton: a first estimate, entered by hand and not compared with
+    /// the pages it names. Prices change; give a list of your own for a decision.
     pub fn shipped() -> Self {
         PriceList::parse(include_str!("../prices.toml")).expect("the shipped list is tested")
     }

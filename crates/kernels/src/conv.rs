@@ -201,21 +201,43 @@ impl Indirection {
                 ((row + done) / self.rows_per_image, (row + done) % self.rows_per_image);
             let run = (count - done).min(self.rows_per_image - first);
             let base = base + image * self.image_stride * size;
-            for (slot, tap) in taps.clone().enumerate() {
-                let offsets = &table[tap * self.rows_per_image + first..][..run];
-                // SAFETY: slot · pitch + done + run is within the room promised by the caller.
-                unsafe {
-                    let target = addresses.add(slot * pitch + done);
-                    resolver(offsets, base, padding, size.trailing_zeros(), target);
-                }
-            }
+            let batch = OffsetBatch {
+                offsets: &table[taps.start * self.rows_per_image + first..],
+                tap_stride: self.rows_per_image,
+                taps: taps.len(),
+                rows: run,
+                base,
+                padding,
+                shift: size.trailing_zeros(),
+                pitch,
+            };
+            // SAFETY: done + run ≤ count entries of each tap are within the room promised.
+            unsafe { resolver(&batch, addresses.add(done)) };
             done += run;
         }
     }
 }
 
-/// Turns offsets in elements of `1 << shift` bytes into addresses.
-pub(crate) type Resolver = unsafe fn(&[i32], usize, usize, u32, *mut usize);
+/// Offsets of neighbouring rows of one image to turn into addresses.
+pub(crate) struct OffsetBatch<'a> {
+    /// From the first row of the first tap on.
+    pub offsets: &'a [i32],
+    /// Distance between taps in `offsets`.
+    pub tap_stride: usize,
+    pub taps: usize,
+    pub rows: usize,
+    /// Address of the image.
+    pub base: usize,
+    /// Address of the padding row.
+    pub padding: usize,
+    /// Elements have `1 << shift` bytes.
+    pub shift: u32,
+    /// Distance between taps in the result.
+    pub pitch: usize,
+}
+
+/// Writes a batch's addresses, `[tap][pitch]`.
+pub(crate) type Resolver = unsafe fn(&OffsetBatch, *mut usize);
 
 #[cfg(test)]
 mod tests {

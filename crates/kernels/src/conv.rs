@@ -101,6 +101,8 @@ pub struct Indirection {
     taps: usize,
     rows_per_image: usize,
     image_stride: usize,
+    /// Output width, where three taps across read neighbouring pixels and so do neighbouring rows.
+    shared_width: Option<usize>,
 }
 
 impl Indirection {
@@ -111,6 +113,7 @@ impl Indirection {
             taps: 1,
             rows_per_image: usize::MAX,
             image_stride: 0,
+            shared_width: None,
         }
     }
 
@@ -135,7 +138,13 @@ impl Indirection {
                 });
             }
         }
-        Ok(Indirection { offsets: Offsets::Table(table), taps, rows_per_image, image_stride })
+        Ok(Indirection {
+            offsets: Offsets::Table(table),
+            taps,
+            rows_per_image,
+            image_stride,
+            shared_width: None,
+        })
     }
 
     /// The rows of a convolution over NHWC images whose pixels are `pixel_stride` elements apart
@@ -149,16 +158,25 @@ impl Indirection {
             return Ok(Self::strided(pixel_stride));
         }
         let image_stride = window.input[0] * window.input[1] * pixel_stride;
-        Self::from_fn(height * width, window.taps(), image_stride, |row, tap| {
+        let mut rows = Self::from_fn(height * width, window.taps(), image_stride, |row, tap| {
             let y = window.source(0, row / width, tap / window.kernel[1])?;
             let x = window.source(1, row % width, tap % window.kernel[1])?;
             Some((y * window.input[1] + x) * pixel_stride)
-        })
+        })?;
+        let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
+        rows.shared_width = shares.then_some(width);
+        Ok(rows)
     }
 
     /// Number of taps.
     pub fn taps(&self) -> usize {
         self.taps
+    }
+
+    /// Output width, if (row, tap) and (row + 1, tap - 1) read the same pixel within a line of
+    /// output and a line of three taps.
+    pub(crate) fn shared_width(&self) -> Option<usize> {
+        self.shared_width
     }
 
     /// Output rows per image; `None` if rows are not bound to images.

@@ -4,9 +4,9 @@ use crate::conv::{OffsetBatch, PADDING};
 use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
 use crate::pack::PANEL;
 
-pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32 };
-pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16 };
-pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8 };
+pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32, narrow: None };
+pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16, narrow: None };
+pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8, narrow: None };
 
 /// Turns offsets into addresses.
 ///

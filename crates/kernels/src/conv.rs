@@ -101,6 +101,8 @@ pub struct Indirection {
     taps: usize,
     rows_per_image: usize,
     image_stride: usize,
+    /// Output width, where three taps across read neighbouring pixels and so do neighbouring rows.
+    shared_width: Option<usize>,
 }
 
 impl Indirection {
@@ -111,6 +113,7 @@ impl Indirection {
             taps: 1,
             rows_per_image: usize::MAX,
             image_stride: 0,
+            shared_width: None,
         }
     }
 
@@ -135,7 +138,13 @@ impl Indirection {
                 });
             }
         }
-        Ok(Indirection { offsets: Offsets::Table(table), taps, rows_per_image, image_stride })
+        Ok(Indirection {
+            offsets: Offsets::Table(table),
+            taps,
+            rows_per_image,
+            image_stride,
+            shared_width: None,
+        })
     }
 
     /// The rows of a convolution over NHWC images whose pixels are `pixel_stride` elements apart
@@ -149,16 +158,25 @@ impl Indirection {
             return Ok(Self::strided(pixel_stride));
         }
         let image_stride = window.input[0] * window.input[1] * pixel_stride;
-        Self::from_fn(height * width, window.taps(), image_stride, |row, tap| {
+        let mut rows = Self::from_fn(height * width, window.taps(), image_stride, |row, tap| {
             let y = window.source(0, row / width, tap / window.kernel[1])?;
             let x = window.source(1, row % width, tap % window.kernel[1])?;
             Some((y * window.input[1] + x) * pixel_stride)
-        })
+        })?;
+        let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
+        rows.shared_width = shares.then_some(width);
+        Ok(rows)
     }
 
     /// Number of taps.
     pub fn taps(&self) -> usize {
         self.taps
+    }
+
+    /// Output width, if (row, tap) and (row + 1, tap - 1) read the same pixel within a line of
+    /// output and a line of three taps.
+    pub(crate) fn shared_width(&self) -> Option<usize> {
+        self.shared_width
     }
 
     /// Output rows per image; `None` if rows are not bound to images.
@@ -201,21 +219,43 @@ impl Indirection {
                 ((row + done) / self.rows_per_image, (row + done) % self.rows_per_image);
             let run = (count - done).min(self.rows_per_image - first);
             let base = base + image * self.image_stride * size;
-            for (slot, tap) in taps.clone().enumerate() {
-                let offsets = &table[tap * self.rows_per_image + first..][..run];
-                // SAFETY: slot · pitch + done + run is within the room promised by the caller.
-                unsafe {
-                    let target = addresses.add(slot * pitch + done);
-                    resolver(offsets, base, padding, size.trailing_zeros(), target);
-                }
-            }
+            let batch = OffsetBatch {
+                offsets: &table[taps.start * self.rows_per_image + first..],
+                tap_stride: self.rows_per_image,
+                taps: taps.len(),
+                rows: run,
+                base,
+                padding,
+                shift: size.trailing_zeros(),
+                pitch,
+            };
+            // SAFETY: done + run ≤ count entries of each tap are within the room promised.
+            unsafe { resolver(&batch, addresses.add(done)) };
             done += run;
         }
     }
 }
 
-/// Turns offsets in elements of `1 << shift` bytes into addresses.
-pub(crate) type Resolver = unsafe fn(&[i32], usize, usize, u32, *mut usize);
+/// Offsets of neighbouring rows of one image to turn into addresses.
+pub(crate) struct OffsetBatch<'a> {
+    /// From the first row of the first tap on.
+    pub offsets: &'a [i32],
+    /// Distance between taps in `offsets`.
+    pub tap_stride: usize,
+    pub taps: usize,
+    pub rows: usize,
+    /// Address of the image.
+    pub base: usize,
+    /// Address of the padding row.
+    pub padding: usize,
+    /// Elements have `1 << shift` bytes.
+    pub shift: u32,
+    /// Distance between taps in the result.
+    pub pitch: usize,
+}
+
+/// Writes a batch's addresses, `[tap][pitch]`.
+pub(crate) type Resolver = unsafe fn(&OffsetBatch, *mut usize);
 
 #[cfg(test)]
 mod tests {

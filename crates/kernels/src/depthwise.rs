@@ -184,10 +184,25 @@ pub(crate) struct DepthwiseRun {
     pub accumulators: *mut i32,
 }
 
+/// Four rows of neighbouring pixels to interleave, channel by channel.
+pub(crate) struct Interleave {
+    /// Where each row's first pixel is.
+    pub sources: [*const u8; 4],
+    /// Bytes between a row's pixels; 0 repeats the padding.
+    pub steps: [usize; 4],
+    /// Channels to take, at most 64; the rest of the last panel may hold anything.
+    pub channels: usize,
+    pub pixels: usize,
+    /// Where the first pixel's panels of 16 channels × 4 rows go.
+    pub target: *mut u8,
+    /// Bytes between the targets of neighbouring pixels.
+    pub target_step: usize,
+}
+
 /// The depthwise integer kernels of one instruction set.
 pub(crate) struct MicroDepthwiseU8S8 {
-    /// Interleaves four rows of (at most 64) channels into whole panels at the target.
-    pub interleave: unsafe fn(&[*const u8; 4], usize, *mut u8),
+    /// Fills neighbouring slots.
+    pub interleave: unsafe fn(&Interleave),
     /// Sums over taps.
     pub run: unsafe fn(&DepthwiseRun),
 }
@@ -283,29 +298,44 @@ impl DepthwiseS8 {
         let groups = rows.div_ceil(4);
         let (_, pixel_slots, column_slots) = self.sharing(groups);
         let slot_bytes = groups * channels.div_ceil(PANEL) * 64;
-        let slot_count = (count - 1) * pixel_slots + (columns - 1) * column_slots + 1;
         let shared = column_slots == window.dilation[1] && pixel_slots == window.stride[1];
-        for slot in 0..slot_count {
-            let at = if shared {
-                x * window.stride[1] + slot
-            } else {
-                (x + slot / columns) * window.stride[1] + slot % columns * window.dilation[1]
-            };
-            let column = at.checked_sub(window.pad_before[1]).filter(|&c| c < window.input[1]);
-            for group in 0..groups {
-                let mut sources = [padding; 4];
-                for (i, source) in sources.iter_mut().enumerate() {
-                    let tap = group * 4 + i;
-                    let line = if tap < rows { window.source(0, y, tap) } else { None };
-                    if let (Some(line), Some(column)) = (line, column) {
-                        let pixel = line * window.input[1] + column;
-                        // SAFETY: inside the image.
-                        *source = unsafe { image.add(pixel * self.pixel_stride) };
+        let run = |first: usize, length: usize, slot: usize, group: usize| {
+            let mut sources = [padding; 4];
+            let mut steps = [0; 4];
+            let column = first.checked_sub(window.pad_before[1]).filter(|&c| c < window.input[1]);
+            for i in 0..4 {
+                let tap = group * 4 + i;
+                let line = if tap < rows { window.source(0, y, tap) } else { None };
+                if let (Some(line), Some(column)) = (line, column) {
+                    let pixel = line * window.input[1] + column;
+                    sources[i] = image.wrapping_add(pixel * self.pixel_stride);
+                    steps[i] = self.pixel_stride;
+                }
+            }
+            let target = slots.wrapping_add(slot * slot_bytes + group * (slot_bytes / groups));
+            let (pixels, target_step) = (length, slot_bytes);
+            Interleave { sources, steps, channels, pixels, target, target_step }
+        };
+        for group in 0..groups {
+            if shared {
+                // Runs of columns left of, inside and right of the image, in padded coordinates.
+                let start = x * window.stride[1];
+                let end = start + (count - 1) * pixel_slots + (columns - 1) * column_slots + 1;
+                let inside = window.pad_before[1].clamp(start, end);
+                let outside = (window.pad_before[1] + window.input[1]).clamp(start, end);
+                for (from, to) in [(start, inside), (inside, outside), (outside, end)] {
+                    if from < to {
+                        // SAFETY: the run's pixels are inside the image, its slots in the room.
+                        unsafe { (micro.interleave)(&run(from, to - from, from - start, group)) };
                     }
                 }
-                let to = slot * slot_bytes + group * (slot_bytes / groups);
-                // SAFETY: slots are inside the room promised; sources have `channels` bytes.
-                unsafe { (micro.interleave)(&sources, channels, slots.add(to)) };
+            } else {
+                for slot in 0..count * columns {
+                    let at = (x + slot / columns) * window.stride[1];
+                    let at = at + slot % columns * window.dilation[1];
+                    // SAFETY: as above.
+                    unsafe { (micro.interleave)(&run(at, 1, slot, group)) };
+                }
             }
         }
     }

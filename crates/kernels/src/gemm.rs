@@ -17,7 +17,7 @@ use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
 
 /// Most rows in a tile, over all instruction sets.
-pub(crate) const TILE_ROWS: usize = 14;
+pub(crate) const TILE_ROWS: usize = 16;
 /// Address slots per tap: tile rows rounded up for vector stores.
 pub(crate) const PITCH: usize = 16;
 /// Taps whose addresses are resolved at a time.
@@ -61,6 +61,9 @@ pub(crate) struct Micro<A> {
     pub panels: &'static [usize],
     /// Computes (rows, panels); panels is 1, 2 or 4.
     pub tile: unsafe fn(usize, usize, &Tile<A>),
+    /// Computes up to `TILE_ROWS` rows of one panel in a line of output whose three taps across
+    /// share pixels, so that each value is broadcast once instead of three times.
+    pub narrow: Option<unsafe fn(usize, &Tile<A>)>,
 }
 
 /// Gives a tile its row addresses.
@@ -76,6 +79,9 @@ pub(crate) trait RowSource {
         taps: Range<usize>,
         addresses: *mut usize,
     );
+
+    /// The output width where neighbours share pixels; see `Indirection::shared_width`.
+    fn shared_width(&self) -> Option<usize>;
 }
 
 /// Rows read where they lie.
@@ -97,6 +103,10 @@ impl<T> RowSource for Direct<'_, T> {
         unsafe {
             rows.resolve(self.resolver, base, padding, row, count, taps, addresses, PITCH);
         }
+    }
+
+    fn shared_width(&self) -> Option<usize> {
+        self.input.rows.shared_width()
     }
 }
 
@@ -156,6 +166,10 @@ impl RowSource for Gathered<'_> {
             }
         }
     }
+
+    fn shared_width(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Accumulators of one tile.
@@ -194,13 +208,18 @@ pub(crate) unsafe fn run<A>(
     let mut storage = Accumulators::<A>::new();
     let accumulators = storage.pointer();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
+    let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
+    let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let panels_per_pass = (WEIGHTS_IN_CACHE / view.panel_bytes().max(64)).max(4) / 4 * 4;
     for first_panel in panels.clone().step_by(panels_per_pass) {
         let end_panel = panels.end.min(first_panel + panels_per_pass);
         let mut row = rows.start;
         while row < rows.end {
-            let left = rows.end - row;
-            let count = left.div_ceil(left.div_ceil(micro.panels.len()));
+            let (left, most) = match narrow {
+                Some((_, width)) => ((rows.end - row).min(width - row % width), TILE_ROWS),
+                None => (rows.end - row, micro.panels.len()),
+            };
+            let count = left.div_ceil(left.div_ceil(most));
             let mut resolved = usize::MAX;
             let mut panel = first_panel;
             while panel < end_panel {
@@ -224,7 +243,10 @@ pub(crate) unsafe fn run<A>(
                             accumulators,
                             accumulate: tap > 0,
                         };
-                        (micro.tile)(count, wide, &tile);
+                        match narrow {
+                            Some((kernel, _)) => kernel(count, &tile),
+                            None => (micro.tile)(count, wide, &tile),
+                        }
                     }
                 }
                 let column = panel * PANEL;
@@ -245,7 +267,7 @@ pub(crate) unsafe fn run<A>(
 
 /// The most panels (4, 2 or 1) that fit a tile of `count` rows and the panels left.
 fn tile_panels<A>(micro: &Micro<A>, count: usize, left: usize) -> usize {
-    match micro.panels[count - 1].min(left) {
+    match micro.panels.get(count - 1).map_or(1, |&most| most.min(left)) {
         0 | 1 => 1,
         2 | 3 => 2,
         _ => 4,

@@ -91,7 +91,17 @@ fn window() -> impl Strategy<Value = Window> {
         pad_before: [0, 0],
         pad_after: [0, 0],
     });
-    prop_oneof![windowed, plain]
+    // Wide lines of 3 × 3 windows, which some kernels treat on their own.
+    let wide =
+        (1..4usize, 9..50usize, 0..3usize, 0..3usize).prop_map(|(height, width, y, x)| Window {
+            input: [height, width],
+            kernel: [2, 3],
+            stride: [1, 1],
+            dilation: [1, 1],
+            pad_before: [y, x],
+            pad_after: [1, 1],
+        });
+    prop_oneof![windowed, plain, wide]
 }
 
 /// Any small case.

@@ -2,42 +2,57 @@
 
 use std::arch::x86_64::*;
 
-use crate::depthwise::{DepthwiseRun, MicroDepthwiseU8S8};
+use crate::depthwise::{DepthwiseRun, Interleave, MicroDepthwiseU8S8};
 use crate::gemm::BLOCK_STRIDE;
 
 pub(crate) static MICRO: MicroDepthwiseU8S8 = MicroDepthwiseU8S8 { interleave, run };
 
 /// # Safety
-/// Needs AVX2. Sources have `channels` bytes, the target whole panels.
+/// Needs AVX2. As `Interleave` describes.
 #[target_feature(enable = "avx2")]
-unsafe fn interleave(sources: &[*const u8; 4], channels: usize, target: *mut u8) {
-    for c in (0..channels).step_by(16) {
-        let mut rows = [_mm_setzero_si128(); 4];
-        for i in 0..4 {
-            // SAFETY: whole vectors are inside the source; a tail is copied first.
-            unsafe {
-                let from = sources[i].add(c);
-                rows[i] = if channels - c >= 16 {
-                    _mm_loadu_si128(from.cast())
-                } else {
-                    let mut tail = [0u8; 16];
-                    std::ptr::copy_nonoverlapping(from, tail.as_mut_ptr(), channels - c);
-                    _mm_loadu_si128(tail.as_ptr().cast())
-                };
+unsafe fn interleave(call: &Interleave) {
+    for pixel in 0..call.pixels {
+        for c in (0..call.channels).step_by(16) {
+            let mut rows = [_mm_setzero_si128(); 4];
+            for i in 0..4 {
+                // SAFETY: whole vectors are inside the source; a tail is copied first.
+                unsafe {
+                    let from = call.sources[i].add(pixel * call.steps[i] + c);
+                    let left = call.channels - c;
+                    rows[i] =
+                        if left >= 16 { _mm_loadu_si128(from.cast()) } else { tail(from, left) };
+                }
+            }
+            let low = [_mm_unpacklo_epi8(rows[0], rows[1]), _mm_unpacklo_epi8(rows[2], rows[3])];
+            let high = [_mm_unpackhi_epi8(rows[0], rows[1]), _mm_unpackhi_epi8(rows[2], rows[3])];
+            let lines = [
+                _mm_unpacklo_epi16(low[0], low[1]),
+                _mm_unpackhi_epi16(low[0], low[1]),
+                _mm_unpacklo_epi16(high[0], high[1]),
+                _mm_unpackhi_epi16(high[0], high[1]),
+            ];
+            for q in 0..4 {
+                // SAFETY: the target has whole panels for the channels.
+                unsafe {
+                    let to = call.target.add(pixel * call.target_step + c * 4 + q * 16);
+                    _mm_storeu_si128(to.cast(), lines[q]);
+                }
             }
         }
-        let low = [_mm_unpacklo_epi8(rows[0], rows[1]), _mm_unpacklo_epi8(rows[2], rows[3])];
-        let high = [_mm_unpackhi_epi8(rows[0], rows[1]), _mm_unpackhi_epi8(rows[2], rows[3])];
-        let lines = [
-            _mm_unpacklo_epi16(low[0], low[1]),
-            _mm_unpackhi_epi16(low[0], low[1]),
-            _mm_unpacklo_epi16(high[0], high[1]),
-            _mm_unpackhi_epi16(high[0], high[1]),
-        ];
-        for q in 0..4 {
-            // SAFETY: the target has whole panels for the channels.
-            unsafe { _mm_storeu_si128(target.add(c * 4 + q * 16).cast(), lines[q]) };
-        }
+    }
+}
+
+/// Fewer than 16 bytes, filled up with zeros.
+///
+/// # Safety
+/// Needs AVX2; `count` bytes are readable.
+#[target_feature(enable = "avx2")]
+unsafe fn tail(from: *const u8, count: usize) -> __m128i {
+    let mut bytes = [0u8; 16];
+    // SAFETY: the caller's promise.
+    unsafe {
+        std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), count);
+        _mm_loadu_si128(bytes.as_ptr().cast())
     }
 }
 

@@ -2,36 +2,57 @@
 
 use std::arch::x86_64::*;
 
-use crate::depthwise::{DepthwiseRun, MicroDepthwiseU8S8};
+use crate::depthwise::{DepthwiseRun, Interleave, MicroDepthwiseU8S8};
 use crate::gemm::BLOCK_STRIDE;
 
 pub(crate) static MICRO: MicroDepthwiseU8S8 = MicroDepthwiseU8S8 { interleave, run };
 
 /// # Safety
-/// Needs AVX-512 BW. Sources have `channels` bytes, the target whole panels.
+/// Needs AVX-512 BW. As `Interleave` describes.
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn interleave(sources: &[*const u8; 4], channels: usize, target: *mut u8) {
-    let mask: __mmask64 = if channels >= 64 { u64::MAX } else { (1 << channels) - 1 };
+unsafe fn interleave(call: &Interleave) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match call.channels.div_ceil(16) {
+            1 => interleave_panels::<1>(call),
+            2 => interleave_panels::<2>(call),
+            3 => interleave_panels::<3>(call),
+            _ => interleave_panels::<4>(call),
+        }
+    }
+}
+
+/// # Safety
+/// As [`interleave`].
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn interleave_panels<const PANELS: usize>(call: &Interleave) {
+    let mask: __mmask64 = if call.channels >= 64 { u64::MAX } else { (1 << call.channels) - 1 };
     // Unpacking works within 128-bit lanes: with the double words transposed first, the four
     // results hold sixteen neighbouring channels each, in order.
     let transposed = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    let mut rows = [_mm512_setzero_si512(); 4];
-    for i in 0..4 {
-        // SAFETY: masked to the source's channels.
-        let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, sources[i].cast()) };
-        rows[i] = _mm512_permutexvar_epi32(transposed, bytes);
-    }
-    let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
-    let high = [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
-    let lines = [
-        _mm512_unpacklo_epi16(low[0], low[1]),
-        _mm512_unpackhi_epi16(low[0], low[1]),
-        _mm512_unpacklo_epi16(high[0], high[1]),
-        _mm512_unpackhi_epi16(high[0], high[1]),
-    ];
-    for p in 0..channels.div_ceil(16) {
-        // SAFETY: the target has whole panels for the channels.
-        unsafe { _mm512_storeu_si512(target.add(p * 64).cast(), lines[p]) };
+    let mut sources = call.sources;
+    let mut target = call.target;
+    for _ in 0..call.pixels {
+        let mut rows = [_mm512_setzero_si512(); 4];
+        for i in 0..4 {
+            // SAFETY: masked to the source's channels.
+            let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, sources[i].cast()) };
+            rows[i] = _mm512_permutexvar_epi32(transposed, bytes);
+            sources[i] = sources[i].wrapping_add(call.steps[i]);
+        }
+        let low = [_mm512_unpacklo_epi8(rows[0], rows[1]), _mm512_unpacklo_epi8(rows[2], rows[3])];
+        let high = [_mm512_unpackhi_epi8(rows[0], rows[1]), _mm512_unpackhi_epi8(rows[2], rows[3])];
+        let lines = [
+            _mm512_unpacklo_epi16(low[0], low[1]),
+            _mm512_unpackhi_epi16(low[0], low[1]),
+            _mm512_unpacklo_epi16(high[0], high[1]),
+            _mm512_unpackhi_epi16(high[0], high[1]),
+        ];
+        for p in 0..PANELS {
+            // SAFETY: the target has whole panels for the channels.
+            unsafe { _mm512_storeu_si512(target.add(p * 64).cast(), lines[p]) };
+        }
+        target = target.wrapping_add(call.target_step);
     }
 }
 
@@ -60,9 +81,11 @@ unsafe fn run_panels<const PANELS: usize>(call: &DepthwiseRun) {
             tile::<4, PANELS>(call, pixel);
             pixel += 4;
         }
-        while pixel < call.pixels {
-            tile::<1, PANELS>(call, pixel);
-            pixel += 1;
+        match call.pixels - pixel {
+            0 => {}
+            1 => tile::<1, PANELS>(call, pixel),
+            2 => tile::<2, PANELS>(call, pixel),
+            _ => tile::<3, PANELS>(call, pixel),
         }
     }
 }

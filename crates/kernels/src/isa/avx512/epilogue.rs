@@ -2,6 +2,7 @@
 
 use std::arch::x86_64::*;
 
+use crate::conv::{OffsetBatch, PADDING};
 use crate::epilogue::{Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, columns_of};
 
 /// Mask of the columns of a block's vector that starts at `column`.
@@ -39,10 +40,133 @@ pub(crate) unsafe fn store_f32(block: &Block<f32>, epilogue: &EpilogueF32, outpu
                 // The operand order lets NaN through.
                 let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
                 let to = block.place(output.pointer, output.row_stride, r).cast_mut();
-                _mm512_mask_storeu_ps(to.add(c), mask, value);
+                if mask == u16::MAX {
+                    _mm512_storeu_ps(to.add(c), value);
+                } else {
+                    _mm512_mask_storeu_ps(to.add(c), mask, value);
+                }
             }
         }
         c += 16;
+    }
+}
+
+/// The parts of a requantisation that are the same for every column.
+struct Requantizer<'a> {
+    epilogue: &'a RequantizeU8<'a>,
+    low: __m512,
+    high: __m512,
+}
+
+impl Requantizer<'_> {
+    /// The rounded steps from the zero point of 16 sums whose residual is at `residual`, not yet
+    /// clamped from below. Steps too low to convert become the lowest integer.
+    ///
+    /// # Safety
+    /// Needs AVX-512 BW and VL. The residual is readable where `mask` says.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn steps(
+        &self,
+        sum: __m512i,
+        factor: __m512,
+        residual: *const u8,
+        mask: __mmask16,
+    ) -> __m512i {
+        let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), factor);
+        if let Some(parameters) = &self.epilogue.residual {
+            // SAFETY: the caller's promise.
+            let bytes = unsafe { _mm_maskz_loadu_epi8(mask, residual.cast()) };
+            let zero_point = _mm512_set1_epi32(i32::from(parameters.zero_point));
+            let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes), zero_point);
+            let scale = _mm512_set1_ps(parameters.scale);
+            value = _mm512_add_ps(value, _mm512_mul_ps(_mm512_cvtepi32_ps(steps), scale));
+        }
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        _mm512_cvt_roundps_epi32::<NEAREST>(_mm512_min_ps(self.high, value))
+    }
+
+    /// Where the residual of the block's element lies, if there is one.
+    ///
+    /// # Safety
+    /// The residual covers the block.
+    unsafe fn residual(&self, block: &Block<i32>, row: usize, column: usize) -> *const u8 {
+        match &self.epilogue.residual {
+            None => std::ptr::null(),
+            // SAFETY: the caller's promise.
+            Some(residual) => unsafe {
+                block.place(residual.rows.pointer, residual.rows.row_stride, row).add(column)
+            },
+        }
+    }
+
+    /// Columns `c..c + 64` of the block.
+    ///
+    /// # Safety
+    /// As [`store_u8`]; the block has those columns.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn four_vectors(&self, block: &Block<i32>, c: usize, output: &Output<u8>) {
+        let zero_point = _mm512_set1_epi16(i16::from(self.epilogue.zero_point));
+        let lowest = _mm512_set1_epi8(self.epilogue.low as i8);
+        // Packing works within 128-bit lanes; this puts the double words back in order.
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        let bias = columns_of(block, self.epilogue.bias);
+        let multiplier = columns_of(block, self.epilogue.multiplier);
+        let mut offset = [_mm512_setzero_si512(); 4];
+        let mut factor = [_mm512_setzero_ps(); 4];
+        // SAFETY: 64 columns of everything, by the caller's promise.
+        unsafe {
+            for v in 0..4 {
+                offset[v] = _mm512_loadu_epi32(bias.add(c + v * 16));
+                factor[v] = _mm512_loadu_ps(multiplier.add(c + v * 16));
+            }
+            for r in 0..block.rows {
+                let residual = self.residual(block, r, c);
+                let from = block.accumulators.add(r * block.stride + c);
+                let mut steps = [_mm512_setzero_si512(); 4];
+                for v in 0..4 {
+                    let sum = _mm512_add_epi32(_mm512_loadu_epi32(from.add(v * 16)), offset[v]);
+                    let residual = residual.wrapping_add(v * 16);
+                    steps[v] = self.steps(sum, factor[v], residual, u16::MAX);
+                }
+                let low = _mm512_adds_epi16(_mm512_packs_epi32(steps[0], steps[1]), zero_point);
+                let high = _mm512_adds_epi16(_mm512_packs_epi32(steps[2], steps[3]), zero_point);
+                let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), lowest);
+                let bytes = _mm512_permutexvar_epi32(order, bytes);
+                let to = block.place(output.pointer, output.row_stride, r).cast_mut();
+                _mm512_storeu_si512(to.add(c).cast(), bytes);
+            }
+        }
+    }
+
+    /// Up to 16 columns of the block from `c` on.
+    ///
+    /// # Safety
+    /// As [`store_u8`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn one_vector(&self, block: &Block<i32>, c: usize, output: &Output<u8>) {
+        let mask = mask_at(block.columns, c);
+        let zero_point = _mm512_set1_epi32(i32::from(self.epilogue.zero_point));
+        let lowest = _mm512_cvtps_epi32(self.low);
+        let bias = columns_of(block, self.epilogue.bias);
+        let multiplier = columns_of(block, self.epilogue.multiplier);
+        // SAFETY: masks keep every access inside the block, which the caller vouches for.
+        unsafe {
+            let offset = _mm512_maskz_loadu_epi32(mask, bias.add(c));
+            let factor = _mm512_maskz_loadu_ps(mask, multiplier.add(c));
+            for r in 0..block.rows {
+                let sum = _mm512_loadu_epi32(block.accumulators.add(r * block.stride + c));
+                let sum = _mm512_add_epi32(sum, offset);
+                let steps = self.steps(sum, factor, self.residual(block, r, c), mask);
+                let steps = _mm512_add_epi32(_mm512_max_epi32(steps, lowest), zero_point);
+                let to = block.place(output.pointer, output.row_stride, r).cast_mut().add(c);
+                if mask == u16::MAX {
+                    _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(steps));
+                } else {
+                    _mm512_mask_cvtepi32_storeu_epi8(to.cast(), mask, steps);
+                }
+            }
+        }
     }
 }
 
@@ -55,41 +179,19 @@ pub(crate) unsafe fn store_u8(block: &Block<i32>, epilogue: &RequantizeU8, outpu
     let zero = f32::from(epilogue.zero_point);
     let low = _mm512_set1_ps(f32::from(epilogue.low) - zero);
     let high = _mm512_set1_ps(f32::from(epilogue.high) - zero);
-    let zero_point = _mm512_set1_epi32(i32::from(epilogue.zero_point));
-    let bias = columns_of(block, epilogue.bias);
-    let multiplier = columns_of(block, epilogue.multiplier);
+    let requantizer = Requantizer { epilogue, low, high };
     let mut c = 0;
     while c < block.columns {
-        let mask = mask_at(block.columns, c);
-        // SAFETY: masks keep every access inside the block, which the caller vouches for.
+        // SAFETY: the caller's promise.
         unsafe {
-            let offset = _mm512_maskz_loadu_epi32(mask, bias.add(c));
-            let factor = _mm512_maskz_loadu_ps(mask, multiplier.add(c));
-            for r in 0..block.rows {
-                let sum = _mm512_loadu_epi32(block.accumulators.add(r * block.stride + c));
-                let sum = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, offset));
-                let mut value = _mm512_mul_ps(sum, factor);
-                if let Some(residual) = &epilogue.residual {
-                    let rows = &residual.rows;
-                    let from = block.place(rows.pointer, rows.row_stride, r).add(c);
-                    let bytes = _mm_maskz_loadu_epi8(mask, from.cast());
-                    let steps = _mm512_sub_epi32(
-                        _mm512_cvtepu8_epi32(bytes),
-                        _mm512_set1_epi32(i32::from(residual.zero_point)),
-                    );
-                    let scale = _mm512_set1_ps(residual.scale);
-                    let addend = _mm512_mul_ps(_mm512_cvtepi32_ps(steps), scale);
-                    value = _mm512_add_ps(value, addend);
-                }
-                let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-                let steps = _mm512_cvt_roundps_epi32::<NEAREST>(value);
-                let bytes = _mm512_cvtepi32_epi8(_mm512_add_epi32(steps, zero_point));
-                let to = block.place(output.pointer, output.row_stride, r).cast_mut();
-                _mm_mask_storeu_epi8(to.add(c).cast(), mask, bytes);
+            if block.columns - c >= 64 {
+                requantizer.four_vectors(block, c, output);
+                c += 64;
+            } else {
+                requantizer.one_vector(block, c, output);
+                c += 16;
             }
         }
-        c += 16;
     }
 }
 
@@ -122,34 +224,33 @@ pub(crate) unsafe fn scale(block: &Block<i32>, epilogue: &DequantizeF32) {
     }
 }
 
-/// Addresses of `offsets` (in elements of `1 << shift` bytes), or `padding` where marked.
+/// Turns offsets into addresses.
 ///
 /// # Safety
-/// Needs AVX-512 F. `addresses` has room for all.
+/// Needs AVX-512 F and VL. `addresses` has room for all taps.
 #[target_feature(enable = "avx512f,avx512vl")]
-pub(crate) unsafe fn resolve(
-    offsets: &[i32],
-    base: usize,
-    padding: usize,
-    shift: u32,
-    addresses: *mut usize,
-) {
-    let shift = _mm_cvtsi32_si128(shift as i32);
-    let base = _mm512_set1_epi64(base as i64);
-    let padding = _mm512_set1_epi64(padding as i64);
-    let mut i = 0;
-    while i < offsets.len() {
-        let left = offsets.len() - i;
+pub(crate) unsafe fn resolve(batch: &OffsetBatch, addresses: *mut usize) {
+    assert!((batch.taps - 1) * batch.tap_stride + batch.rows <= batch.offsets.len());
+    let shift = _mm_cvtsi32_si128(batch.shift as i32);
+    let base = _mm512_set1_epi64(batch.base as i64);
+    let padding = _mm512_set1_epi64(batch.padding as i64);
+    let marker = _mm256_set1_epi32(PADDING);
+    for first in (0..batch.rows).step_by(8) {
+        let left = batch.rows - first;
         let mask = if left >= 8 { u8::MAX } else { (1 << left) - 1 };
-        // SAFETY: masked to the slice, and to as much room in `addresses`.
+        // SAFETY: masked to the batch's rows, which the assertion and the caller vouch for.
         unsafe {
-            let elements = _mm256_maskz_loadu_epi32(mask, offsets.as_ptr().add(i));
-            let inside =
-                _mm256_cmpneq_epi32_mask(elements, _mm256_set1_epi32(crate::conv::PADDING));
-            let bytes = _mm512_sll_epi64(_mm512_cvtepi32_epi64(elements), shift);
-            let address = _mm512_mask_add_epi64(padding, inside, base, bytes);
-            _mm512_mask_storeu_epi64(addresses.add(i).cast(), mask, address);
+            let mut from = batch.offsets.as_ptr().add(first);
+            let mut to = addresses.add(first);
+            for _ in 0..batch.taps {
+                let elements = _mm256_maskz_loadu_epi32(mask, from);
+                let inside = _mm256_cmpneq_epi32_mask(elements, marker);
+                let bytes = _mm512_sll_epi64(_mm512_cvtepi32_epi64(elements), shift);
+                let address = _mm512_mask_add_epi64(padding, inside, base, bytes);
+                _mm512_mask_storeu_epi64(to.cast(), mask, address);
+                from = from.wrapping_add(batch.tap_stride);
+                to = to.wrapping_add(batch.pitch);
+            }
         }
-        i += 8;
     }
 }

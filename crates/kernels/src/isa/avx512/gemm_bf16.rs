@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
-    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile };
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile, narrow: None };
 
 type Kernel = unsafe fn(&Tile<f32>);
 

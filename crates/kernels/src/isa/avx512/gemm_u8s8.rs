@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
-    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile };
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
 
 type Kernel = unsafe fn(&Tile<i32>);
 
@@ -101,6 +101,94 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32
                 let to = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
                 _mm512_storeu_epi32(to, sums[r][p]);
             }
+        }
+    }
+}
+
+/// The kernel for a line of output whose three taps across share pixels, one panel wide.
+///
+/// # Safety
+/// As [`tile`].
+unsafe fn narrow(rows: usize, tile: &Tile<i32>) {
+    // SAFETY: the caller's promise.
+    unsafe { NARROW[rows - 1](tile) }
+}
+
+static NARROW: [Kernel; 16] = [
+    shared_rows::<1>,
+    shared_rows::<2>,
+    shared_rows::<3>,
+    shared_rows::<4>,
+    shared_rows::<5>,
+    shared_rows::<6>,
+    shared_rows::<7>,
+    shared_rows::<8>,
+    shared_rows::<9>,
+    shared_rows::<10>,
+    shared_rows::<11>,
+    shared_rows::<12>,
+    shared_rows::<13>,
+    shared_rows::<14>,
+    shared_rows::<15>,
+    shared_rows::<16>,
+];
+
+/// # Safety
+/// As [`narrow`].
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
+    let mut sums = [_mm512_setzero_si512(); ROWS];
+    let tap_bytes = tile.panel_bytes / tile.taps;
+    // SAFETY: the caller's promise; one line of weights per tap and step.
+    unsafe {
+        for line_of_taps in 0..tile.taps / 3 {
+            // Pixel m is the first tap of row m; the last row's other taps are two more.
+            let addresses = tile.addresses.add(line_of_taps * 3 * PITCH);
+            let mut pixels = [std::ptr::null::<u8>(); 18];
+            for m in 0..ROWS {
+                pixels[m] = std::ptr::with_exposed_provenance(*addresses.add(m));
+            }
+            for t in 1..3 {
+                let address = *addresses.add(t * PITCH + ROWS - 1);
+                pixels[ROWS - 1 + t] = std::ptr::with_exposed_provenance(address);
+            }
+            let mut line = tile.weights.add(line_of_taps * 3 * tap_bytes);
+            macro_rules! step {
+                ($value:expr) => {
+                    let weights = [
+                        _mm512_loadu_si512(line.cast()),
+                        _mm512_loadu_si512(line.add(tap_bytes).cast()),
+                        _mm512_loadu_si512(line.add(2 * tap_bytes).cast()),
+                    ];
+                    let mut values = [_mm512_set1_epi32($value(0)), _mm512_set1_epi32($value(1))];
+                    for m in 0..ROWS {
+                        let next = _mm512_set1_epi32($value(m + 2));
+                        sums[m] = _mm512_dpbusd_epi32(sums[m], values[0], weights[0]);
+                        sums[m] = _mm512_dpbusd_epi32(sums[m], values[1], weights[1]);
+                        sums[m] = _mm512_dpbusd_epi32(sums[m], next, weights[2]);
+                        values = [values[1], next];
+                    }
+                    line = line.add(64);
+                };
+            }
+            let mut k = 0;
+            while k + 16 <= tile.depth {
+                step!(|m: usize| pixels[m].add(k).cast::<i32>().read_unaligned());
+                step!(|m: usize| pixels[m].add(k + 4).cast::<i32>().read_unaligned());
+                step!(|m: usize| pixels[m].add(k + 8).cast::<i32>().read_unaligned());
+                step!(|m: usize| pixels[m].add(k + 12).cast::<i32>().read_unaligned());
+                k += 16;
+            }
+            while k + 4 <= tile.depth {
+                step!(|m: usize| pixels[m].add(k).cast::<i32>().read_unaligned());
+                k += 4;
+            }
+            if k < tile.depth {
+                step!(|m: usize| partial(pixels[m].add(k), tile.depth - k));
+            }
+        }
+        for m in 0..ROWS {
+            _mm512_storeu_epi32(tile.accumulators.add(m * BLOCK_STRIDE), sums[m]);
         }
     }
 }

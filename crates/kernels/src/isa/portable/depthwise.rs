@@ -1,6 +1,8 @@
 //! Depthwise kernels in plain Rust.
 
-use crate::depthwise::{DepthwiseRun, DepthwiseTile, MicroDepthwiseF32, MicroDepthwiseU8S8};
+use crate::depthwise::{
+    DepthwiseRun, DepthwiseTile, Interleave, MicroDepthwiseF32, MicroDepthwiseU8S8,
+};
 use crate::gemm::{BLOCK_STRIDE, PITCH};
 use crate::pack::PANEL;
 
@@ -35,12 +37,17 @@ pub(crate) unsafe fn tile_f32(rows: usize, tile: &DepthwiseTile) {
 }
 
 /// # Safety
-/// Sources have `channels` bytes, the target whole panels.
-pub(crate) unsafe fn interleave(sources: &[*const u8; 4], channels: usize, target: *mut u8) {
-    for c in 0..channels.next_multiple_of(PANEL) {
-        for (i, source) in sources.iter().enumerate() {
-            // SAFETY: the caller's promise.
-            unsafe { *target.add(c * 4 + i) = if c < channels { *source.add(c) } else { 0 } };
+/// As `Interleave` describes.
+unsafe fn interleave(call: &Interleave) {
+    for pixel in 0..call.pixels {
+        for (i, (source, step)) in call.sources.iter().zip(call.steps).enumerate() {
+            for c in 0..call.channels {
+                // SAFETY: the caller's promise.
+                unsafe {
+                    let value = *source.add(pixel * step + c);
+                    *call.target.add(pixel * call.target_step + c * 4 + i) = value;
+                }
+            }
         }
     }
 }

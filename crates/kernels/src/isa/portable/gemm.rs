@@ -1,28 +1,26 @@
 //! Tile kernels in plain Rust.
 
+use crate::conv::{OffsetBatch, PADDING};
 use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
 use crate::pack::PANEL;
 
-pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32 };
-pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16 };
-pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8 };
+pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32, narrow: None };
+pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16, narrow: None };
+pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8, narrow: None };
 
-/// Addresses of `offsets` (in elements of `1 << shift` bytes), or `padding` where marked.
+/// Turns offsets into addresses.
 ///
 /// # Safety
-/// `addresses` has room for all.
-pub(crate) unsafe fn resolve(
-    offsets: &[i32],
-    base: usize,
-    padding: usize,
-    shift: u32,
-    addresses: *mut usize,
-) {
-    for (i, &offset) in offsets.iter().enumerate() {
-        let inside = base.wrapping_add((offset as usize) << shift);
-        let address = if offset == crate::conv::PADDING { padding } else { inside };
-        // SAFETY: i < offsets.len().
-        unsafe { *addresses.add(i) = address };
+/// `addresses` has room for all taps.
+pub(crate) unsafe fn resolve(batch: &OffsetBatch, addresses: *mut usize) {
+    for tap in 0..batch.taps {
+        let offsets = &batch.offsets[tap * batch.tap_stride..][..batch.rows];
+        for (i, &offset) in offsets.iter().enumerate() {
+            let inside = batch.base.wrapping_add((offset as usize) << batch.shift);
+            let address = if offset == PADDING { batch.padding } else { inside };
+            // SAFETY: the caller's promise.
+            unsafe { *addresses.add(tap * batch.pitch + i) = address };
+        }
     }
 }
 

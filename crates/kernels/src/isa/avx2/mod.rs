@@ -1,4 +1,5 @@
 //! Kernels for AVX2 with FMA and F16C.
 
 pub(crate) mod map;
+pub(crate) mod transpose;
 pub(crate) mod vector;

@@ -174,16 +174,7 @@ impl<const N: usize> Broadcast<N> {
         let inner_strides = self.inner_strides();
         let mut at = range.start;
         let mut within = at % inner;
-        let mut index = [0_usize; MAX_RANK];
-        let mut offsets = self.starts.map(|start| start as isize);
-        let mut rest = at / inner;
-        for axis in (0..self.rank - 1).rev() {
-            index[axis] = rest % self.sizes[axis];
-            rest /= self.sizes[axis];
-            for (offset, strides) in offsets.iter_mut().zip(&self.strides) {
-                *offset += index[axis] as isize * strides[axis];
-            }
-        }
+        let (mut index, mut offsets) = self.locate(at - within);
         loop {
             let count = (inner - within).min(range.end - at);
             let first =
@@ -196,6 +187,21 @@ impl<const N: usize> Broadcast<N> {
             within = 0;
             self.step(&mut index, &mut offsets);
         }
+    }
+
+    /// The index on each axis of an output element, and the element each operand reads there.
+    pub(crate) fn locate(&self, at: usize) -> ([usize; MAX_RANK], [isize; N]) {
+        let mut index = [0_usize; MAX_RANK];
+        let mut offsets = self.starts.map(|start| start as isize);
+        let mut rest = at;
+        for axis in (0..self.rank).rev() {
+            index[axis] = rest % self.sizes[axis];
+            rest /= self.sizes[axis];
+            for (offset, strides) in offsets.iter_mut().zip(&self.strides) {
+                *offset += index[axis] as isize * strides[axis];
+            }
+        }
+        (index, offsets)
     }
 
     /// Moves to the next place of all axes but the innermost.

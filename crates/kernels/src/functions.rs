@@ -34,7 +34,7 @@ fn reduce_exponent<V: Vector, const EXACT: bool>(x: V) -> (V, V, V) {
         (true, false) => n.mul_add(V::splat(-LN_2), x),
         (false, _) => n.mul_add(V::splat(-LN_2_LOW), n.mul_add(V::splat(-LN_2_HIGH), x)),
     };
-    let q = [1.381_939_1e-3, 8.368_892e-3, 0.041_668_287, 0.166_665_2, 0.499_999_94];
+    let q = [1.381_939e-3, 8.368_892e-3, 0.041_668_29, 0.166_665_2, 0.499_999_94];
     (n, r, r * r * polynomial(r, q))
 }
 

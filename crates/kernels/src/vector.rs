@@ -78,7 +78,6 @@ pub(crate) trait Vector:
     fn int_add(a: Self::Int, b: Self::Int) -> Self::Int;
     fn int_sub(a: Self::Int, b: Self::Int) -> Self::Int;
     fn int_and(a: Self::Int, b: Self::Int) -> Self::Int;
-    fn int_or(a: Self::Int, b: Self::Int) -> Self::Int;
     fn int_shift_left<const BITS: u32>(a: Self::Int) -> Self::Int;
     /// Floor of half.
     fn int_halve(a: Self::Int) -> Self::Int;

@@ -10,4 +10,5 @@ pub(crate) mod gemm_f32;
 pub(crate) mod gemm_u8s8;
 
 pub(crate) mod map;
+pub(crate) mod transpose;
 pub(crate) mod vector;

@@ -127,7 +127,6 @@ impl Vector for Vector8 {
         fn int_add(a: __m256i, b: __m256i) -> __m256i { _mm256_add_epi32(a, b) }
         fn int_sub(a: __m256i, b: __m256i) -> __m256i { _mm256_sub_epi32(a, b) }
         fn int_and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
-        fn int_or(a: __m256i, b: __m256i) -> __m256i { _mm256_or_si256(a, b) }
         fn int_shift_left<const BITS: u32>(a: __m256i) -> __m256i {
             _mm256_sll_epi32(a, _mm_cvtsi32_si128(BITS as i32))
         }

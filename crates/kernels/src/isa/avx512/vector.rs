@@ -125,7 +125,6 @@ impl Vector for Vector16 {
         fn int_add(a: __m512i, b: __m512i) -> __m512i { _mm512_add_epi32(a, b) }
         fn int_sub(a: __m512i, b: __m512i) -> __m512i { _mm512_sub_epi32(a, b) }
         fn int_and(a: __m512i, b: __m512i) -> __m512i { _mm512_and_si512(a, b) }
-        fn int_or(a: __m512i, b: __m512i) -> __m512i { _mm512_or_si512(a, b) }
         fn int_shift_left<const BITS: u32>(a: __m512i) -> __m512i {
             _mm512_sll_epi32(a, _mm_cvtsi32_si128(BITS as i32))
         }

@@ -171,10 +171,6 @@ impl Vector for Vector4 {
         pairs(a, b, |a, b| a & b)
     }
     #[inline(always)]
-    fn int_or(a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
-        pairs(a, b, |a, b| a | b)
-    }
-    #[inline(always)]
     fn int_shift_left<const BITS: u32>(a: [i32; 4]) -> [i32; 4] {
         each(a, |a| a << BITS)
     }

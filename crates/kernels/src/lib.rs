@@ -13,3 +13,4 @@ pub mod epilogue;
 pub mod gemm;
 pub mod grouped;
 pub mod pack;
+mod tile;

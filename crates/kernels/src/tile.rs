@@ -64,6 +64,9 @@ pub(crate) trait RowSource {
         addresses: *mut usize,
     );
 
+    /// True if a tall tile's rows evict each other from L1.
+    fn rows_collide(&self) -> bool;
+
     /// The output width where neighbours share pixels; see `Indirection::shared_width`.
     fn shared_width(&self) -> Option<usize>;
 }
@@ -87,6 +90,10 @@ impl<T> RowSource for Direct<'_, T> {
         unsafe {
             rows.resolve(self.resolver, base, padding, row, count, taps, addresses, PITCH);
         }
+    }
+
+    fn rows_collide(&self) -> bool {
+        self.input.rows.rows_collide(size_of::<T>())
     }
 
     fn shared_width(&self) -> Option<usize> {
@@ -156,6 +163,10 @@ impl RowSource for Gathered<'_> {
         }
     }
 
+    fn rows_collide(&self) -> bool {
+        false
+    }
+
     fn shared_width(&self) -> Option<usize> {
         None
     }
@@ -199,6 +210,7 @@ pub(crate) unsafe fn run<A>(
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
+    let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
     let panels_per_pass = (WEIGHTS_IN_CACHE / view.panel_bytes().max(64)).max(4) / 4 * 4;
     for first_panel in panels.clone().step_by(panels_per_pass) {
         let end_panel = panels.end.min(first_panel + panels_per_pass);
@@ -206,7 +218,7 @@ pub(crate) unsafe fn run<A>(
         while row < rows.end {
             let count = match narrow {
                 Some((_, width)) => even((rows.end - row).min(width - row % width), TILE_ROWS),
-                None => even(rows.end - row, micro.panels.len()),
+                None => even(rows.end - row, most_rows),
             };
             let mut resolved = usize::MAX;
             let mut panel = first_panel;

@@ -179,6 +179,12 @@ impl Indirection {
         self.shared_width
     }
 
+    /// True if plain rows of `bytes`-byte elements start on the same sets of an L1 cache, so that a
+    /// tall tile of them evicts itself: multiples of 4 KiB.
+    pub(crate) fn rows_collide(&self, bytes: usize) -> bool {
+        matches!(self.offsets, Offsets::Strided(stride) if stride > 0 && (stride * bytes).is_multiple_of(4096))
+    }
+
     /// Output rows per image; `None` if rows are not bound to images.
     pub fn rows_per_image(&self) -> Option<usize> {
         matches!(self.offsets, Offsets::Table(_)).then_some(self.rows_per_image)

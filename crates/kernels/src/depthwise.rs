@@ -11,11 +11,10 @@ use crate::conv::{GeometryError, Window};
 use crate::epilogue::{
     Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_f32, store_u8,
 };
-use crate::gemm::{
-    Accumulators, BLOCK_STRIDE, Direct, Input, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, resolver,
-};
+use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedF32, PackedS8, WeightOrder};
+use crate::tile::{Accumulators, Direct, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, even, resolver};
 
 /// The order of depthwise weights: `channels` columns of one element per tap.
 pub fn depthwise_order(channels: usize, taps: usize, channels_last: bool) -> WeightOrder {
@@ -91,8 +90,7 @@ pub unsafe fn depthwise_f32(
     let accumulators = storage.pointer();
     let mut row = rows.start;
     while row < rows.end {
-        let left = rows.end - row;
-        let count = left.div_ceil(left.div_ceil(micro.rows));
+        let count = even(rows.end - row, micro.rows);
         let mut resolved = usize::MAX;
         let mut channel = 0;
         while channel < view.columns {
@@ -120,15 +118,7 @@ pub unsafe fn depthwise_f32(
                     (micro.tile)(count, &tile);
                 }
             }
-            let stride = BLOCK_STRIDE;
-            let block = Block {
-                accumulators,
-                stride,
-                rows: count,
-                columns: channels,
-                row,
-                column: channel,
-            };
+            let block = Block::new(accumulators, [row, channel], [count, channels]);
             // SAFETY: the tile has been computed; the output covers it by the caller's promise.
             unsafe { store_f32(isa, &block, epilogue, output) };
             channel += channels;
@@ -370,7 +360,7 @@ unsafe fn run_u8s8(
         let (image, pixel) = (row / weights.pixels, row % weights.pixels);
         let position = [pixel / weights.width, pixel % weights.width];
         let left = (rows.end - row).min(weights.width - position[1]);
-        let count = left.div_ceil(left.div_ceil(most));
+        let count = even(left, most);
         for channel in (0..view.columns).step_by(CHANNEL_BLOCK) {
             let channels = (view.columns - channel).min(CHANNEL_BLOCK);
             let panels = channels.div_ceil(PANEL);
@@ -393,15 +383,7 @@ unsafe fn run_u8s8(
                     accumulators,
                 });
             }
-            let stride = BLOCK_STRIDE;
-            finish(&Block {
-                accumulators,
-                stride,
-                rows: count,
-                columns: channels,
-                row,
-                column: channel,
-            });
+            finish(&Block::new(accumulators, [row, channel], [count, channels]));
         }
         row += count;
     }

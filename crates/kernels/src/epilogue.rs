@@ -4,6 +4,7 @@
 //! every instruction set gives the same bits.
 
 use crate::isa::{self, Isa};
+use crate::tile::BLOCK_STRIDE;
 
 /// The function applied to a finished f32 value.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -211,6 +212,12 @@ pub(crate) struct Block<T> {
 }
 
 impl<T> Block<T> {
+    /// A tile's block of [rows, columns] at output [row, column].
+    pub fn new(accumulators: *mut T, [row, column]: [usize; 2], size: [usize; 2]) -> Self {
+        let [rows, columns] = size;
+        Block { accumulators, stride: BLOCK_STRIDE, rows, columns, row, column }
+    }
+
     /// Address of the block's element (row, column) in a matrix of the output's shape.
     ///
     /// # Safety

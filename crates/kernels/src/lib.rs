@@ -22,5 +22,6 @@ pub mod pool;
 pub mod quantize;
 pub mod reduce;
 pub mod softmax;
+mod tile;
 pub mod transpose;
 mod vector;

@@ -3,8 +3,8 @@
 use std::arch::x86_64::*;
 
 use crate::depthwise::{DepthwiseTile, MicroDepthwiseF32};
-use crate::gemm::{BLOCK_STRIDE, PITCH};
 use crate::isa::portable;
+use crate::tile::{BLOCK_STRIDE, PITCH};
 
 pub(crate) static MICRO: MicroDepthwiseF32 = MicroDepthwiseF32 { rows: 4, panels: 1, tile };
 

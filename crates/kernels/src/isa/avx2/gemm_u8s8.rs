@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
+use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<i32> = Micro { panels: &[1; 4], tile, narrow: None };
 
@@ -19,15 +19,11 @@ unsafe fn tile(rows: usize, _panels: usize, tile: &Tile<i32>) {
     unsafe { KERNELS[rows - 1](tile) }
 }
 
-/// Up to four bytes, as the low bytes of an i32.
+/// Fewer than four bytes, as the low bytes of an i32.
 ///
 /// # Safety
 /// `count` bytes are readable.
-unsafe fn group(from: *const u8, count: usize) -> i32 {
-    if count >= 4 {
-        // SAFETY: the caller's promise.
-        return unsafe { from.cast::<i32>().read_unaligned() };
-    }
+unsafe fn partial(from: *const u8, count: usize) -> i32 {
     let mut value = 0;
     for i in 0..count {
         // SAFETY: the caller's promise.
@@ -53,14 +49,8 @@ unsafe fn rows_by_panel<const ROWS: usize>(tile: &Tile<i32>) {
                 }
             }
         }
-        for tap in 0..tile.taps {
-            let mut rows = [std::ptr::null::<u8>(); ROWS];
-            for r in 0..ROWS {
-                let address = *tile.addresses.add(tap * PITCH + r);
-                rows[r] = std::ptr::with_exposed_provenance(address);
-            }
-            let mut k = 0;
-            while k < tile.depth {
+        macro_rules! step {
+            ($value:expr) => {
                 let mut even = [_mm256_setzero_si256(); 2];
                 let mut odd = [_mm256_setzero_si256(); 2];
                 for h in 0..2 {
@@ -69,18 +59,33 @@ unsafe fn rows_by_panel<const ROWS: usize>(tile: &Tile<i32>) {
                     odd[h] = _mm256_srai_epi16::<8>(weights);
                 }
                 for r in 0..ROWS {
-                    let value = _mm256_set1_epi32(group(rows[r].add(k), tile.depth - k));
+                    let value = _mm256_set1_epi32($value(r));
                     let value_even = _mm256_and_si256(value, low_bytes);
                     let value_odd = _mm256_srli_epi16::<8>(value);
                     for h in 0..2 {
-                        let sum = _mm256_madd_epi16(value_even, even[h]);
-                        sums[r][h] = _mm256_add_epi32(sums[r][h], sum);
-                        let sum = _mm256_madd_epi16(value_odd, odd[h]);
+                        let sum = _mm256_add_epi32(
+                            _mm256_madd_epi16(value_even, even[h]),
+                            _mm256_madd_epi16(value_odd, odd[h]),
+                        );
                         sums[r][h] = _mm256_add_epi32(sums[r][h], sum);
                     }
                 }
                 line = line.add(64);
+            };
+        }
+        for tap in 0..tile.taps {
+            let mut rows = [std::ptr::null::<u8>(); ROWS];
+            for r in 0..ROWS {
+                let address = *tile.addresses.add(tap * PITCH + r);
+                rows[r] = std::ptr::with_exposed_provenance(address);
+            }
+            let mut k = 0;
+            while k + 4 <= tile.depth {
+                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned());
                 k += 4;
+            }
+            if k < tile.depth {
+                step!(|r: usize| partial(rows[r].add(k), tile.depth - k));
             }
         }
         for r in 0..ROWS {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::depthwise::{DepthwiseTile, MicroDepthwiseF32};
-use crate::gemm::{BLOCK_STRIDE, PITCH};
+use crate::tile::{BLOCK_STRIDE, PITCH};
 
 pub(crate) static MICRO: MicroDepthwiseF32 = MicroDepthwiseF32 { rows: 6, panels: 4, tile };
 

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::depthwise::{DepthwiseRun, Interleave, MicroDepthwiseU8S8};
-use crate::gemm::BLOCK_STRIDE;
+use crate::tile::BLOCK_STRIDE;
 
 pub(crate) static MICRO: MicroDepthwiseU8S8 = MicroDepthwiseU8S8 { interleave, run };
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
+use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
     Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };

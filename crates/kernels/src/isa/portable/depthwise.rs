@@ -3,8 +3,8 @@
 use crate::depthwise::{
     DepthwiseRun, DepthwiseTile, Interleave, MicroDepthwiseF32, MicroDepthwiseU8S8,
 };
-use crate::gemm::{BLOCK_STRIDE, PITCH};
 use crate::pack::PANEL;
+use crate::tile::{BLOCK_STRIDE, PITCH};
 
 pub(crate) static MICRO_F32: MicroDepthwiseF32 =
     MicroDepthwiseF32 { rows: 4, panels: 1, tile: tile_f32 };

@@ -1,8 +1,8 @@
 //! Tile kernels in plain Rust.
 
 use crate::conv::{OffsetBatch, PADDING};
-use crate::gemm::{BLOCK_STRIDE, Micro, PITCH, Tile};
 use crate::pack::PANEL;
+use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32, narrow: None };
 pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16, narrow: None };
@@ -118,15 +118,20 @@ unsafe fn rows_u8s8<const ROWS: usize>(tile: &Tile<i32>) {
             while k < tile.depth {
                 let weights = &*line;
                 line = line.add(1);
+                // A product fits 16 bits (255 · -128 = -32640), which vectorises well once the
+                // weights lie column by column.
+                let mut across = [[0i16; PANEL]; 4];
+                for (i, across) in across.iter_mut().enumerate() {
+                    for (to, weights) in across.iter_mut().zip(weights) {
+                        *to = i16::from(weights[i]);
+                    }
+                }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let row = row_of::<_, u8>(tile, tap, r).add(k);
-                    let mut values = [0i16; 4];
-                    for (i, value) in values.iter_mut().enumerate().take(tile.depth - k) {
-                        *value = i16::from(*row.add(i));
-                    }
-                    for (sum, weight) in sums.iter_mut().zip(weights) {
-                        for (value, &weight) in values.iter().zip(weight) {
-                            *sum += i32::from(value * i16::from(weight));
+                    for (i, across) in across.iter().enumerate().take(tile.depth - k) {
+                        let value = i16::from(*row.add(i));
+                        for (sum, weight) in sums.iter_mut().zip(across) {
+                            *sum += i32::from(value * weight);
                         }
                     }
                 }

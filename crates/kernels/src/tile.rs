@@ -1,0 +1,284 @@
+//! Tiles of a matrix product: row addresses in, blocks of accumulators out.
+//!
+//! Tile kernels compute a few rows by a few panels of columns into a block of accumulators in L1;
+//! the epilogue takes it from there. The rows of A are addresses, one for each row and tap.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use crate::conv::Resolver;
+use crate::epilogue::Block;
+use crate::gemm::Input;
+use crate::isa::{self, Isa};
+use crate::pack::{PANEL, PackedS8, PanelView};
+
+/// Most rows in a tile, over all instruction sets.
+pub(crate) const TILE_ROWS: usize = 16;
+/// Address slots per tap: tile rows rounded up for vector stores.
+pub(crate) const PITCH: usize = 16;
+/// Taps whose addresses are resolved at a time.
+pub(crate) const TAP_BLOCK: usize = 64;
+/// Elements between accumulator rows: four panels.
+pub(crate) const BLOCK_STRIDE: usize = 4 * PANEL;
+/// Weights that stay in L2 while rows pass by, in bytes.
+const WEIGHTS_IN_CACHE: usize = 512 << 10;
+
+/// One call of a tile kernel.
+pub(crate) struct Tile<A> {
+    /// `[tap][PITCH]` row addresses.
+    pub addresses: *const usize,
+    pub taps: usize,
+    /// Elements per tap.
+    pub depth: usize,
+    /// The first tap's first line in the first panel.
+    pub weights: *const u8,
+    pub panel_bytes: usize,
+    /// Rows are `BLOCK_STRIDE` apart.
+    pub accumulators: *mut A,
+    /// Add to the accumulators instead of overwriting them.
+    pub accumulate: bool,
+}
+
+/// The tile kernels of one instruction set for one element type.
+pub(crate) struct Micro<A> {
+    /// Most panels at once, by number of rows - 1; as long as the most rows.
+    pub panels: &'static [usize],
+    /// Computes (rows, panels); panels is 1, 2 or 4.
+    pub tile: unsafe fn(usize, usize, &Tile<A>),
+    /// Computes up to `TILE_ROWS` rows of one panel in a line of output whose three taps across
+    /// share pixels, so that each value is broadcast once instead of three times.
+    pub narrow: Option<unsafe fn(usize, &Tile<A>)>,
+}
+
+/// Gives a tile its row addresses.
+pub(crate) trait RowSource {
+    /// Writes the addresses of `count` rows for `taps`.
+    ///
+    /// # Safety
+    /// `addresses` has `PITCH` slots per tap; rows and taps are inside the geometry.
+    unsafe fn addresses(
+        &mut self,
+        row: usize,
+        count: usize,
+        taps: Range<usize>,
+        addresses: *mut usize,
+    );
+
+    /// True if a tall tile's rows evict each other from L1.
+    fn rows_collide(&self) -> bool;
+
+    /// The output width where neighbours share pixels; see `Indirection::shared_width`.
+    fn shared_width(&self) -> Option<usize>;
+}
+
+/// Rows read where they lie.
+pub(crate) struct Direct<'a, T> {
+    pub input: &'a Input<'a, T>,
+    pub resolver: Resolver,
+}
+
+impl<T> RowSource for Direct<'_, T> {
+    unsafe fn addresses(
+        &mut self,
+        row: usize,
+        count: usize,
+        taps: Range<usize>,
+        addresses: *mut usize,
+    ) {
+        let Input { base, rows, padding } = *self.input;
+        // SAFETY: the caller's promise.
+        unsafe {
+            rows.resolve(self.resolver, base, padding, row, count, taps, addresses, PITCH);
+        }
+    }
+
+    fn rows_collide(&self) -> bool {
+        self.input.rows.rows_collide(size_of::<T>())
+    }
+
+    fn shared_width(&self) -> Option<usize> {
+        self.input.rows.shared_width()
+    }
+}
+
+/// Rows whose few channels per tap are first gathered into one contiguous run.
+pub(crate) struct Gathered<'a> {
+    direct: Direct<'a, u8>,
+    channels: usize,
+    scratch: [MaybeUninit<u8>; TILE_ROWS * PackedS8::MERGED_LIMIT],
+}
+
+impl<'a> Gathered<'a> {
+    pub fn new(direct: Direct<'a, u8>, channels: usize) -> Self {
+        let scratch = [MaybeUninit::uninit(); TILE_ROWS * PackedS8::MERGED_LIMIT];
+        Gathered { direct, channels, scratch }
+    }
+
+    /// Copies `CHANNELS` bytes of each tap of each row.
+    ///
+    /// # Safety
+    /// As [`RowSource::addresses`], for all taps.
+    unsafe fn gather<const CHANNELS: usize>(&mut self, row: usize, count: usize) {
+        let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
+        let addresses = addresses.as_mut_ptr().cast::<usize>();
+        let all = self.direct.input.rows.taps();
+        for first in (0..all).step_by(TAP_BLOCK) {
+            let taps = first..all.min(first + TAP_BLOCK);
+            // SAFETY: TAP_BLOCK · PITCH slots; a row's copies fill taps · CHANNELS ≤ MERGED_LIMIT.
+            unsafe {
+                self.direct.addresses(row, count, taps.clone(), addresses);
+                for r in 0..count {
+                    let to = self.scratch.as_mut_ptr().cast::<u8>();
+                    let to = to.add(r * PackedS8::MERGED_LIMIT + first * CHANNELS);
+                    for tap in 0..taps.len() {
+                        let from = *addresses.add(tap * PITCH + r);
+                        let from = std::ptr::with_exposed_provenance::<[u8; CHANNELS]>(from);
+                        to.add(tap * CHANNELS).cast::<[u8; CHANNELS]>().write(from.read());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl RowSource for Gathered<'_> {
+    unsafe fn addresses(
+        &mut self,
+        row: usize,
+        count: usize,
+        _taps: Range<usize>,
+        addresses: *mut usize,
+    ) {
+        // SAFETY: the caller's promise; `count ≤ TILE_ROWS` rows of scratch.
+        unsafe {
+            match self.channels {
+                1 => self.gather::<1>(row, count),
+                2 => self.gather::<2>(row, count),
+                _ => self.gather::<3>(row, count),
+            }
+            let first = self.scratch.as_ptr().expose_provenance();
+            for r in 0..count {
+                *addresses.add(r) = first + r * PackedS8::MERGED_LIMIT;
+            }
+        }
+    }
+
+    fn rows_collide(&self) -> bool {
+        false
+    }
+
+    fn shared_width(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Accumulators of one tile.
+#[repr(align(64))]
+pub(crate) struct Accumulators<A>([MaybeUninit<A>; TILE_ROWS * BLOCK_STRIDE]);
+
+impl<A> Accumulators<A> {
+    pub fn new() -> Self {
+        Accumulators([const { MaybeUninit::uninit() }; TILE_ROWS * BLOCK_STRIDE])
+    }
+
+    pub fn pointer(&mut self) -> *mut A {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`.
+///
+/// # Safety
+/// The micro-kernels' instruction set is there; the source's rows are readable for `view.depth`
+/// elements per tap; `columns` starts on a panel and ends inside `view.columns`.
+pub(crate) unsafe fn run<A>(
+    micro: &Micro<A>,
+    source: &mut impl RowSource,
+    view: &PanelView,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    finish: impl Fn(&Block<A>),
+) {
+    assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
+    if view.taps == 0 || rows.is_empty() || columns.is_empty() {
+        return;
+    }
+    let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
+    let addresses = address_slots.as_mut_ptr().cast::<usize>();
+    let mut storage = Accumulators::<A>::new();
+    let accumulators = storage.pointer();
+    let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
+    let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
+    let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
+    let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
+    let panels_per_pass = (WEIGHTS_IN_CACHE / view.panel_bytes().max(64)).max(4) / 4 * 4;
+    for first_panel in panels.clone().step_by(panels_per_pass) {
+        let end_panel = panels.end.min(first_panel + panels_per_pass);
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = match narrow {
+                Some((_, width)) => even((rows.end - row).min(width - row % width), TILE_ROWS),
+                None => even(rows.end - row, most_rows),
+            };
+            let mut resolved = usize::MAX;
+            let mut panel = first_panel;
+            while panel < end_panel {
+                let wide = tile_panels(micro, count, end_panel - panel);
+                for tap in (0..view.taps).step_by(TAP_BLOCK) {
+                    let taps = tap..view.taps.min(tap + TAP_BLOCK);
+                    // SAFETY: addresses and accumulators have room for a tile; the panels are
+                    // inside the view; rows are readable by the caller's promise.
+                    unsafe {
+                        if resolved != tap {
+                            source.addresses(row, count, taps.clone(), addresses);
+                            resolved = tap;
+                        }
+                        let line = panel * view.panel_bytes() + tap * view.steps * 64;
+                        let tile = Tile {
+                            addresses,
+                            taps: taps.len(),
+                            depth: view.depth,
+                            weights: view.weights.add(line),
+                            panel_bytes: view.panel_bytes(),
+                            accumulators,
+                            accumulate: tap > 0,
+                        };
+                        match narrow {
+                            Some((kernel, _)) => kernel(count, &tile),
+                            None => (micro.tile)(count, wide, &tile),
+                        }
+                    }
+                }
+                let column = panel * PANEL;
+                let width = (wide * PANEL).min(columns.end - column);
+                finish(&Block::new(accumulators, [row, column], [count, width]));
+                panel += wide;
+            }
+            row += count;
+        }
+    }
+}
+
+/// Rows of the next tile, so that `left` rows fall into even tiles of at most `most`.
+pub(crate) fn even(left: usize, most: usize) -> usize {
+    left.div_ceil(left.div_ceil(most))
+}
+
+/// The most panels (4, 2 or 1) that fit a tile of `count` rows and the panels left.
+fn tile_panels<A>(micro: &Micro<A>, count: usize, left: usize) -> usize {
+    match micro.panels.get(count - 1).map_or(1, |&most| most.min(left)) {
+        0 | 1 => 1,
+        2 | 3 => 2,
+        _ => 4,
+    }
+}
+
+/// How an instruction set turns offsets into addresses.
+pub(crate) fn resolver(isa: Isa) -> Resolver {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        return isa::avx512::epilogue::resolve;
+    }
+    let _ = isa;
+    isa::portable::gemm::resolve
+}

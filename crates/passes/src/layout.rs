@@ -1,0 +1,181 @@
+//! Channels last: image operators run in `nhwc`, transposes cancel or move to the borders.
+
+use lepton_ir::ops::transpose::{Transpose, inverse};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_tensor::{Layout, Tensor};
+
+/// Ranks the engine's image kernels take.
+const IMAGE_RANK: usize = 4;
+
+fn transposed(
+    graph: &mut Graph,
+    value: ValueId,
+    permutation: Vec<usize>,
+) -> Result<ValueId, GraphError> {
+    Ok(graph.add_node("", Transpose { permutation }, &[Some(value)])?[0])
+}
+
+/// Gives convolutions and pools of images the layout `nhwc`, between transposes.
+pub fn channels_last(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.node(id).clone();
+        let Some(op) = in_channels_last(graph, &node) else { continue };
+        let to = Layout::Nchw.permutation_to(Layout::Nhwc, IMAGE_RANK);
+        let back = Layout::Nhwc.permutation_to(Layout::Nchw, IMAGE_RANK);
+        let mut inputs = node.inputs.clone();
+        for (position, input) in inputs.iter_mut().enumerate() {
+            if let Some(value) = *input
+                && graph.fact(value).rank() == IMAGE_RANK
+            {
+                debug_assert!(position != 2, "a bias has one axis");
+                *input = Some(transposed(graph, value, to.clone())?);
+            }
+        }
+        let made = graph.add_node(node.name.clone(), op, &inputs)?[0];
+        let made = transposed(graph, made, back)?;
+        graph.replace_uses(node.outputs[0].expect("a used result"), made);
+        graph.remove_node(id);
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+fn in_channels_last(graph: &Graph, node: &Node) -> Option<Op> {
+    if graph.fact(node.inputs.first().copied().flatten()?).rank() != IMAGE_RANK {
+        return None;
+    }
+    let mut op = node.op.clone();
+    let layout = match &mut op {
+        Op::Conv(conv) => &mut conv.layout,
+        Op::DynamicConv(conv) => &mut conv.layout,
+        Op::Pool(pool) => &mut pool.layout,
+        _ => return None,
+    };
+    (*layout == Layout::Nchw).then(|| *layout = Layout::Nhwc)?;
+    Some(op)
+}
+
+/// The permutation and operand of a transpose that makes `value`.
+fn transpose_of(graph: &Graph, value: ValueId) -> Option<(Vec<usize>, ValueId)> {
+    let (_, node) = graph.producer(value)?;
+    let Op::Transpose(op) = &node.op else { return None };
+    let x = node.inputs[0]?;
+    Some((op.resolved(graph.fact(x).rank()).ok()?, x))
+}
+
+/// Two transposes in a row become one; a transpose of a constant is computed; one that only
+/// moves axes of extent 1 becomes a reshape.
+pub fn merge(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let Op::Transpose(op) = graph.node(id).op.clone() else { continue };
+        let Some(x) = graph.node(id).inputs[0] else { continue };
+        let Ok(outer) = op.resolved(graph.fact(x).rank()) else { continue };
+        if let Some((inner, source)) = transpose_of(graph, x) {
+            let permutation = outer.iter().map(|&axis| inner[axis]).collect();
+            graph.rewrite_node(id, Transpose { permutation }, &[Some(source)])?;
+            changes += 1;
+        } else if let Some(shape) = as_reshape(graph, x, &outer) {
+            let shape = graph.add_constant("", shape);
+            let op = lepton_ir::ops::reshape::Reshape::default();
+            graph.rewrite_node(id, op, &[Some(x), Some(shape)])?;
+            changes += 1;
+        }
+    }
+    Ok(changes)
+}
+
+/// The shape operand of the reshape a transpose is, if it moves only axes of extent 1 and at
+/// most one extent is not known.
+fn as_reshape(graph: &Graph, x: ValueId, permutation: &[usize]) -> Option<Tensor> {
+    let dims = &graph.fact(x).dims;
+    let moved: Vec<usize> = permutation.iter().copied().filter(|&a| !dims[a].is(1)).collect();
+    let still = moved.windows(2).all(|pair| pair[0] < pair[1]);
+    let identity = permutation.iter().enumerate().all(|(i, &axis)| i == axis);
+    let open = dims.iter().filter(|d| d.as_known().is_none()).count();
+    if !still || identity || open > 1 || dims.iter().any(|d| d.is(0)) {
+        return None;
+    }
+    let target: Vec<i64> =
+        permutation.iter().map(|&axis| dims[axis].as_known().unwrap_or(-1)).collect();
+    Some(Tensor::vector(&target))
+}
+
+/// Moves transposes from the operands of element-wise nodes to their result.
+pub fn sink(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.node(id).clone();
+        let Some((permutation, inputs)) = sunk_inputs(graph, &node) else { continue };
+        let mut operands = Vec::with_capacity(inputs.len());
+        for input in inputs {
+            operands.push(match input {
+                Sunk::Value(value) => Some(value),
+                Sunk::Constant(tensor) => Some(graph.add_constant("", tensor)),
+            });
+        }
+        move_below(graph, id, &node, operands, permutation)?;
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+fn move_below(
+    graph: &mut Graph,
+    id: NodeId,
+    node: &Node,
+    operands: Vec<Option<ValueId>>,
+    permutation: Vec<usize>,
+) -> Result<(), GraphError> {
+    let made = graph.add_node(node.name.clone(), node.op.clone(), &operands)?[0];
+    let made = transposed(graph, made, permutation)?;
+    graph.replace_uses(node.outputs[0].expect("a used result"), made);
+    graph.remove_node(id);
+    Ok(())
+}
+
+enum Sunk {
+    Value(ValueId),
+    Constant(Tensor),
+}
+
+/// The operands without their transposes, if all operands that have axes share one.
+fn sunk_inputs(graph: &Graph, node: &Node) -> Option<(Vec<usize>, Vec<Sunk>)> {
+    let elementwise = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Lookup(_));
+    if !elementwise {
+        return None;
+    }
+    let values: Vec<ValueId> = node.inputs.iter().copied().collect::<Option<_>>()?;
+    let mut shared: Option<Vec<usize>> = None;
+    for &value in &values {
+        if let Some((permutation, _)) = transpose_of(graph, value) {
+            if shared.as_ref().is_some_and(|p| *p != permutation) {
+                return None;
+            }
+            shared = Some(permutation);
+        }
+    }
+    let permutation = shared?;
+    let rank = permutation.len();
+    let mut sunk = Vec::with_capacity(values.len());
+    for (position, &value) in values.iter().enumerate() {
+        sunk.push(if let Some((_, source)) = transpose_of(graph, value) {
+            Sunk::Value(source)
+        } else if matches!(node.op, Op::Lookup(_)) && position == 1 {
+            Sunk::Value(value)
+        } else {
+            Sunk::Constant(untransposed(graph.constant(value)?, &permutation, rank)?)
+        });
+    }
+    Some((permutation, sunk))
+}
+
+/// A constant operand as it broadcasts against operands that are not transposed.
+fn untransposed(constant: &Tensor, permutation: &[usize], rank: usize) -> Option<Tensor> {
+    let mut shape = vec![1; rank.checked_sub(constant.rank())?];
+    shape.extend_from_slice(constant.shape());
+    let full = constant.reshaped(shape).ok()?;
+    let op = Transpose { permutation: inverse(permutation) };
+    lepton_ir::Operator::eval(&op, lepton_ir::Operands(&[Some(&full)])).ok()?.pop()
+}

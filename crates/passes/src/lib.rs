@@ -1,0 +1,14 @@
+//! Passes: the same answer from a better graph. What may change numbers lives in `compress`.
+#![forbid(unsafe_code)]
+#![allow(clippy::result_large_err)]
+
+mod constants;
+mod epilogue;
+mod identity;
+mod layout;
+mod linear;
+mod pass;
+pub mod pipelines;
+mod scale;
+
+pub use pass::{Pass, PassError, run_pipeline};

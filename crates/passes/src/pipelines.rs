@@ -1,0 +1,24 @@
+//! The pipelines: which passes run, in which order.
+
+use crate::{Pass, constants, epilogue, identity, layout, linear, scale};
+
+/// Makes a graph smaller without naming any kernel: what every later step starts from.
+pub const SIMPLIFY: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "remove-identities", run: identity::remove },
+    Pass { name: "fold-batch-norm", run: scale::fold },
+];
+
+/// Gives the engine what it has kernels for: fused products in channels-last layout.
+pub const LOWER: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "remove-identities", run: identity::remove },
+    Pass { name: "fold-batch-norm", run: scale::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+    Pass { name: "fuse-residual", run: epilogue::fuse_residual },
+    Pass { name: "fuse-activation", run: epilogue::fuse_activation },
+    Pass { name: "channels-last", run: layout::channels_last },
+    Pass { name: "sink-transposes", run: layout::sink },
+    Pass { name: "merge-transposes", run: layout::merge },
+];

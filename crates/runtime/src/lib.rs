@@ -1,0 +1,18 @@
+//! Plans and runs graphs; the only crate that joins `ir` and `kernels`.
+//!
+//! A [`Session`] lowers a graph once, specialises it to each set of input shapes it meets, and
+//! keeps a bounded number of plans. A plan is a flat list of steps over one arena.
+#![allow(clippy::result_large_err)]
+
+mod arena;
+mod error;
+mod packs;
+mod place;
+mod plan;
+mod session;
+mod steps;
+mod threads;
+
+pub use error::RuntimeError;
+pub use session::{PlanSummary, Session, SessionOptions, StepProfile};
+pub use threads::Threads;

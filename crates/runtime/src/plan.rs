@@ -1,0 +1,272 @@
+//! A plan: a flat list of steps for one set of shapes, and where every operand lies.
+
+use std::sync::Arc;
+
+use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
+use lepton_kernels::Isa;
+use lepton_tensor::{DType, Tensor};
+
+use crate::arena::{self, Interval};
+use crate::error::RuntimeError;
+use crate::packs::Packs;
+use crate::place::{Base, Memory, Place};
+use crate::steps;
+
+/// What a step does, with everything it needs inside.
+pub(crate) type Run = Box<dyn Fn(&Memory<'_>) -> Result<(), RuntimeError> + Send + Sync>;
+
+/// One step of a plan.
+pub(crate) struct Step {
+    pub run: Run,
+    /// Which kernel runs, for people.
+    pub kernel: &'static str,
+    /// The node it came from.
+    pub node: String,
+    /// Its operator.
+    pub op: String,
+    pub multiply_adds: u64,
+    /// Bytes of its operands and results.
+    pub bytes: u64,
+}
+
+/// A shape-specialised plan.
+pub(crate) struct Plan {
+    pub steps: Vec<Step>,
+    pub arena_bytes: usize,
+    /// Bytes of all intermediates, had none shared memory.
+    pub unshared_bytes: usize,
+    /// Type and shape of each output.
+    pub outputs: Vec<(DType, Vec<usize>)>,
+    /// Outputs that are inputs or constants, copied after the steps.
+    pub copies: Vec<(Place, u16, usize)>,
+    /// Keeps the constants alive whose addresses are in the steps.
+    _constants: Vec<Tensor>,
+}
+
+/// What step builders ask for.
+pub(crate) struct Builder<'a> {
+    pub graph: &'a Graph,
+    pub isa: Isa,
+    pub packs: &'a Packs,
+    /// Place of every value; scratch is handed out behind the last value.
+    places: Vec<Option<Place>>,
+    scratch: Vec<Place>,
+    constants: Vec<Tensor>,
+}
+
+impl Builder<'_> {
+    /// Where a value lies.
+    pub fn place(&self, id: ValueId) -> Place {
+        self.places[id.index()].expect("every used value has a place")
+    }
+
+    /// The known shape of a value.
+    pub fn shape(&self, id: ValueId) -> Vec<usize> {
+        self.graph.fact(id).shape().expect("a plan has known shapes")
+    }
+
+    /// Number of elements of a value.
+    pub fn count(&self, id: ValueId) -> usize {
+        self.shape(id).iter().product()
+    }
+
+    /// Keeps a tensor as long as the plan and gives its place.
+    pub fn keep(&mut self, tensor: &Tensor) -> Place {
+        self.constants.push(tensor.clone());
+        let address = tensor.bytes().as_ptr().expose_provenance();
+        Place { base: Base::Constant, offset: address }
+    }
+
+    /// The scratch the node asked for in [`steps::scratch_bytes`].
+    pub fn scratch(&self, position: usize) -> Place {
+        self.scratch[position]
+    }
+}
+
+/// Values that are other names for the same memory.
+struct Aliases(Vec<ValueId>);
+
+impl Aliases {
+    fn new(graph: &Graph) -> Self {
+        let mut root: Vec<ValueId> = graph.value_ids().collect();
+        for (_, node) in graph.nodes() {
+            let free = matches!(
+                node.op,
+                Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_)
+            );
+            if let (true, Some(x), Some(y)) = (free, node.inputs[0], node.outputs[0])
+                && !graph.outputs().contains(&y)
+            {
+                root[y.index()] = root[x.index()];
+            }
+        }
+        Aliases(root)
+    }
+
+    fn root(&self, id: ValueId) -> ValueId {
+        self.0[id.index()]
+    }
+
+    fn is_alias(&self, id: ValueId) -> bool {
+        self.root(id) != id
+    }
+}
+
+/// True if every extent of every value in use is known, so that the graph can be planned.
+pub(crate) fn is_static(graph: &Graph) -> bool {
+    let values = graph.nodes().flat_map(|(_, n)| n.inputs.iter().chain(&n.outputs).flatten());
+    let known = |id: &ValueId| graph.fact(*id).shape().is_some();
+    values.chain(graph.inputs()).chain(graph.outputs()).all(known)
+}
+
+/// Plans a specialised graph.
+pub(crate) fn build(graph: &Graph, isa: Isa, packs: &Packs) -> Result<Plan, RuntimeError> {
+    let aliases = Aliases::new(graph);
+    let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
+    let layout = Layout::new(graph, &order, &aliases);
+    let (offsets, arena_bytes) = arena::assign(&layout.intervals);
+    let mut builder = Builder {
+        graph,
+        isa,
+        packs,
+        places: vec![None; graph.value_count()],
+        scratch: Vec::new(),
+        constants: Vec::new(),
+    };
+    place_values(&mut builder, &layout, &offsets, &aliases);
+    let mut plan_steps = Vec::new();
+    for (position, (_, node)) in order.iter().enumerate() {
+        if node.outputs.iter().flatten().all(|&id| aliases.is_alias(id)) {
+            continue;
+        }
+        builder.scratch = layout.scratch[position]
+            .iter()
+            .map(|&slot| Place { base: Base::Arena, offset: offsets[slot] })
+            .collect();
+        plan_steps.push(steps::build(&mut builder, node)?);
+    }
+    let outputs =
+        graph.outputs().iter().map(|&id| (graph.fact(id).dtype, builder.shape(id))).collect();
+    let copies = layout
+        .copied_outputs
+        .iter()
+        .map(|&(id, index)| {
+            (builder.place(id), index, builder.graph.fact(id).byte_size().unwrap_or(0))
+        })
+        .collect();
+    Ok(Plan {
+        steps: plan_steps,
+        arena_bytes,
+        unshared_bytes: layout.intervals.iter().map(|i| i.bytes).sum(),
+        outputs,
+        copies,
+        _constants: builder.constants,
+    })
+}
+
+/// Lives of the intermediates.
+struct Layout {
+    intervals: Vec<Interval>,
+    /// The interval of each root value that lies in the arena.
+    slot: Vec<Option<usize>>,
+    /// Output index of each root value that is written straight into an output.
+    output: Vec<Option<u16>>,
+    /// Intervals of each node's scratch.
+    scratch: Vec<Vec<usize>>,
+    copied_outputs: Vec<(ValueId, u16)>,
+}
+
+impl Layout {
+    fn new(graph: &Graph, order: &[(NodeId, &Node)], aliases: &Aliases) -> Self {
+        let count = graph.value_count();
+        let mut layout = Layout {
+            intervals: Vec::new(),
+            slot: vec![None; count],
+            output: vec![None; count],
+            scratch: Vec::new(),
+            copied_outputs: Vec::new(),
+        };
+        for (index, &id) in graph.outputs().iter().enumerate() {
+            let first = graph.outputs()[..index].iter().all(|&other| other != id);
+            if graph.value(id).producer.is_some() && first {
+                layout.output[id.index()] = Some(index as u16);
+            } else {
+                layout.copied_outputs.push((id, index as u16));
+            }
+        }
+        for (position, (_, node)) in order.iter().enumerate() {
+            layout.lives(graph, position, node, aliases);
+            let mut slots = Vec::new();
+            for bytes in steps::scratch_bytes(graph, node) {
+                slots.push(layout.intervals.len());
+                layout.intervals.push(Interval { bytes, first: position, last: position });
+            }
+            layout.scratch.push(slots);
+        }
+        layout
+    }
+
+    fn lives(&mut self, graph: &Graph, position: usize, node: &Node, aliases: &Aliases) {
+        for &input in node.inputs.iter().flatten() {
+            if let Some(slot) = self.slot[aliases.root(input).index()] {
+                self.intervals[slot].last = position;
+            }
+        }
+        for &output in node.outputs.iter().flatten() {
+            if aliases.is_alias(output) || self.output[output.index()].is_some() {
+                continue;
+            }
+            let bytes = graph.fact(output).byte_size().unwrap_or(usize::MAX / 4);
+            // An element-wise step may write over an operand that dies here.
+            let reused = steps::in_place_operand(node).and_then(|operand| {
+                let root = aliases.root(node.inputs[operand]?);
+                let slot = self.slot[root.index()]?;
+                let dies = self.dies_at(graph, aliases, root, position, node);
+                (dies && self.intervals[slot].bytes == bytes).then_some(slot)
+            });
+            let slot = reused.unwrap_or_else(|| {
+                self.intervals.push(Interval { bytes, first: position, last: position });
+                self.intervals.len() - 1
+            });
+            self.intervals[slot].last = position;
+            self.slot[output.index()] = Some(slot);
+        }
+    }
+
+    /// True if nothing after `node` reads the memory of `root`.
+    fn dies_at(
+        &self,
+        graph: &Graph,
+        aliases: &Aliases,
+        root: ValueId,
+        position: usize,
+        node: &Node,
+    ) -> bool {
+        let reads = |n: &Node| n.inputs.iter().flatten().any(|&id| aliases.root(id) == root);
+        let uses_now = node.inputs.iter().flatten().filter(|&&id| aliases.root(id) == root).count();
+        let later = graph.nodes().skip(position + 1).any(|(_, n)| reads(n));
+        let kept = graph.outputs().iter().any(|&id| aliases.root(id) == root);
+        uses_now == 1 && !later && !kept
+    }
+}
+
+fn place_values(builder: &mut Builder<'_>, layout: &Layout, offsets: &[usize], aliases: &Aliases) {
+    let graph = builder.graph;
+    for (index, &id) in graph.inputs().iter().enumerate() {
+        builder.places[id.index()] = Some(Place { base: Base::Input(index as u16), offset: 0 });
+    }
+    for id in graph.constants() {
+        let tensor = graph.constant(id).expect("listed as a constant").clone();
+        let place = builder.keep(&tensor);
+        builder.places[id.index()] = Some(place);
+    }
+    for id in graph.value_ids() {
+        let root = aliases.root(id);
+        let place = if let Some(index) = layout.output[root.index()] {
+            Some(Place { base: Base::Output(index), offset: 0 })
+        } else {
+            layout.slot[root.index()].map(|s| Place { base: Base::Arena, offset: offsets[s] })
+        };
+        builder.places[id.index()] = place.or(builder.places[root.index()]);
+    }
+}

@@ -1,0 +1,254 @@
+//! A session: a graph ready to run, again and again, at whatever shapes come.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use lepton_ir::{Graph, interpret};
+use lepton_kernels::Isa;
+use lepton_passes::{pipelines, run_pipeline};
+use lepton_tensor::{Storage, Tensor};
+
+use crate::error::RuntimeError;
+use crate::packs::Packs;
+use crate::place::Memory;
+use crate::plan::{self, Plan};
+use crate::threads::Threads;
+
+/// Plans kept for different input shapes.
+const KEPT_PLANS: usize = 16;
+
+/// How a session runs.
+#[derive(Clone, Debug)]
+pub struct SessionOptions {
+    /// Threads of a run, the caller included.
+    pub threads: usize,
+    /// Instruction set; `LEPTON_ISA` (`portable`, `avx2`, `avx512`) overrides the default, the
+    /// widest this machine has.
+    pub isa: Isa,
+    /// Most bytes the arena may take.
+    pub memory_limit: usize,
+}
+
+impl Default for SessionOptions {
+    fn default() -> Self {
+        let forced = std::env::var("LEPTON_ISA").ok().and_then(|name| Isa::named(&name));
+        SessionOptions { threads: 1, isa: forced.unwrap_or_else(Isa::best), memory_limit: 16 << 30 }
+    }
+}
+
+/// One step of a profiled run.
+#[derive(Clone, Debug)]
+pub struct StepProfile {
+    /// The node it came from.
+    pub node: String,
+    /// Its operator.
+    pub op: String,
+    /// The kernel that ran; `reference` where there is none yet.
+    pub kernel: &'static str,
+    /// When it began, in microseconds from the start of the run.
+    pub start_us: f64,
+    /// How long it took, in microseconds.
+    pub time_us: f64,
+    /// Multiply–adds.
+    pub multiply_adds: u64,
+    /// Bytes of its operands and results.
+    pub bytes: u64,
+}
+
+/// Sizes of a plan.
+#[derive(Clone, Debug)]
+pub struct PlanSummary {
+    /// Number of steps.
+    pub steps: usize,
+    /// Bytes of the arena.
+    pub arena_bytes: usize,
+    /// Bytes of all intermediates, had none shared memory.
+    pub unshared_bytes: usize,
+    /// Bytes of the weights.
+    pub weight_bytes: usize,
+}
+
+/// A graph ready to run.
+pub struct Session {
+    lowered: Graph,
+    options: SessionOptions,
+    threads: Threads,
+    packs: Packs,
+    plans: Mutex<VecDeque<(Vec<Vec<usize>>, Prepared)>>,
+    arena: Mutex<Vec<Storage>>,
+}
+
+#[derive(Clone)]
+enum Prepared {
+    Planned(Arc<Plan>),
+    /// Extents that depend on data: the reference interpreter runs the graph.
+    Interpreted(Arc<Graph>),
+}
+
+impl Session {
+    /// Lowers the graph; plans are made when shapes are known.
+    pub fn new(graph: &Graph, options: SessionOptions) -> Result<Self, RuntimeError> {
+        let mut lowered = graph.clone();
+        run_pipeline(pipelines::LOWER, &mut lowered)?;
+        let lowered = lowered.compacted();
+        lowered.verify()?;
+        Ok(Session {
+            lowered,
+            threads: Threads::new(options.threads),
+            options,
+            packs: Packs::default(),
+            plans: Mutex::default(),
+            arena: Mutex::default(),
+        })
+    }
+
+    /// The graph the session runs, after lowering.
+    pub fn lowered(&self) -> &Graph {
+        &self.lowered
+    }
+
+    /// The instruction set it uses.
+    pub fn isa(&self) -> Isa {
+        self.options.isa
+    }
+
+    /// Runs the graph: one tensor per input, in order; one per output comes back.
+    pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
+        match self.prepared(inputs)? {
+            Prepared::Planned(plan) => {
+                self.execute(&plan, inputs, |step, memory| (step.run)(memory))
+            }
+            Prepared::Interpreted(graph) => Ok(interpret::run(&graph, inputs)?),
+        }
+    }
+
+    /// Runs the graph and times every step. A plan that depends on data has no steps.
+    pub fn profile(
+        &self,
+        inputs: &[Tensor],
+    ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
+        let plan = match self.prepared(inputs)? {
+            Prepared::Planned(plan) => plan,
+            Prepared::Interpreted(graph) => return Ok((interpret::run(&graph, inputs)?, vec![])),
+        };
+        let mut profile = Vec::with_capacity(plan.steps.len());
+        let start = Instant::now();
+        let us = |d: std::time::Duration| d.as_secs_f64() * 1e6;
+        let outputs = self.execute(&plan, inputs, |step, memory| {
+            let began = Instant::now();
+            (step.run)(memory)?;
+            let ended = Instant::now();
+            profile.push(StepProfile {
+                node: step.node.clone(),
+                op: step.op.clone(),
+                kernel: step.kernel,
+                start_us: us(began.saturating_duration_since(start)),
+                time_us: us(ended.saturating_duration_since(began)),
+                multiply_adds: step.multiply_adds,
+                bytes: step.bytes,
+            });
+            Ok(())
+        })?;
+        Ok((outputs, profile))
+    }
+
+    /// Sizes of the plan for inputs of these shapes.
+    pub fn summary(&self, inputs: &[Tensor]) -> Result<PlanSummary, RuntimeError> {
+        let weight_bytes = self.lowered.constant_bytes();
+        Ok(match self.prepared(inputs)? {
+            Prepared::Planned(plan) => PlanSummary {
+                steps: plan.steps.len(),
+                arena_bytes: plan.arena_bytes,
+                unshared_bytes: plan.unshared_bytes,
+                weight_bytes,
+            },
+            Prepared::Interpreted(graph) => PlanSummary {
+                steps: graph.node_count(),
+                arena_bytes: 0,
+                unshared_bytes: 0,
+                weight_bytes,
+            },
+        })
+    }
+
+    fn prepared(&self, inputs: &[Tensor]) -> Result<Prepared, RuntimeError> {
+        let bindings = self.lowered.check_inputs(inputs)?;
+        let matches = |key: &[Vec<usize>]| key.iter().zip(inputs).all(|(k, t)| k == t.shape());
+        {
+            let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
+            if let Some(at) = plans.iter().position(|(key, _)| matches(key)) {
+                if at != 0 {
+                    let found = plans.remove(at).expect("just found");
+                    plans.push_front(found);
+                }
+                return Ok(plans[0].1.clone());
+            }
+        }
+        let mut graph = self.lowered.specialised(&bindings)?;
+        run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
+        let prepared = if plan::is_static(&graph) {
+            let plan = plan::build(&graph, self.options.isa, &self.packs)?;
+            if plan.arena_bytes > self.options.memory_limit {
+                let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
+                return Err(RuntimeError::Memory { needed, limit });
+            }
+            Prepared::Planned(Arc::new(plan))
+        } else {
+            Prepared::Interpreted(Arc::new(graph))
+        };
+        let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
+        let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
+        plans.push_front((key, prepared.clone()));
+        plans.truncate(KEPT_PLANS);
+        Ok(prepared)
+    }
+
+    fn execute(
+        &self,
+        plan: &Plan,
+        inputs: &[Tensor],
+        mut run_step: impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        let mut arena = self.take_arena(plan.arena_bytes);
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (dtype, shape) in &plan.outputs {
+            outputs.push(Tensor::zeros(*dtype, shape.clone())?);
+        }
+        let input_pointers: Vec<*const u8> = inputs.iter().map(|t| t.bytes().as_ptr()).collect();
+        let output_pointers: Vec<*mut u8> =
+            outputs.iter_mut().map(|t| t.bytes_mut().as_mut_ptr()).collect();
+        let memory = Memory {
+            isa: self.options.isa,
+            threads: &self.threads,
+            arena: arena.make_mut().as_mut_ptr(),
+            inputs: &input_pointers,
+            outputs: &output_pointers,
+        };
+        for step in &plan.steps {
+            run_step(step, &memory)?;
+        }
+        for &(from, index, bytes) in &plan.copies {
+            // SAFETY: the plan recorded `bytes` as the size of both, and they are apart.
+            unsafe {
+                let to = output_pointers[index as usize];
+                std::ptr::copy_nonoverlapping(memory.read::<u8>(from), to, bytes);
+            }
+        }
+        self.return_arena(arena);
+        Ok(outputs)
+    }
+
+    fn take_arena(&self, bytes: usize) -> Storage {
+        let mut free = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+        let fits = free.iter().position(|storage| storage.len() >= bytes);
+        fits.map_or_else(|| Storage::zeroed(bytes), |at| free.swap_remove(at))
+    }
+
+    fn return_arena(&self, arena: Storage) {
+        let mut free = self.arena.lock().unwrap_or_else(|e| e.into_inner());
+        if free.len() < self.options.threads.max(2) {
+            free.push(arena);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
+
+mod elementwise;
+mod product;
+mod reference;
+mod rows;
+mod shape;
+
+use lepton_ir::{Graph, Node, Op, Operands};
+use lepton_tensor::DType;
+
+use crate::error::RuntimeError;
+use crate::place::Memory;
+use crate::plan::{Builder, Run, Step};
+
+/// A kernel chosen for a node.
+pub(crate) struct Chosen {
+    pub kernel: &'static str,
+    pub run: Run,
+}
+
+/// What a builder gives: a kernel, or `None` where it does not serve this form of the operator.
+pub(crate) type Choice = Result<Option<Chosen>, RuntimeError>;
+
+/// The step for a node.
+pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<Step, RuntimeError> {
+    let chosen = match choose(builder, node)? {
+        Some(chosen) => chosen,
+        None => reference::build(builder, node),
+    };
+    let graph = builder.graph;
+    let inputs = graph.input_facts(node);
+    let outputs = graph.output_facts(node);
+    let cost = node.op.operator().cost(Operands(&inputs), &outputs);
+    let touched = inputs.iter().flatten().map(|f| f.byte_size());
+    let touched = touched.chain(outputs.iter().map(|f| f.byte_size()));
+    Ok(Step {
+        run: chosen.run,
+        kernel: chosen.kernel,
+        node: graph.node_label(node),
+        op: node.op.to_string(),
+        multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
+        bytes: touched.map(|bytes| bytes.unwrap_or(0) as u64).sum(),
+    })
+}
+
+fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
+    match &node.op {
+        Op::Conv(conv) => product::conv(builder, node, conv),
+        Op::Linear(linear) => product::linear(builder, node, linear),
+        Op::MatMul(_) => product::matmul(builder, node),
+        Op::Unary(unary) => elementwise::unary(builder, node, unary),
+        Op::Binary(binary) => elementwise::binary(builder, node, binary),
+        Op::Transpose(transpose) => shape::transpose(builder, node, transpose),
+        Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => {
+            shape::copy(builder, node)
+        }
+        Op::Pool(pool) => rows::pool(builder, node, pool),
+        Op::Softmax(softmax) => rows::softmax(builder, node, softmax),
+        _ => Ok(None),
+    }
+}
+
+/// Bytes of each scratch block a node's step needs.
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
+    match &node.op {
+        Op::MatMul(_) => product::matmul_scratch(graph, node),
+        Op::Conv(_) | Op::Linear(_) => product::bf16_scratch(graph, node),
+        _ => Vec::new(),
+    }
+}
+
+/// The operand a node's step may write its result over.
+pub(crate) fn in_place_operand(node: &Node) -> Option<usize> {
+    match node.op {
+        Op::Unary(_) => Some(0),
+        _ => None,
+    }
+}
+
+/// True if a value of that operand is f32.
+pub(crate) fn is_f32(builder: &Builder<'_>, node: &Node, index: usize) -> bool {
+    node.inputs
+        .get(index)
+        .copied()
+        .flatten()
+        .is_none_or(|id| builder.graph.fact(id).dtype == DType::F32)
+}
+
+/// Work below which a step stays on one thread: about four microseconds of multiply–adds.
+const PARALLEL_WORK: usize = 200_000;
+
+/// Calls `body` with ranges that cover `0..rows`, over the threads if the work is worth it.
+pub(crate) fn over_rows(
+    memory: &Memory<'_>,
+    rows: usize,
+    work: usize,
+    body: impl Fn(std::ops::Range<usize>) + Sync,
+) {
+    let parts = memory.threads.count().min(work / PARALLEL_WORK + 1).min(rows.max(1));
+    if parts <= 1 {
+        return body(0..rows);
+    }
+    memory.threads.run(parts, &|part| {
+        let at = |p: usize| rows * p / parts;
+        body(at(part)..at(part + 1));
+    });
+}

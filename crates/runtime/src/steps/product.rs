@@ -1,0 +1,372 @@
+//! Steps that multiply and add: convolution, linear layers, matrix products.
+
+use std::sync::Arc;
+
+use half::bf16;
+use lepton_ir::ops::conv::Conv;
+use lepton_ir::ops::matmul::Linear;
+use lepton_ir::ops::unary::{Unary, UnaryFunction};
+use lepton_ir::{Graph, Node, ValueId};
+use lepton_kernels::conv::{Indirection, Window};
+use lepton_kernels::depthwise::{depthwise_f32, depthwise_order};
+use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
+use lepton_kernels::gemm::{
+    Input, gemm_bf16_f32, gemm_f32, gemm_f32_scratch, pack_f32, scratch_f32,
+};
+use lepton_kernels::grouped::grouped_f32;
+use lepton_kernels::pack::{PackedBf16, PackedF32, WeightOrder};
+use lepton_kernels::quantize::f32_to_bf16;
+use lepton_tensor::{DType, Layout, Tensor};
+
+use super::{Choice, Chosen, is_f32, over_rows};
+use crate::error::RuntimeError;
+use crate::place::{Memory, Place};
+use crate::plan::Builder;
+
+/// The kernel's name of an activation, where it has one.
+fn activation(op: &Unary) -> Option<Activation> {
+    use UnaryFunction as F;
+    Some(match op.function {
+        F::Identity => Activation::None,
+        F::Relu => Activation::Relu,
+        F::Clip => Activation::Clip { low: op.alpha, high: op.beta },
+        F::LeakyRelu => Activation::LeakyRelu { slope: op.alpha },
+        F::Sigmoid => Activation::Sigmoid,
+        F::Silu if op.alpha == 1.0 => Activation::Silu,
+        F::HardSigmoid => Activation::HardSigmoid { alpha: op.alpha, beta: op.beta },
+        F::HardSwish => Activation::HardSwish,
+        F::Tanh => Activation::Tanh,
+        F::Gelu => Activation::Gelu,
+        F::GeluTanh => Activation::GeluTanh,
+        _ => return None,
+    })
+}
+
+/// Weights in the form of one kernel.
+enum Weights {
+    Dense(Arc<PackedF32>),
+    Grouped(Arc<Vec<PackedF32>>),
+    Depthwise(Arc<PackedF32>),
+    Bf16(Arc<PackedBf16>),
+}
+
+/// Everything a convolution or a linear layer needs at run time.
+struct Product {
+    rows: Indirection,
+    weights: Weights,
+    x: Place,
+    bias: Option<Place>,
+    residual: Option<Place>,
+    y: Place,
+    /// bf16 copy of x.
+    scratch: Option<Place>,
+    x_count: usize,
+    row_count: usize,
+    columns: usize,
+    activation: Activation,
+    padding: Vec<f32>,
+    work: usize,
+}
+
+impl Product {
+    fn run(&self, memory: &Memory<'_>) {
+        let n = self.columns;
+        // SAFETY: the plan holds `columns` floats of bias.
+        let bias = self.bias.map(|place| unsafe { memory.slice::<f32>(place, n) });
+        let residual = self
+            .residual
+            .map(|place| Residual { pointer: memory.read::<f32>(place), row_stride: n });
+        let epilogue = EpilogueF32 { alpha: 1.0, bias, residual, activation: self.activation };
+        let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
+        let output = SharedOutput(output);
+        let epilogue = SharedEpilogue(epilogue);
+        if let (Weights::Bf16(weights), Some(scratch)) = (&self.weights, self.scratch) {
+            let rounded = memory.write::<bf16>(scratch);
+            // SAFETY: scratch holds `x_count` bf16 and is apart from x.
+            unsafe {
+                let to = memory.slice_mut::<bf16>(scratch, 0, self.x_count);
+                f32_to_bf16(memory.isa, memory.slice::<f32>(self.x, self.x_count), to);
+            }
+            let base = SharedInput(rounded.cast_const());
+            return over_rows(memory, self.row_count, self.work, |range| {
+                let (base, output, epilogue) = (&base, &output, &epilogue);
+                let padding = self.padding.as_ptr().cast();
+                let input = Input { base: base.0, rows: &self.rows, padding };
+                // SAFETY: the geometry was checked against the planned shapes; zero floats are
+                // zero bf16; row ranges are disjoint.
+                unsafe {
+                    gemm_bf16_f32(memory.isa, &input, weights, &epilogue.0, &output.0, range, 0..n);
+                }
+            });
+        }
+        let base = SharedInput(memory.read::<f32>(self.x));
+        over_rows(memory, self.row_count, self.work, |range| {
+            let (base, output, epilogue) = (&base, &output.0, &epilogue.0);
+            let input = Input { base: base.0, rows: &self.rows, padding: self.padding.as_ptr() };
+            // SAFETY: the geometry was checked against the planned shapes; row ranges are
+            // disjoint.
+            unsafe {
+                match &self.weights {
+                    Weights::Dense(w) => {
+                        gemm_f32(memory.isa, &input, w, epilogue, output, range, 0..n);
+                    }
+                    Weights::Grouped(w) => {
+                        grouped_f32(memory.isa, &input, w, epilogue, output, range);
+                    }
+                    Weights::Depthwise(w) => {
+                        depthwise_f32(memory.isa, &input, w, epilogue, output, range);
+                    }
+                    Weights::Bf16(_) => unreachable!("bf16 always has scratch"),
+                }
+            }
+        });
+    }
+}
+
+struct SharedInput<T>(*const T);
+struct SharedOutput(Output<f32>);
+struct SharedEpilogue<'a>(EpilogueF32<'a>);
+
+// SAFETY: only read, and only inside the step that made it.
+unsafe impl<T> Sync for SharedInput<T> {}
+// SAFETY: tasks write disjoint rows.
+unsafe impl Sync for SharedOutput {}
+// SAFETY: only read, and only inside the step that made it.
+unsafe impl Sync for SharedEpilogue<'_> {}
+
+fn operand(node: &Node, index: usize) -> Option<ValueId> {
+    node.inputs.get(index).copied().flatten()
+}
+
+/// bf16 copy of x where the weights are bf16.
+pub(crate) fn bf16_scratch(graph: &Graph, node: &Node) -> Vec<usize> {
+    let rounded = operand(node, 1).is_some_and(|w| graph.fact(w).dtype == DType::BF16);
+    let count = operand(node, 0).and_then(|x| graph.fact(x).byte_size()).unwrap_or(0) / 2;
+    if rounded { vec![count] } else { Vec::new() }
+}
+
+fn refused(builder: &Builder<'_>, node: &Node, why: impl ToString) -> RuntimeError {
+    RuntimeError::Kernel { node: builder.graph.node_label(node), why: why.to_string() }
+}
+
+/// Convolution of channels-last images with constant weights.
+pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice {
+    let (Some(x), Some(w), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
+        return Ok(None);
+    };
+    let Some(function) = activation(&op.activation) else { return Ok(None) };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    let (xs, ys) = (builder.shape(x), builder.shape(y));
+    let served = op.layout == Layout::Nhwc && xs.len() == 4 && is_f32(builder, node, 0);
+    if !served || xs.contains(&0) || ys.contains(&0) {
+        return Ok(None);
+    }
+    let resolved = op.window(weights.shape()).and_then(|window| {
+        let (positions, before) = window.resolve(&xs[1..3])?;
+        Ok((window, positions, before))
+    });
+    let Ok((window, positions, before)) = resolved else { return Ok(None) };
+    let after = |i: usize| {
+        let span = (window.kernel[i] - 1) * window.dilations[i] + 1;
+        let needed = (positions[i] - 1) * window.strides[i] + span;
+        needed.saturating_sub(xs[i + 1] + before[i])
+    };
+    let geometry = Window {
+        input: [xs[1], xs[2]],
+        kernel: [window.kernel[0], window.kernel[1]],
+        stride: [window.strides[0], window.strides[1]],
+        dilation: [window.dilations[0], window.dilations[1]],
+        pad_before: [before[0], before[1]],
+        pad_after: [after(0), after(1)],
+    };
+    let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
+    let taps = window.kernel[0] * window.kernel[1];
+    let Some((kernel, packed)) = pack_conv(builder, w, &weights, op.group, taps, xs[3]) else {
+        return Ok(None);
+    };
+    let row_count = ys[0] * ys[1] * ys[2];
+    let work = row_count * weights.len();
+    let product = product(builder, node, rows, packed, function, row_count, work);
+    Ok(Some(Chosen {
+        kernel,
+        run: Box::new(move |memory| {
+            product.run(memory);
+            Ok(())
+        }),
+    }))
+}
+
+fn product(
+    builder: &Builder<'_>,
+    node: &Node,
+    rows: Indirection,
+    weights: Weights,
+    activation: Activation,
+    row_count: usize,
+    work: usize,
+) -> Product {
+    let (x, y) = (node.inputs[0].expect("checked"), node.outputs[0].expect("checked"));
+    let columns = builder.shape(y).last().copied().unwrap_or(1);
+    let depth = builder.shape(x).last().copied().unwrap_or(1);
+    let rounded = matches!(weights, Weights::Bf16(_));
+    Product {
+        rows,
+        weights,
+        x: builder.place(x),
+        bias: operand(node, 2).map(|id| builder.place(id)),
+        residual: operand(node, 3).map(|id| builder.place(id)),
+        y: builder.place(y),
+        scratch: rounded.then(|| builder.scratch(0)),
+        x_count: builder.count(x),
+        row_count,
+        columns,
+        activation,
+        padding: vec![0.0; depth.max(1) + 16],
+        work,
+    }
+}
+
+/// Packs weights `[M, taps…, C/group]` for the kernel that serves them.
+fn pack_conv(
+    builder: &Builder<'_>,
+    id: ValueId,
+    weights: &Tensor,
+    group: usize,
+    taps: usize,
+    channels: usize,
+) -> Option<(&'static str, Weights)> {
+    let columns = weights.shape()[0];
+    let depth = weights.len() / (columns * taps).max(1);
+    let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
+    let packs = builder.packs;
+    if weights.dtype() == DType::BF16 {
+        if group != 1 {
+            return None;
+        }
+        let order = WeightOrder::ohwi(columns, taps, depth);
+        let packed = packs.get_or_pack(id, "bf16", || PackedBf16::pack(&values(), &order));
+        return Some(("conv-bf16", Weights::Bf16(packed)));
+    }
+    if group == 1 {
+        let order = WeightOrder::ohwi(columns, taps, depth);
+        let packed = packs.get_or_pack(id, "dense", || PackedF32::pack(&values(), &order));
+        return Some(("conv-f32", Weights::Dense(packed)));
+    }
+    if depth == 1 && columns == group && channels == group {
+        let order = depthwise_order(columns, taps, false);
+        let packed = packs.get_or_pack(id, "depthwise", || PackedF32::pack(&values(), &order));
+        return Some(("depthwise-f32", Weights::Depthwise(packed)));
+    }
+    let each = columns / group;
+    let order = WeightOrder::ohwi(each, taps, depth);
+    let packed = packs.get_or_pack(id, "grouped", || {
+        let values = values();
+        values.chunks_exact(each * taps * depth).map(|part| PackedF32::pack(part, &order)).collect()
+    });
+    Some(("grouped-conv-f32", Weights::Grouped(packed)))
+}
+
+/// A linear layer with constant weights.
+pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Choice {
+    let (Some(x), Some(w), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
+        return Ok(None);
+    };
+    let Some(function) = activation(&op.activation) else { return Ok(None) };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    if !is_f32(builder, node, 0) || builder.count(y) == 0 || builder.count(x) == 0 {
+        return Ok(None);
+    }
+    let (depth, columns) = (weights.shape()[0], weights.shape()[1]);
+    let order = WeightOrder::matrix(depth, columns);
+    let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
+    let packed = if weights.dtype() == DType::BF16 {
+        let pack = || PackedBf16::pack(&values(), &order);
+        Weights::Bf16(builder.packs.get_or_pack(w, "bf16", pack))
+    } else {
+        let pack = || PackedF32::pack(&values(), &order);
+        Weights::Dense(builder.packs.get_or_pack(w, "dense", pack))
+    };
+    let kernel = if matches!(packed, Weights::Bf16(_)) { "linear-bf16" } else { "linear-f32" };
+    let row_count = builder.count(y) / columns;
+    let rows = Indirection::strided(depth);
+    let work = row_count * weights.len();
+    let product = product(builder, node, rows, packed, function, row_count, work);
+    Ok(Some(Chosen {
+        kernel,
+        run: Box::new(move |memory| {
+            product.run(memory);
+            Ok(())
+        }),
+    }))
+}
+
+/// Extents of a batched product of two activations with equal leading axes.
+struct Batched {
+    count: usize,
+    m: usize,
+    k: usize,
+    n: usize,
+}
+
+fn batched(graph: &Graph, node: &Node) -> Option<Batched> {
+    let shape = |index: usize| graph.fact(operand(node, index)?).shape();
+    let (a, b) = (shape(0)?, shape(1)?);
+    let rank = a.len();
+    if rank < 2 || b.len() != rank || a[..rank - 2] != b[..rank - 2] {
+        return None;
+    }
+    let count = a[..rank - 2].iter().product();
+    Some(Batched { count, m: a[rank - 2], k: a[rank - 1], n: b[rank - 1] })
+}
+
+/// Room for one packed right operand per matrix of the batch.
+pub(crate) fn matmul_scratch(graph: &Graph, node: &Node) -> Vec<usize> {
+    batched(graph, node).map_or_else(Vec::new, |b| vec![4 * b.count * scratch_f32(b.k, b.n)])
+}
+
+/// A batched product of two activations.
+pub(crate) fn matmul(builder: &mut Builder<'_>, node: &Node) -> Choice {
+    let (Some(a), Some(b), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
+        return Ok(None);
+    };
+    let Some(sizes) = batched(builder.graph, node) else { return Ok(None) };
+    let float = is_f32(builder, node, 0) && is_f32(builder, node, 1);
+    if !float || builder.count(y) == 0 || sizes.k == 0 {
+        return Ok(None);
+    }
+    let Batched { count, m, k, n } = sizes;
+    let places = [builder.place(a), builder.place(b), builder.place(y), builder.scratch(0)];
+    let rows = Indirection::strided(k);
+    let each = scratch_f32(k, n);
+    let run = Box::new(move |memory: &Memory<'_>| {
+        over_rows(memory, count, count * m * n * k, |range| {
+            for i in range {
+                // SAFETY: the plan holds these extents at the places; matrices of the batch are
+                // disjoint.
+                unsafe {
+                    let scratch = memory.slice_mut::<f32>(places[3], i * each, each);
+                    let right = memory.read::<f32>(places[1]).add(i * k * n);
+                    pack_f32(memory.isa, right, n, false, k, n, scratch);
+                    let base = memory.read::<f32>(places[0]).add(i * m * k);
+                    let input = Input { base, rows: &rows, padding: base };
+                    let pointer = memory.write::<f32>(places[2]).add(i * m * n);
+                    let output = Output { pointer, row_stride: n };
+                    let epilogue = EpilogueF32::default();
+                    gemm_f32_scratch(
+                        memory.isa,
+                        &input,
+                        scratch,
+                        k,
+                        n,
+                        &epilogue,
+                        &output,
+                        0..m,
+                        0..n,
+                    );
+                }
+            }
+        });
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel: "matmul-f32", run }))
+}

@@ -1,0 +1,105 @@
+//! Steps over windows and rows: pooling, softmax.
+
+use lepton_ir::ops::pool::{Pool, PoolFunction};
+use lepton_ir::ops::softmax::Softmax;
+use lepton_ir::{Dim, Node};
+use lepton_kernels::pool::{
+    Pool as Geometry, PoolAxis, average_pool_f32, max_pool_bytes, max_pool_f32,
+};
+use lepton_kernels::softmax::{Softmax as Kind, softmax as softmax_rows, softmax_strided};
+use lepton_tensor::{DType, Layout};
+
+use super::{Choice, Chosen, is_f32, over_rows};
+use crate::place::Memory;
+use crate::plan::Builder;
+
+/// Pooling of channels-last images.
+pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice {
+    let (Some(x), Some(y)) = (node.inputs[0], node.outputs[0]) else { return Ok(None) };
+    let (shape, out) = (builder.shape(x), builder.shape(y));
+    if op.layout != Layout::Nhwc || shape.len() != 4 || op.function == PoolFunction::Lp {
+        return Ok(None);
+    }
+    let spatial = [Dim::from(shape[1]), Dim::from(shape[2])];
+    let Ok(window) = op.window(&spatial) else { return Ok(None) };
+    let Ok((_, before)) = window.resolve(&shape[1..3]) else { return Ok(None) };
+    let axis = |i: usize| PoolAxis {
+        input: shape[i + 1],
+        output: out[i + 1],
+        kernel: window.kernel[i],
+        stride: window.strides[i],
+        dilation: window.dilations[i],
+        padding_before: before[i],
+        padding_after: window.pads[i + 2],
+    };
+    let geometry = Geometry { height: axis(0), width: axis(1), channels: shape[3] };
+    let (from, to) = (builder.place(x), builder.place(y));
+    let (count, rows, row_len) = (builder.count(x), out[0] * out[1], geometry.row_len());
+    let dtype = builder.graph.fact(x).dtype;
+    let (max, padded) = (op.function == PoolFunction::Max, op.count_padding);
+    let served = dtype == DType::F32 || (dtype == DType::U8 && max);
+    if !served {
+        return Ok(None);
+    }
+    let work = count * 2;
+    let run = Box::new(move |memory: &Memory<'_>| {
+        over_rows(memory, rows, work, |range| {
+            let (start, length) = (range.start * row_len, range.len() * row_len);
+            // SAFETY: the plan holds these counts; ranges of output rows are disjoint.
+            unsafe {
+                if dtype == DType::U8 {
+                    let output = memory.slice_mut::<u8>(to, start, length);
+                    let input = memory.slice::<u8>(from, count);
+                    return max_pool_bytes(memory.isa, &geometry, range, input, output);
+                }
+                let output = memory.slice_mut::<f32>(to, start, length);
+                let input = memory.slice::<f32>(from, count);
+                if max {
+                    max_pool_f32(memory.isa, &geometry, range, input, output);
+                } else {
+                    average_pool_f32(memory.isa, &geometry, padded, range, input, output);
+                }
+            }
+        });
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel: if max { "max-pool" } else { "average-pool" }, run }))
+}
+
+/// Softmax along any axis.
+pub(crate) fn softmax(builder: &mut Builder<'_>, node: &Node, op: &Softmax) -> Choice {
+    let (Some(x), Some(y)) = (node.inputs[0], node.outputs[0]) else { return Ok(None) };
+    let shape = builder.shape(x);
+    let rank = shape.len();
+    let Ok(axis) = lepton_ir::ops::walk::resolve_axis(op.axis, rank) else { return Ok(None) };
+    if !is_f32(builder, node, 0) || rank == 0 || shape.contains(&0) {
+        return Ok(None);
+    }
+    let columns = shape[axis];
+    let inner: usize = shape[axis + 1..].iter().product();
+    let kind = if op.log { Kind::Log } else { Kind::Plain };
+    let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
+    let rows = count / columns;
+    let run = Box::new(move |memory: &Memory<'_>| {
+        if inner > 1 {
+            // SAFETY: the plan holds `count` floats at both places, which are apart.
+            let (input, output) =
+                unsafe { (memory.slice(from, count), memory.slice_mut(to, 0, count)) };
+            softmax_strided(memory.isa, kind, columns, inner, input, output);
+            return Ok(());
+        }
+        over_rows(memory, rows, count * 8, |range| {
+            let (start, length) = (range.start * columns, range.len() * columns);
+            // SAFETY: as above; ranges of rows are disjoint.
+            let (input, output) = unsafe {
+                (
+                    &memory.slice(from, count)[start..start + length],
+                    memory.slice_mut(to, start, length),
+                )
+            };
+            softmax_rows(memory.isa, kind, columns, input, output);
+        });
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel: "softmax", run }))
+}

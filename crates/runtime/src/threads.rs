@@ -1,0 +1,198 @@
+//! The engine's own pool: the caller is worker 0, workers spin for a moment inside a run and park
+//! between runs.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+
+/// How often a waiting worker looks again before it parks: some ten microseconds.
+const SPINS: usize = 4000;
+
+/// A task of the current job, erased to a pointer that outlives the job.
+#[derive(Clone, Copy)]
+struct Job {
+    run: *const (dyn Fn(usize) + Sync),
+    count: usize,
+}
+
+// SAFETY: the closure is Sync, and `Threads::run` does not return before every worker has left it.
+unsafe impl Send for Job {}
+
+struct Shared {
+    /// Counts jobs; a change wakes spinning workers.
+    generation: AtomicUsize,
+    next_task: AtomicUsize,
+    workers_inside: AtomicUsize,
+    stop: AtomicBool,
+    failed: AtomicBool,
+    job: Mutex<Option<Job>>,
+    wake: Condvar,
+}
+
+/// A pool of threads, owned by one session.
+pub struct Threads {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// A pool of `count` threads, the caller of [`Threads::run`] included.
+    pub fn new(count: usize) -> Self {
+        let shared = Arc::new(Shared {
+            generation: AtomicUsize::new(0),
+            next_task: AtomicUsize::new(0),
+            workers_inside: AtomicUsize::new(0),
+            stop: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            job: Mutex::new(None),
+            wake: Condvar::new(),
+        });
+        let spawn = |index: usize| {
+            let shared = shared.clone();
+            let name = format!("lepton-{index}");
+            std::thread::Builder::new().name(name).spawn(move || work(&shared)).ok()
+        };
+        let workers = (1..count.max(1)).map_while(spawn).collect();
+        Threads { shared, workers }
+    }
+
+    /// Number of threads, the caller included.
+    pub fn count(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    /// Calls `task(0) … task(count − 1)`, each once, on any thread, and returns when all are done.
+    ///
+    /// # Panics
+    /// If a task panics.
+    pub fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        if self.workers.is_empty() || count <= 1 {
+            (0..count).for_each(task);
+            return;
+        }
+        // SAFETY: only the lifetime changes; this function waits until no worker uses the pointer.
+        let run: *const (dyn Fn(usize) + Sync) = unsafe {
+            std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
+                task,
+            )
+        };
+        let shared = &*self.shared;
+        {
+            let mut job = shared.job.lock().unwrap_or_else(|e| e.into_inner());
+            shared.next_task.store(0, Ordering::Relaxed);
+            *job = Some(Job { run, count });
+            shared.generation.fetch_add(1, Ordering::Release);
+            shared.wake.notify_all();
+        }
+        let leave = Leave { shared };
+        take_tasks(shared, count, task);
+        drop(leave);
+        if shared.failed.swap(false, Ordering::Relaxed) {
+            panic!("a task of a parallel step panicked");
+        }
+    }
+}
+
+/// Closes the job and waits for the workers inside it, also while unwinding.
+struct Leave<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        *self.shared.job.lock().unwrap_or_else(|e| e.into_inner()) = None;
+        while self.shared.workers_inside.load(Ordering::Acquire) != 0 {
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn take_tasks(shared: &Shared, count: usize, task: &dyn Fn(usize)) {
+    loop {
+        let index = shared.next_task.fetch_add(1, Ordering::Relaxed);
+        if index >= count {
+            return;
+        }
+        task(index);
+    }
+}
+
+fn work(shared: &Shared) {
+    let mut seen = 0;
+    while !shared.stop.load(Ordering::Acquire) {
+        let mut spins = 0;
+        while shared.generation.load(Ordering::Acquire) == seen && spins < SPINS {
+            std::hint::spin_loop();
+            spins += 1;
+        }
+        let mut guard = shared.job.lock().unwrap_or_else(|e| e.into_inner());
+        while shared.generation.load(Ordering::Acquire) == seen
+            && !shared.stop.load(Ordering::Acquire)
+        {
+            guard = shared.wake.wait(guard).unwrap_or_else(|e| e.into_inner());
+        }
+        seen = shared.generation.load(Ordering::Acquire);
+        let job = *guard;
+        if job.is_some() {
+            shared.workers_inside.fetch_add(1, Ordering::AcqRel);
+        }
+        drop(guard);
+        let Some(job) = job else { continue };
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            // SAFETY: the job was open when `workers_inside` was raised under the lock, and
+            // `Leave` waits for it to fall again.
+            take_tasks(shared, job.count, unsafe { &*job.run });
+        }));
+        if outcome.is_err() {
+            shared.failed.store(true, Ordering::Relaxed);
+        }
+        shared.workers_inside.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        {
+            let _guard = self.shared.job.lock().unwrap_or_else(|e| e.into_inner());
+            self.shared.wake.notify_all();
+        }
+        for worker in self.workers.drain(..) {
+            let _ = worker.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        for count in [1, 2, 3] {
+            let threads = Threads::new(count);
+            assert_eq!(threads.count(), count);
+            for round in 0..200 {
+                let hits: Vec<AtomicUsize> = (0..round % 7).map(|_| AtomicUsize::new(0)).collect();
+                threads.run(hits.len(), &|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_survives() {
+        let threads = Threads::new(2);
+        let broken = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            threads.run(8, &|i| assert!(i != 5));
+        }));
+        assert!(broken.is_err());
+        let sum = AtomicUsize::new(0);
+        threads.run(4, &|i| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 6);
+    }
+}

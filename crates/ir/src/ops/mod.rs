@@ -96,6 +96,10 @@ operators! {
     pad::{ Pad }
     expand::{ Expand, Tile }
     moves::{ MoveBack }
+    select::{ Where, Not, Clip }
+    cast::{ Cast }
+    generate::{ ConstantOfShape, Range, Size }
+    normalize::{ LayerNormalization, BatchNormalization, InstanceNormalization }
 }
 
 /// The name, and for a family which member: `Conv`, `Unary(relu)`.

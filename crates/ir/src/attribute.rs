@@ -91,11 +91,15 @@ impl<T: AttributeValue> AttributeValue for Option<T> {
 
 /// Declares an operator's struct; every field needs a default.
 ///
-/// ```ignore
-/// attributes! {
+/// ```
+/// lepton_ir::attributes! {
 ///     /// Documentation of the operator.
-///     pub struct Softmax { /// Axis. pub axis: i64 = -1 }
+///     pub struct Roll {
+///         /// Axis; negative counts from the back.
+///         pub axis: i64 = -1,
+///     }
 /// }
+/// assert_eq!(Roll::default().axis, -1);
 /// ```
 #[macro_export]
 macro_rules! attributes {

@@ -3,6 +3,8 @@
 //! An operator is defined once, in `ops/`, with all its facets ([`Operator`]); every other part
 //! of Lepton derives what it needs from there. No `unsafe`, no input or output.
 #![forbid(unsafe_code)]
+// Errors carry the node, its operands and the problem; they are rare and made once.
+#![allow(clippy::result_large_err)]
 
 pub mod attribute;
 pub mod dim;

@@ -7,6 +7,7 @@ use crate::error::Problem;
 use crate::operator::Operator;
 
 mod conv_grad;
+mod facets;
 mod matmul_grad;
 mod pool_grad;
 mod reduce_grad;
@@ -90,6 +91,15 @@ operators! {
     integer::{ IntegerConv, IntegerLinear }
     dynamic::{ DynamicConv, DynamicLinear }
     lookup::{ Lookup, IntegerBinary }
+    slice::{ Slice }
+    gather::{ Gather, GatherElements }
+    pad::{ Pad }
+    expand::{ Expand, Tile }
+    moves::{ MoveBack }
+    select::{ Where, Not, Clip }
+    cast::{ Cast }
+    generate::{ ConstantOfShape, Range, Size }
+    normalize::{ LayerNormalization, BatchNormalization, InstanceNormalization }
 }
 
 /// The name, and for a family which member: `Conv`, `Unary(relu)`.

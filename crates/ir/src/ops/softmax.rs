@@ -43,7 +43,7 @@ impl Operator for Softmax {
         let extent = x.shape()[axis];
         let inner: usize = x.shape()[axis + 1..].iter().product();
         let mut values = x.to_f64_vec();
-        let lanes = if extent == 0 { 0 } else { values.len() / extent };
+        let lanes = values.len().checked_div(extent).unwrap_or(0);
         for lane in 0..lanes {
             let first = lane / inner * inner * extent + lane % inner;
             let at = |i: usize| first + i * inner;

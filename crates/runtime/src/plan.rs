@@ -1,9 +1,6 @@
 //! A plan: a flat list of steps for one set of shapes, and where every operand lies.
 
-use std::sync::Arc;
-
 use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
-use lepton_kernels::Isa;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
@@ -46,7 +43,6 @@ pub(crate) struct Plan {
 /// What step builders ask for.
 pub(crate) struct Builder<'a> {
     pub graph: &'a Graph,
-    pub isa: Isa,
     pub packs: &'a Packs,
     /// Place of every value; scratch is handed out behind the last value.
     places: Vec<Option<Place>>,
@@ -120,14 +116,13 @@ pub(crate) fn is_static(graph: &Graph) -> bool {
 }
 
 /// Plans a specialised graph.
-pub(crate) fn build(graph: &Graph, isa: Isa, packs: &Packs) -> Result<Plan, RuntimeError> {
+pub(crate) fn build(graph: &Graph, packs: &Packs) -> Result<Plan, RuntimeError> {
     let aliases = Aliases::new(graph);
     let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
     let layout = Layout::new(graph, &order, &aliases);
     let (offsets, arena_bytes) = arena::assign(&layout.intervals);
     let mut builder = Builder {
         graph,
-        isa,
         packs,
         places: vec![None; graph.value_count()],
         scratch: Vec::new(),

@@ -188,7 +188,7 @@ impl Session {
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
         let prepared = if plan::is_static(&graph) {
-            let plan = plan::build(&graph, self.options.isa, &self.packs)?;
+            let plan = plan::build(&graph, &self.packs)?;
             if plan.arena_bytes > self.options.memory_limit {
                 let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
                 return Err(RuntimeError::Memory { needed, limit });

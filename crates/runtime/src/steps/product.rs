@@ -101,7 +101,8 @@ impl Product {
         }
         let base = SharedInput(memory.read::<f32>(self.x));
         over_rows(memory, self.row_count, self.work, |range| {
-            let (base, output, epilogue) = (&base, &output.0, &epilogue.0);
+            let (base, output, epilogue) = (&base, &output, &epilogue);
+            let (output, epilogue) = (&output.0, &epilogue.0);
             let input = Input { base: base.0, rows: &self.rows, padding: self.padding.as_ptr() };
             // SAFETY: the geometry was checked against the planned shapes; row ranges are
             // disjoint.

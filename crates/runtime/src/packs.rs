@@ -6,10 +6,13 @@ use std::sync::{Arc, Mutex};
 
 use lepton_ir::ValueId;
 
+/// A constant and the name of a form.
+type Key = (ValueId, &'static str);
+
 /// Packed forms of constants, by constant and form.
 #[derive(Default)]
 pub(crate) struct Packs {
-    made: Mutex<HashMap<(ValueId, &'static str), Arc<dyn Any + Send + Sync>>>,
+    made: Mutex<HashMap<Key, Arc<dyn Any + Send + Sync>>>,
 }
 
 impl Packs {

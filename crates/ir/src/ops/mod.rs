@@ -97,6 +97,8 @@ operators! {
     moves::{ MoveBack }
     conv_transpose::{ ConvTranspose, ConvWeightGrad }
     pool_grad::{ PoolGrad }
+    onnx_integer::{ DynamicQuantizeLinear, MatMulInteger, ConvInteger }
+    order::{ Trilu, CumSum, Arg, TopK }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

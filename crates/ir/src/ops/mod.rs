@@ -99,6 +99,8 @@ operators! {
     pool_grad::{ PoolGrad }
     onnx_integer::{ DynamicQuantizeLinear, MatMulInteger, ConvInteger }
     order::{ Trilu, CumSum, Arg, TopK }
+    resize::{ Resize }
+    branch::{ If }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

@@ -2,10 +2,11 @@
 
 use lepton_ir::Op;
 use lepton_ir::ops::{
-    binary::*, cast::*, concat::*, conv::*, conv_transpose::*, dynamic::*, expand::*, gather::*,
-    generate::*, integer::*, lookup::*, matmul::*, moves::*, normalize::*, onnx_integer::*,
-    order::*, pad::*, pool::*, pool_grad::*, quantize::*, reduce::*, reshape::*, select::*,
-    shape_of::*, slice::*, softmax::*, split::*, sum_to::*, transpose::*, unary::*,
+    binary::*, branch::*, cast::*, concat::*, conv::*, conv_transpose::*, dynamic::*, expand::*,
+    gather::*, generate::*, integer::*, lookup::*, matmul::*, moves::*, normalize::*,
+    onnx_integer::*, order::*, pad::*, pool::*, pool_grad::*, quantize::*, reduce::*, reshape::*,
+    resize::*, select::*, shape_of::*, slice::*, softmax::*, split::*, sum_to::*, transpose::*,
+    unary::*,
 };
 use lepton_tensor::{DType, Tensor};
 
@@ -253,6 +254,41 @@ fn integers() -> Vec<Case> {
     ]
 }
 
+fn resizes() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let scales = Tensor::vector(&[1f32, 1.0, 2.0, 0.5]);
+    for &coordinates in Coordinates::ALL {
+        for &mode in ResizeMode::ALL {
+            let op = Resize { mode, coordinates, ..Resize::default() };
+            let sized = Case {
+                op: op.clone().into(),
+                inputs: vec![Some(x(&[1, 2, 3, 4])), None, None, Some(ints(&[1, 2, 5, 3]))],
+            };
+            cases.push(sized);
+            let scaled = vec![Some(x(&[1, 2, 3, 4])), None, Some(scales.clone())];
+            cases.push(Case { op: op.into(), inputs: scaled });
+        }
+    }
+    cases
+}
+
+fn branches() -> Vec<Case> {
+    let branch = |function| {
+        let mut graph = lepton_ir::Graph::new("branch");
+        let a = graph.add_input("a", lepton_ir::Fact::dense(DType::F64, &[2, 3]));
+        let made = graph.add_node("", Unary::new(function), &[Some(a)]).unwrap();
+        graph.set_value_name(made[0], "b");
+        graph.set_outputs(made);
+        graph
+    };
+    let op =
+        If { then_branch: branch(UnaryFunction::Exp), else_branch: branch(UnaryFunction::Neg) };
+    [true, false]
+        .map(|t| case(op.clone(), [Tensor::from_bools([], [t]).unwrap(), x(&[2, 3])]))
+        .into_iter()
+        .collect()
+}
+
 /// Every case.
 pub fn all() -> Vec<Case> {
     let families = [
@@ -266,6 +302,8 @@ pub fn all() -> Vec<Case> {
         choices(),
         normalisations(),
         integers(),
+        resizes(),
+        branches(),
     ];
     families.into_iter().flatten().collect()
 }

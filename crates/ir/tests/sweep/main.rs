@@ -57,19 +57,23 @@ fn every_operator_has_a_case() {
 fn inference_agrees_with_evaluation() {
     for_every_case(|case| {
         let made = eval(case);
-        let inferred = infer(case, &facts(case));
-        assert_eq!(made.len(), inferred.len());
-        for (tensor, fact) in made.iter().zip(&inferred) {
-            assert_eq!(tensor.dtype(), fact.dtype);
-            let known = fact.dims.iter().all(|dim| !dim.is_unknown());
-            if known {
-                assert_eq!(Some(tensor.shape().to_vec()), fact.shape(), "{fact}");
-            } else {
-                // Only a range of reals that vary has an extent nobody knows.
-                assert_eq!(case.op.name(), "Range");
-            }
-            if let Some(values) = fact.known_integers() {
-                assert_eq!(tensor.to_i64_vec(), values);
+        // With every operand known the shapes are; with numbers that vary (scales, bounds of a
+        // range) an extent may be unknown, but what is known holds.
+        let constants: Vec<Option<Fact>> =
+            case.inputs.iter().map(|tensor| tensor.as_ref().map(Fact::of)).collect();
+        for (operands, all_known) in [(constants, case.op.name() != "If"), (facts(case), false)] {
+            let inferred = infer(case, &operands);
+            assert_eq!(made.len(), inferred.len());
+            for (tensor, fact) in made.iter().zip(&inferred) {
+                assert_eq!(tensor.dtype(), fact.dtype);
+                assert_eq!(tensor.rank(), fact.rank());
+                assert!(!all_known || fact.shape().is_some(), "{fact}");
+                for (dim, &extent) in fact.dims.iter().zip(tensor.shape()) {
+                    assert!(dim.is_unknown() || *dim == Dim::from(extent), "{fact}");
+                }
+                if let Some(values) = fact.known_integers() {
+                    assert_eq!(tensor.to_i64_vec(), values);
+                }
             }
         }
     });
@@ -111,6 +115,9 @@ fn graph_of(case: &Case) -> (Graph, Vec<Option<ValueId>>, Vec<ValueId>) {
         }));
     }
     let made = graph.add_node("", case.op.clone(), &operands).unwrap();
+    for (i, &id) in made.iter().enumerate() {
+        graph.set_value_name(id, format!("y{i}"));
+    }
     graph.set_outputs(made.clone());
     (graph, operands, made)
 }

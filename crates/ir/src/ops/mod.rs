@@ -9,7 +9,6 @@ use crate::operator::Operator;
 mod conv_grad;
 mod facets;
 mod matmul_grad;
-mod pool_grad;
 mod reduce_grad;
 mod unary_grad;
 pub mod walk;
@@ -96,6 +95,12 @@ operators! {
     pad::{ Pad }
     expand::{ Expand, Tile }
     moves::{ MoveBack }
+    conv_transpose::{ ConvTranspose, ConvWeightGrad }
+    pool_grad::{ PoolGrad }
+    onnx_integer::{ DynamicQuantizeLinear, MatMulInteger, ConvInteger }
+    order::{ Trilu, CumSum, Arg, TopK }
+    resize::{ Resize }
+    branch::{ If }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

@@ -1,9 +1,9 @@
 //! Pooling over sliding windows and over whole images.
 
-use lepton_tensor::{row_major_strides, Layout, Tensor};
+use lepton_tensor::{Layout, Tensor, row_major_strides};
 
 use super::walk::{for_each_index, offset};
-use super::window::{tap_index, AutoPad, Window};
+use super::window::{AutoPad, Window, tap_index};
 use crate::dim::Dim;
 use crate::error::Problem;
 use crate::fact::Fact;
@@ -80,6 +80,54 @@ impl Pool {
         Window::new(kernel, &[], &[], &[], AutoPad::Valid, false)
     }
 
+    /// Calls `visit` for every element of the result in order, with the positions in x of its taps
+    /// and the number an average divides by; returns the shape of the result.
+    pub(crate) fn for_each_window(
+        &self,
+        x_shape: &[usize],
+        mut visit: impl FnMut(&[usize], usize),
+    ) -> Result<Vec<usize>, Problem> {
+        let rank = x_shape.len();
+        let start = self.layout.spatial_axis();
+        let spatial = &x_shape[start..start + rank - 2];
+        let dims: Vec<Dim> = spatial.iter().map(|&d| Dim::from(d)).collect();
+        let window = self.window(&dims)?;
+        let (positions, before) = window.resolve(spatial)?;
+        let mut shape = x_shape.to_vec();
+        shape[start..start + rank - 2].copy_from_slice(&positions);
+        let strides = row_major_strides(x_shape);
+        for_each_index(&shape, |index| {
+            let mut base = index.to_vec();
+            base[start..start + rank - 2].fill(0);
+            let base = offset(&base, &strides);
+            let (mut taps, mut padded) = (Vec::new(), 0);
+            for_each_index(&window.kernel, |tap| {
+                let mut at = base;
+                let mut inside = true;
+                let mut counted = true;
+                for axis in 0..tap.len() {
+                    let (position, stride) = (index[start + axis], window.strides[axis]);
+                    let dilation = window.dilations[axis];
+                    let extent = spatial[axis];
+                    match tap_index(position, stride, tap[axis], dilation, before[axis], extent) {
+                        Some(i) => at += i * strides[start + axis],
+                        None => inside = false,
+                    }
+                    let after = window.pads[axis + tap.len()];
+                    counted &=
+                        position * stride + tap[axis] * dilation < extent + before[axis] + after;
+                }
+                padded += (counted && !inside) as usize;
+                if inside {
+                    taps.push(at);
+                }
+            });
+            let count = taps.len() + if self.count_padding { padded } else { 0 };
+            visit(&taps, count);
+        });
+        Ok(shape)
+    }
+
     fn reduce(&self, taps: &[f64], window: usize) -> f64 {
         match self.function {
             PoolFunction::Max => taps.iter().copied().fold(f64::NEG_INFINITY, |a, b| {
@@ -123,46 +171,12 @@ impl Operator for Pool {
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let x = inputs.required(0, "x")?;
-        let rank = x.rank();
-        let start = self.layout.spatial_axis();
-        let spatial = &x.shape()[start..start + rank - 2];
-        let dims: Vec<Dim> = spatial.iter().map(|&d| Dim::from(d)).collect();
-        let window = self.window(&dims)?;
-        let (positions, before) = window.resolve(spatial)?;
-        let mut shape = x.shape().to_vec();
-        shape[start..start + rank - 2].copy_from_slice(&positions);
-        let strides = row_major_strides(x.shape());
         let source = x.to_f64_vec();
         let mut values = Vec::new();
-        for_each_index(&shape, |index| {
-            let mut base = index.to_vec();
-            base[start..start + rank - 2].fill(0);
-            let base = offset(&base, &strides);
-            let (mut taps, mut padded) = (Vec::new(), 0);
-            for_each_index(&window.kernel, |tap| {
-                let mut at = base;
-                let mut inside = true;
-                let mut counted = true;
-                for axis in 0..tap.len() {
-                    let (position, stride) = (index[start + axis], window.strides[axis]);
-                    let dilation = window.dilations[axis];
-                    let extent = spatial[axis];
-                    match tap_index(position, stride, tap[axis], dilation, before[axis], extent) {
-                        Some(i) => at += i * strides[start + axis],
-                        None => inside = false,
-                    }
-                    let after = window.pads[axis + tap.len()];
-                    counted &= position * stride + tap[axis] * dilation
-                        < extent + before[axis] + after;
-                }
-                padded += (counted && !inside) as usize;
-                if inside {
-                    taps.push(source[at]);
-                }
-            });
-            let count = taps.len() + if self.count_padding { padded } else { 0 };
-            values.push(self.reduce(&taps, count));
-        });
+        let shape = self.for_each_window(x.shape(), |taps, window| {
+            let taps: Vec<f64> = taps.iter().map(|&at| source[at]).collect();
+            values.push(self.reduce(&taps, window));
+        })?;
         Ok(vec![Tensor::from_f64_slice(x.dtype(), shape, &values)?])
     }
 

@@ -1,6 +1,7 @@
 //! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
 
 mod elementwise;
+mod integer;
 mod product;
 mod reference;
 mod rows;
@@ -57,6 +58,11 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         }
         Op::Pool(pool) => rows::pool(builder, node, pool),
         Op::Softmax(softmax) => rows::softmax(builder, node, softmax),
+        Op::IntegerConv(conv) => integer::conv(builder, node, conv),
+        Op::IntegerLinear(linear) => integer::linear(builder, node, linear),
+        Op::QuantizeLinear(op) => integer::quantize_linear(builder, node, op),
+        Op::DequantizeLinear(op) => integer::dequantize_linear(builder, node, op),
+        Op::Lookup(_) => integer::lookup(builder, node),
         _ => Ok(None),
     }
 }

@@ -24,7 +24,7 @@ use crate::place::{Memory, Place};
 use crate::plan::Builder;
 
 /// The kernel's name of an activation, where it has one.
-fn activation(op: &Unary) -> Option<Activation> {
+pub(crate) fn activation(op: &Unary) -> Option<Activation> {
     use UnaryFunction as F;
     Some(match op.function {
         F::Identity => Activation::None,
@@ -135,7 +135,7 @@ unsafe impl Sync for SharedOutput {}
 // SAFETY: only read, and only inside the step that made it.
 unsafe impl Sync for SharedEpilogue<'_> {}
 
-fn operand(node: &Node, index: usize) -> Option<ValueId> {
+pub(crate) fn operand(node: &Node, index: usize) -> Option<ValueId> {
     node.inputs.get(index).copied().flatten()
 }
 
@@ -146,8 +146,28 @@ pub(crate) fn bf16_scratch(graph: &Graph, node: &Node) -> Vec<usize> {
     if rounded { vec![count] } else { Vec::new() }
 }
 
-fn refused(builder: &Builder<'_>, node: &Node, why: impl ToString) -> RuntimeError {
+pub(crate) fn refused(builder: &Builder<'_>, node: &Node, why: impl ToString) -> RuntimeError {
     RuntimeError::Kernel { node: builder.graph.node_label(node), why: why.to_string() }
+}
+
+/// The window of a convolution over channels-last images of shape `x`, with the padding after
+/// each axis that its positions really read.
+pub(crate) fn image_window(op: &Conv, w: &[usize], x: &[usize]) -> Option<Window> {
+    let window = op.window(w).ok()?;
+    let (positions, before) = window.resolve(&x[1..3]).ok()?;
+    let after = |i: usize| {
+        let span = (window.kernel[i] - 1) * window.dilations[i] + 1;
+        let needed = (positions[i] - 1) * window.strides[i] + span;
+        needed.saturating_sub(x[i + 1] + before[i])
+    };
+    Some(Window {
+        input: [x[1], x[2]],
+        kernel: [window.kernel[0], window.kernel[1]],
+        stride: [window.strides[0], window.strides[1]],
+        dilation: [window.dilations[0], window.dilations[1]],
+        pad_before: [before[0], before[1]],
+        pad_after: [after(0), after(1)],
+    })
 }
 
 /// Convolution of channels-last images with constant weights.
@@ -162,26 +182,9 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice 
     if !served || xs.contains(&0) || ys.contains(&0) {
         return Ok(None);
     }
-    let resolved = op.window(weights.shape()).and_then(|window| {
-        let (positions, before) = window.resolve(&xs[1..3])?;
-        Ok((window, positions, before))
-    });
-    let Ok((window, positions, before)) = resolved else { return Ok(None) };
-    let after = |i: usize| {
-        let span = (window.kernel[i] - 1) * window.dilations[i] + 1;
-        let needed = (positions[i] - 1) * window.strides[i] + span;
-        needed.saturating_sub(xs[i + 1] + before[i])
-    };
-    let geometry = Window {
-        input: [xs[1], xs[2]],
-        kernel: [window.kernel[0], window.kernel[1]],
-        stride: [window.strides[0], window.strides[1]],
-        dilation: [window.dilations[0], window.dilations[1]],
-        pad_before: [before[0], before[1]],
-        pad_after: [after(0), after(1)],
-    };
+    let Some(geometry) = image_window(op, weights.shape(), &xs) else { return Ok(None) };
     let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
-    let taps = window.kernel[0] * window.kernel[1];
+    let taps = geometry.taps();
     let Some((kernel, packed)) = pack_conv(builder, w, &weights, op.group, taps, xs[3]) else {
         return Ok(None);
     };

@@ -1,0 +1,293 @@
+//! Steps over u8: integer convolution and linear layers, and the way in and out of integers.
+
+use std::sync::Arc;
+
+use lepton_ir::ops::integer::{IntegerConv, IntegerEpilogue, IntegerLinear};
+use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
+use lepton_ir::{Node, ValueId};
+use lepton_kernels::conv::Indirection;
+use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32};
+use lepton_kernels::epilogue::{
+    Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8,
+};
+use lepton_kernels::gemm::{Input, gemm_u8s8, gemm_u8s8_f32};
+use lepton_kernels::map::map_u8_table;
+use lepton_kernels::pack::{PackedS8, WeightOrder};
+use lepton_kernels::quantize::{dequantize, quantize};
+use lepton_tensor::DType;
+
+use super::product::{activation, image_window, operand, refused};
+use super::{Choice, Chosen, is_f32, over_rows};
+use crate::place::{Memory, Place};
+use crate::plan::Builder;
+
+/// Weights in the form of one kernel.
+enum Weights {
+    Dense(Arc<PackedS8>, Indirection),
+    Depthwise(DepthwiseS8),
+}
+
+/// Everything an integer product needs at run time.
+struct Product {
+    weights: Weights,
+    epilogue: IntegerEpilogue,
+    activation: Activation,
+    x: Place,
+    bias: Place,
+    multiplier: Place,
+    residual: Option<Place>,
+    table: Option<Place>,
+    y: Place,
+    padding: Vec<u8>,
+    row_count: usize,
+    columns: usize,
+    work: usize,
+}
+
+impl Product {
+    fn run(&self, memory: &Memory<'_>) {
+        over_rows(memory, self.row_count, self.work, |rows| {
+            if self.epilogue.output == DType::U8 {
+                self.to_u8(memory, rows);
+            } else {
+                self.to_f32(memory, rows);
+            }
+        });
+    }
+
+    fn to_u8(&self, memory: &Memory<'_>, rows: std::ops::Range<usize>) {
+        let (n, e) = (self.columns, &self.epilogue);
+        let residual = self.residual.map(|place| ResidualU8 {
+            rows: Residual { pointer: memory.read::<u8>(place), row_stride: n },
+            scale: e.residual_scale,
+            zero_point: e.residual_zero as u8,
+        });
+        // SAFETY: the plan holds `columns` of each vector and 256 entries of the table; the
+        // geometry was checked against the planned shapes; row ranges are disjoint.
+        unsafe {
+            let epilogue = RequantizeU8 {
+                bias: memory.slice(self.bias, n),
+                multiplier: memory.slice(self.multiplier, n),
+                residual,
+                zero_point: e.zero as u8,
+                low: e.low as u8,
+                high: e.high as u8,
+                table: self.table.map(|place| &*memory.read::<[u8; 256]>(place)),
+            };
+            let output = Output { pointer: memory.write::<u8>(self.y), row_stride: n };
+            let (base, padding) = (memory.read::<u8>(self.x), self.padding.as_ptr());
+            match &self.weights {
+                Weights::Dense(w, geometry) => {
+                    let input = Input { base, rows: geometry, padding };
+                    gemm_u8s8(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
+                }
+                Weights::Depthwise(w) => {
+                    depthwise_u8s8(memory.isa, base, padding, w, &epilogue, &output, rows);
+                }
+            }
+        }
+    }
+
+    fn to_f32(&self, memory: &Memory<'_>, rows: std::ops::Range<usize>) {
+        let n = self.columns;
+        let residual = self
+            .residual
+            .map(|place| Residual { pointer: memory.read::<f32>(place), row_stride: n });
+        // SAFETY: as in `to_u8`.
+        unsafe {
+            let epilogue = DequantizeF32 {
+                bias_s32: Some(memory.slice(self.bias, n)),
+                scale: memory.slice(self.multiplier, n),
+                bias: None,
+                residual,
+                activation: self.activation,
+            };
+            let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
+            let (base, padding) = (memory.read::<u8>(self.x), self.padding.as_ptr());
+            match &self.weights {
+                Weights::Dense(w, geometry) => {
+                    let input = Input { base, rows: geometry, padding };
+                    gemm_u8s8_f32(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
+                }
+                Weights::Depthwise(w) => {
+                    depthwise_u8s8_f32(memory.isa, base, padding, w, &epilogue, &output, rows);
+                }
+            }
+        }
+    }
+}
+
+/// Integer convolution with constant weights; grouped forms other than depthwise run by `eval`.
+pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> Choice {
+    let (Some(x), Some(w), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
+        return Ok(None);
+    };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    let (xs, ys) = (builder.shape(x), builder.shape(y));
+    if xs.len() != 4 || xs.contains(&0) || ys.contains(&0) {
+        return Ok(None);
+    }
+    let Some(geometry) = image_window(&op.conv(), weights.shape(), &xs) else { return Ok(None) };
+    let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
+    let (taps, columns) = (geometry.taps(), weights.shape()[0]);
+    let depth = weights.len() / (columns * taps).max(1);
+    let depthwise = depth == 1 && op.group == columns && xs[3] == columns && op.group > 1;
+    let packed = if depthwise {
+        let order = depthwise_order(columns, taps, false);
+        let made = DepthwiseS8::pack(values, &order, &geometry, xs[3]);
+        Weights::Depthwise(made.map_err(|e| refused(builder, node, e))?)
+    } else if op.group == 1 {
+        let order = WeightOrder::ohwi(columns, taps, depth);
+        let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
+        let pack = || PackedS8::pack(values, &order);
+        Weights::Dense(builder.packs.get_or_pack(w, "s8", pack), rows)
+    } else {
+        return Ok(None);
+    };
+    let Ok(epilogue) = op.epilogue() else { return Ok(None) };
+    let sizes = (ys[0] * ys[1] * ys[2], columns, weights.len());
+    let kernel = if depthwise { "depthwise-u8s8" } else { "conv-u8s8" };
+    product(builder, node, kernel, packed, epilogue, op.x_zero as u8, sizes)
+}
+
+/// Integer linear layer with constant weights.
+pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &IntegerLinear) -> Choice {
+    let (Some(w), Some(y)) = (operand(node, 1), node.outputs[0]) else { return Ok(None) };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
+    let (depth, columns) = (weights.shape()[0], weights.shape()[1]);
+    if builder.count(y) == 0 || depth == 0 {
+        return Ok(None);
+    }
+    let order = WeightOrder::matrix(depth, columns);
+    let packed = builder.packs.get_or_pack(w, "s8", || PackedS8::pack(values, &order));
+    let Ok(epilogue) = op.epilogue() else { return Ok(None) };
+    let sizes = (builder.count(y) / columns, columns, weights.len());
+    let weights = Weights::Dense(packed, Indirection::strided(depth));
+    product(builder, node, "linear-u8s8", weights, epilogue, 0, sizes)
+}
+
+fn product(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    kernel: &'static str,
+    weights: Weights,
+    epilogue: IntegerEpilogue,
+    x_zero: u8,
+    (row_count, columns, weight_count): (usize, usize, usize),
+) -> Choice {
+    let place = |id: ValueId| builder.place(id);
+    let (Some(x), Some(bias), Some(multiplier), Some(y)) =
+        (operand(node, 0), operand(node, 2), operand(node, 3), node.outputs[0])
+    else {
+        return Ok(None);
+    };
+    let Some(activation) = activation(&epilogue.activation) else { return Ok(None) };
+    let depth = builder.shape(x).last().copied().unwrap_or(1);
+    let product = Product {
+        weights,
+        activation,
+        x: place(x),
+        bias: place(bias),
+        multiplier: place(multiplier),
+        residual: operand(node, 4).map(place),
+        table: operand(node, 5).map(place),
+        y: place(y),
+        padding: vec![x_zero; depth + 64],
+        row_count,
+        columns,
+        work: row_count * weight_count / 4,
+        epilogue,
+    };
+    let run = Box::new(move |memory: &Memory<'_>| {
+        product.run(memory);
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel, run }))
+}
+
+/// Scale and zero point of a whole tensor, if they are constant.
+fn parameters(builder: &Builder<'_>, node: &Node) -> Option<(f32, i64)> {
+    let scale = builder.graph.constant(operand(node, 1)?)?;
+    let zero = match operand(node, 2) {
+        None => 0,
+        Some(id) => builder.graph.constant(id)?.to_i64_vec().first().copied()?,
+    };
+    (scale.len() == 1).then_some(())?;
+    Some((scale.as_slice::<f32>().ok()?[0], zero))
+}
+
+macro_rules! bytes_step {
+    ($kernel:ident, $integer:ty, $from:ty, $to:ty, $x:ident, $y:ident, $count:ident, $p:ident) => {
+        Box::new(move |memory: &Memory<'_>| {
+            over_rows(memory, $count, $count * 4, |range| {
+                // SAFETY: the plan holds `count` elements at both places, which are apart; ranges
+                // are disjoint.
+                let (input, output) = unsafe {
+                    (
+                        &memory.slice::<$from>($x, $count)[range.clone()],
+                        memory.slice_mut::<$to>($y, range.start, range.len()),
+                    )
+                };
+                $kernel(memory.isa, $p.0, $p.1 as $integer, input, output);
+            });
+            Ok(())
+        })
+    };
+}
+
+/// f32 to u8 or i8 with one scale.
+pub(crate) fn quantize_linear(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    _op: &QuantizeLinear,
+) -> Choice {
+    let (Some(x), Some(y)) = (operand(node, 0), node.outputs[0]) else { return Ok(None) };
+    let Some(p) = parameters(builder, node).filter(|_| is_f32(builder, node, 0)) else {
+        return Ok(None);
+    };
+    let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
+    let run: crate::plan::Run = match builder.graph.fact(y).dtype {
+        DType::U8 => bytes_step!(quantize, u8, f32, u8, from, to, count, p),
+        DType::I8 => bytes_step!(quantize, i8, f32, i8, from, to, count, p),
+        _ => return Ok(None),
+    };
+    Ok(Some(Chosen { kernel: "quantize", run }))
+}
+
+/// u8 or i8 to f32 with one scale.
+pub(crate) fn dequantize_linear(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    _op: &DequantizeLinear,
+) -> Choice {
+    let (Some(x), Some(y)) = (operand(node, 0), node.outputs[0]) else { return Ok(None) };
+    let Some(p) = parameters(builder, node) else { return Ok(None) };
+    let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
+    let run: crate::plan::Run = match builder.graph.fact(x).dtype {
+        DType::U8 => bytes_step!(dequantize, u8, u8, f32, from, to, count, p),
+        DType::I8 => bytes_step!(dequantize, i8, i8, f32, from, to, count, p),
+        _ => return Ok(None),
+    };
+    Ok(Some(Chosen { kernel: "dequantize", run }))
+}
+
+/// A table of 256 bytes.
+pub(crate) fn lookup(builder: &mut Builder<'_>, node: &Node) -> Choice {
+    let (Some(x), Some(table), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0])
+    else {
+        return Ok(None);
+    };
+    let (from, entries, to) = (builder.place(x), builder.place(table), builder.place(y));
+    let count = builder.count(x);
+    let run = Box::new(move |memory: &Memory<'_>| {
+        // SAFETY: the plan holds 256 entries and `count` bytes at places that are apart.
+        unsafe {
+            let table = &*memory.read::<[u8; 256]>(entries);
+            let output = memory.slice_mut(to, 0, count);
+            map_u8_table(memory.isa, table, memory.slice(from, count), output);
+        }
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel: "table", run }))
+}

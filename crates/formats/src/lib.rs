@@ -1,0 +1,41 @@
+//! Model files, as bytes in and bytes out. No `unsafe`, no files.
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod limits;
+pub mod onnx;
+
+pub use error::{FormatError, UnknownOperator};
+pub use onnx::{ExternalData, NoExternalData, check_external_path};
+
+/// A kind of model file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Open Neural Network Exchange, a protobuf message.
+    Onnx,
+}
+
+impl Format {
+    /// Every format, in order.
+    pub const ALL: &'static [Format] = &[Format::Onnx];
+
+    /// The extension of its files, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Onnx => "onnx",
+        }
+    }
+}
+
+/// What kind of file these are the first bytes of (64 are enough), if it can be told.
+pub fn sniff(bytes: &[u8]) -> Option<Format> {
+    // A model starts with field 1, `ir_version`, a small number; then a field up to 8 or 14, 20.
+    match bytes {
+        [0x08, 1..=32, tag, ..]
+            if matches!(tag, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42) =>
+        {
+            Some(Format::Onnx)
+        }
+        _ => None,
+    }
+}

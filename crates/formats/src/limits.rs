@@ -1,0 +1,12 @@
+//! The most of each thing that a file may hold; checked before anything is allocated for it.
+
+/// Nodes of one graph.
+pub const NODES: usize = 1 << 18;
+/// Values (inputs, constants, results) of one graph.
+pub const VALUES: usize = 1 << 20;
+/// Axes of a tensor.
+pub const RANK: usize = 32;
+/// Bytes of a name.
+pub const NAME_BYTES: usize = 4096;
+/// Sub-graphs within sub-graphs.
+pub const NESTING: usize = 8;

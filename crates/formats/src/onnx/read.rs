@@ -1,0 +1,262 @@
+//! From the bytes of an ONNX model to a graph.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+
+use bytes::Bytes;
+use lepton_ir::{Dim, Fact, Graph, ValueId};
+use lepton_tensor::Tensor;
+use prost::Message;
+
+use super::call::{Call, label};
+use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::{ExternalData, ops, tensor};
+use crate::error::{FormatError, UnknownOperator, at_most};
+use crate::limits;
+
+const ONNX_DOMAIN: &str = "";
+const OLDEST_OPSET: i64 = 7;
+
+/// Reads a model. Weights share `bytes` where they are aligned; tensors kept outside come from
+/// `external`. Shapes declared for intermediate values and outputs are hints and not used.
+pub fn read(bytes: Bytes, external: &dyn ExternalData) -> Result<Graph, FormatError> {
+    let model = ModelProto::decode(bytes).map_err(|error| damaged(error.to_string()))?;
+    let proto = model.graph.as_ref().ok_or_else(|| damaged("it has no graph".into()))?;
+    check_limits(proto)?;
+    let versions = opset_versions(&model)?;
+    refuse_unknown(proto, &versions)?;
+    let mut reader = Reader {
+        graph: Graph::new(proto.name.clone().unwrap_or_default()),
+        names: HashMap::new(),
+        version: versions.get(ONNX_DOMAIN).copied().unwrap_or(OLDEST_OPSET),
+        external,
+    };
+    reader.read_constants(proto)?;
+    reader.read_inputs(proto)?;
+    for index in sorted(&proto.node)? {
+        reader.read_node(&proto.node[index])?;
+    }
+    reader.read_outputs(proto)?;
+    reader.graph.verify()?;
+    Ok(reader.graph)
+}
+
+fn damaged(why: String) -> FormatError {
+    FormatError::Damaged { format: "ONNX", offset: 0, why }
+}
+
+fn plain_domain(domain: Option<&str>) -> &str {
+    match domain {
+        None | Some("ai.onnx") => ONNX_DOMAIN,
+        Some(other) => other,
+    }
+}
+
+fn opset_versions(model: &ModelProto) -> Result<HashMap<String, i64>, FormatError> {
+    let mut versions = HashMap::new();
+    for import in &model.opset_import {
+        let domain = plain_domain(import.domain.as_deref());
+        versions.insert(domain.to_string(), import.version.unwrap_or(1));
+    }
+    match versions.get(ONNX_DOMAIN) {
+        Some(&version) if version >= OLDEST_OPSET => Ok(versions),
+        Some(&version) => Err(FormatError::Unsupported(format!(
+            "operator set {version}; convert the model to {OLDEST_OPSET} or newer"
+        ))),
+        None => Err(damaged("it imports no operator set of ONNX".into())),
+    }
+}
+
+fn check_limits(proto: &GraphProto) -> Result<(), FormatError> {
+    at_most("number of nodes", proto.node.len(), limits::NODES)?;
+    let results: usize = proto.node.iter().map(|node| node.output.len()).sum();
+    let values = proto.initializer.len() + proto.input.len() + results;
+    at_most("number of values", values, limits::VALUES)?;
+    let of_nodes = proto.node.iter().flat_map(|n| n.output.iter().chain(n.name.as_ref()));
+    let of_tensors = proto.initializer.iter().filter_map(|t| t.name.as_ref());
+    let of_inputs = proto.input.iter().filter_map(|i| i.name.as_ref());
+    let longest = of_nodes.chain(of_tensors).chain(of_inputs).map(String::len).max();
+    at_most("length of a name", longest.unwrap_or(0), limits::NAME_BYTES)
+}
+
+fn refuse_unknown(proto: &GraphProto, versions: &HashMap<String, i64>) -> Result<(), FormatError> {
+    let mut unknown: Vec<UnknownOperator> = Vec::new();
+    for node in &proto.node {
+        let operator = node.op_type.as_deref().unwrap_or_default();
+        let domain = plain_domain(node.domain.as_deref());
+        let known = domain == ONNX_DOMAIN && ops::is_known(operator);
+        if known || unknown.iter().any(|u| u.operator == operator && u.domain == domain) {
+            continue;
+        }
+        unknown.push(UnknownOperator {
+            operator: operator.to_string(),
+            domain: domain.to_string(),
+            version: versions.get(domain).copied().unwrap_or(0),
+            node: label(node),
+        });
+    }
+    if unknown.is_empty() { Ok(()) } else { Err(FormatError::UnknownOperators(unknown)) }
+}
+
+/// The nodes in an order in which every value is made before it is used, the file's own where
+/// that is one.
+fn sorted(nodes: &[NodeProto]) -> Result<Vec<usize>, FormatError> {
+    let mut makers: HashMap<&str, usize> = HashMap::new();
+    for (index, node) in nodes.iter().enumerate() {
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            if makers.insert(name, index).is_some() {
+                return Err(damaged(format!("two nodes make `{name}`")));
+            }
+        }
+    }
+    let mut waiting = vec![0usize; nodes.len()];
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
+    for (index, node) in nodes.iter().enumerate() {
+        for maker in node.input.iter().filter_map(|name| makers.get(name.as_str())) {
+            waiting[index] += 1;
+            users[*maker].push(index);
+        }
+    }
+    let mut ready: BinaryHeap<_> =
+        (0..nodes.len()).filter(|&index| waiting[index] == 0).map(Reverse).collect();
+    let mut order = Vec::with_capacity(nodes.len());
+    while let Some(Reverse(index)) = ready.pop() {
+        order.push(index);
+        for &user in &users[index] {
+            waiting[user] -= 1;
+            if waiting[user] == 0 {
+                ready.push(Reverse(user));
+            }
+        }
+    }
+    match waiting.iter().position(|&count| count > 0) {
+        Some(stuck) => {
+            Err(damaged(format!("node `{}` depends on its own result", label(&nodes[stuck]))))
+        }
+        None => Ok(order),
+    }
+}
+
+struct Reader<'a> {
+    graph: Graph,
+    names: HashMap<String, ValueId>,
+    version: i64,
+    external: &'a dyn ExternalData,
+}
+
+impl Reader<'_> {
+    fn define(&mut self, name: &str, id: ValueId) -> Result<(), FormatError> {
+        match self.names.insert(name.to_string(), id) {
+            Some(_) => Err(damaged(format!("`{name}` is defined twice"))),
+            None => Ok(()),
+        }
+    }
+
+    fn read_constants(&mut self, proto: &GraphProto) -> Result<(), FormatError> {
+        if !proto.sparse_initializer.is_empty() {
+            return Err(FormatError::Unsupported("sparse initializers; export dense ones".into()));
+        }
+        for initializer in &proto.initializer {
+            let name = initializer.name.as_deref().unwrap_or_default();
+            let tensor = tensor::read(initializer, self.external)?;
+            let id = self.graph.add_constant(name, tensor);
+            self.define(name, id)?;
+        }
+        Ok(())
+    }
+
+    fn read_inputs(&mut self, proto: &GraphProto) -> Result<(), FormatError> {
+        for input in &proto.input {
+            let name = input.name.as_deref().unwrap_or_default();
+            // Up to IR version 3 the weights were listed among the inputs.
+            if self.names.contains_key(name) {
+                continue;
+            }
+            let fact = input_fact(name, input)?;
+            let id = self.graph.add_input(name, fact);
+            self.define(name, id)?;
+        }
+        Ok(())
+    }
+
+    fn read_node(&mut self, node: &NodeProto) -> Result<(), FormatError> {
+        if node.op_type.as_deref() == Some("Constant") {
+            return self.read_constant_node(node);
+        }
+        let mut inputs = Vec::with_capacity(node.input.len());
+        for name in &node.input {
+            inputs.push(match name.as_str() {
+                "" => None,
+                _ => Some(*self.names.get(name).ok_or_else(|| FormatError::Node {
+                    node: label(node),
+                    operator: node.op_type.clone().unwrap_or_default(),
+                    why: format!("nothing makes its input `{name}`"),
+                })?),
+            });
+        }
+        while inputs.last().is_some_and(Option::is_none) {
+            inputs.pop();
+        }
+        let graph = &mut self.graph;
+        let mut call = Call { proto: node, version: self.version, inputs, graph };
+        let results = ops::translate(&mut call)?;
+        if call.result_count() > results.len() {
+            return Err(call.error(format!("only {} of its results are supported", results.len())));
+        }
+        for (name, id) in node.output.iter().zip(results) {
+            if !name.is_empty() {
+                self.graph.set_value_name(id, name.clone());
+                self.define(name, id)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_constant_node(&mut self, node: &NodeProto) -> Result<(), FormatError> {
+        let name = node.output.first().map(String::as_str).unwrap_or_default();
+        let wrong = || FormatError::tensor(name, "a constant needs one dense numeric value");
+        let [attribute] = node.attribute.as_slice() else { return Err(wrong()) };
+        let tensor = match attribute.name.as_deref() {
+            Some("value") => tensor::read(attribute.t.as_ref().ok_or_else(wrong)?, self.external)?,
+            Some("value_float") => Tensor::scalar(attribute.f.unwrap_or_default()),
+            Some("value_int") => Tensor::scalar(attribute.i.unwrap_or_default()),
+            Some("value_floats") => Tensor::vector(&attribute.floats),
+            Some("value_ints") => Tensor::vector(&attribute.ints),
+            _ => return Err(wrong()),
+        };
+        let id = self.graph.add_constant(name, tensor);
+        self.define(name, id)
+    }
+
+    fn read_outputs(&mut self, proto: &GraphProto) -> Result<(), FormatError> {
+        let mut outputs = Vec::with_capacity(proto.output.len());
+        for output in &proto.output {
+            let name = output.name.as_deref().unwrap_or_default();
+            let id = self.names.get(name);
+            outputs.push(*id.ok_or_else(|| damaged(format!("nothing makes the output `{name}`")))?);
+        }
+        self.graph.set_outputs(outputs);
+        Ok(())
+    }
+}
+
+/// Type and extents of an input; an extent that is not given gets a symbol of its own.
+fn input_fact(name: &str, input: &ValueInfoProto) -> Result<Fact, FormatError> {
+    let fail = |why: &str| FormatError::tensor(name, why);
+    let declared = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let declared = declared.ok_or_else(|| fail("the input is not a tensor"))?;
+    let dtype = tensor::dtype_of(declared.elem_type.unwrap_or(0)).map_err(|why| fail(&why))?;
+    let shape = declared.shape.as_ref().ok_or_else(|| fail("the input declares no shape"))?;
+    at_most("rank of an input", shape.dim.len(), limits::RANK)?;
+    let mut dims = Vec::with_capacity(shape.dim.len());
+    for (axis, dim) in shape.dim.iter().enumerate() {
+        let symbol = dim.dim_param.as_deref().filter(|s| !s.is_empty() && !s.starts_with('?'));
+        at_most("length of a name", symbol.map_or(0, str::len), limits::NAME_BYTES)?;
+        dims.push(match (dim.dim_value, symbol) {
+            (Some(value), _) if value > 0 => Dim::known(value),
+            (_, Some(symbol)) => Dim::symbol(symbol),
+            _ => Dim::symbol(format!("{name}.{axis}")),
+        });
+    }
+    Ok(Fact::new(dtype, dims))
+}

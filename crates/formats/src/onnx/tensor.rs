@@ -1,0 +1,134 @@
+//! Tensors: every encoding ONNX has for the element types Lepton has, and back.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lepton_tensor::{DType, Storage, Tensor, checked_product};
+
+use super::proto::{StringStringEntryProto, TensorProto};
+use super::{ExternalData, check_external_path};
+use crate::error::{FormatError, at_most};
+use crate::limits;
+
+/// ONNX's number of each element type.
+const TYPES: &[(i32, DType)] = &[
+    (1, DType::F32),
+    (2, DType::U8),
+    (3, DType::I8),
+    (4, DType::U16),
+    (5, DType::I16),
+    (6, DType::I32),
+    (7, DType::I64),
+    (9, DType::Bool),
+    (10, DType::F16),
+    (11, DType::F64),
+    (12, DType::U32),
+    (13, DType::U64),
+    (16, DType::BF16),
+];
+
+/// The element type of that number.
+pub fn dtype_of(number: i32) -> Result<DType, String> {
+    let found = TYPES.iter().find(|(n, _)| *n == number).map(|(_, dtype)| *dtype);
+    found.ok_or_else(|| match number {
+        8 => "element type `string` is not supported".to_string(),
+        _ => format!("element type number {number} is not supported"),
+    })
+}
+
+/// Reads a tensor; raw bytes are shared, not copied, where they are aligned.
+pub fn read(proto: &TensorProto, external: &dyn ExternalData) -> Result<Tensor, FormatError> {
+    let name = proto.name.as_deref().unwrap_or_default();
+    let fail = |why: String| FormatError::tensor(name, why);
+    at_most("rank of a tensor", proto.dims.len(), limits::RANK)?;
+    let dtype = dtype_of(proto.data_type.unwrap_or(0)).map_err(fail)?;
+    let shape: Option<Vec<usize>> = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
+    let shape = shape.ok_or_else(|| fail(format!("negative extent in {:?}", proto.dims)))?;
+    let storage = if proto.data_location == Some(1) {
+        shared(load_external(&proto.external_data, external).map_err(fail)?)
+    } else if let Some(raw) = &proto.raw_data {
+        shared(raw.clone())
+    } else {
+        let count = checked_product(&shape).ok_or_else(|| fail("too many elements".into()))?;
+        Storage::copied(&typed_bytes(proto, dtype, count).map_err(fail)?)
+    };
+    Tensor::new(dtype, shape, storage).map_err(|error| fail(error.to_string()))
+}
+
+fn shared(bytes: Bytes) -> Storage {
+    let length = bytes.len();
+    Storage::shared(Arc::new(bytes), 0, length).expect("the range is the whole")
+}
+
+/// The little-endian bytes of the typed data fields.
+fn typed_bytes(proto: &TensorProto, dtype: DType, count: usize) -> Result<Vec<u8>, String> {
+    macro_rules! bytes {
+        ($list:expr, $to:ty) => {{
+            if $list.len() != count {
+                return Err(format!("holds {} elements, its shape has {count}", $list.len()));
+            }
+            $list.iter().flat_map(|&v| (v as $to).to_le_bytes()).collect()
+        }};
+    }
+    Ok(match dtype {
+        DType::F32 => bytes!(proto.float_data, f32),
+        DType::F64 => bytes!(proto.double_data, f64),
+        DType::I64 => bytes!(proto.int64_data, i64),
+        DType::U64 => bytes!(proto.uint64_data, u64),
+        DType::U32 => bytes!(proto.uint64_data, u32),
+        DType::I32 => bytes!(proto.int32_data, i32),
+        DType::F16 | DType::BF16 | DType::U16 => bytes!(proto.int32_data, u16),
+        DType::I16 => bytes!(proto.int32_data, i16),
+        DType::I8 => bytes!(proto.int32_data, i8),
+        DType::U8 | DType::Bool => bytes!(proto.int32_data, u8),
+        other => return Err(format!("element type {other} is not supported")),
+    })
+}
+
+fn load_external(
+    entries: &[StringStringEntryProto],
+    external: &dyn ExternalData,
+) -> Result<Bytes, String> {
+    let find = |key: &str| {
+        let entry = entries.iter().find(|entry| entry.key.as_deref() == Some(key));
+        entry.and_then(|entry| entry.value.as_deref())
+    };
+    let number = |key: &str| -> Result<Option<u64>, String> {
+        let parse = |text: &str| text.parse().map_err(|_| format!("external data {key} `{text}`"));
+        find(key).map(parse).transpose()
+    };
+    let location = find("location").ok_or("external data without a location")?;
+    check_external_path(location)?;
+    external.load(location, number("offset")?.unwrap_or(0), number("length")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoExternalData;
+
+    #[test]
+    fn every_encoding_gives_the_same_tensor() {
+        let float = TensorProto { dims: vec![2], data_type: Some(1), ..TensorProto::default() };
+        let typed = TensorProto { float_data: vec![1.0, -2.0], ..float.clone() };
+        let bytes: Vec<u8> = [1.0f32, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let raw = TensorProto { raw_data: Some(bytes.into()), ..float.clone() };
+        let want = Tensor::vector(&[1.0f32, -2.0]);
+        assert_eq!(read(&typed, &NoExternalData).unwrap(), want);
+        assert_eq!(read(&raw, &NoExternalData).unwrap(), want);
+        let negative = TensorProto { int32_data: vec![-3, 4], data_type: Some(3), ..float };
+        assert_eq!(read(&negative, &NoExternalData).unwrap(), Tensor::vector(&[-3i8, 4]));
+    }
+
+    #[test]
+    fn sizes_that_do_not_agree_are_refused() {
+        let huge = TensorProto {
+            dims: vec![1 << 40, 1 << 40],
+            data_type: Some(1),
+            ..TensorProto::default()
+        };
+        assert!(read(&huge, &NoExternalData).is_err());
+        let short = TensorProto { dims: vec![3], float_data: vec![1.0], ..huge };
+        assert!(read(&short, &NoExternalData).is_err());
+    }
+}

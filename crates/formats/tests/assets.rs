@@ -1,0 +1,89 @@
+//! Reading every model of the assets folder, where there is one.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use lepton_formats::{ExternalData, FormatError, onnx};
+use lepton_ir::{Graph, interpret};
+use lepton_tensor::{DType, Tensor};
+
+struct Folder(PathBuf);
+
+impl ExternalData for Folder {
+    fn load(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String> {
+        let all = std::fs::read(self.0.join(location)).map_err(|e| e.to_string())?;
+        let start = usize::try_from(offset).map_err(|e| e.to_string())?;
+        let end = length.map_or(all.len(), |length| start.saturating_add(length as usize));
+        all.get(start..end).map(Bytes::copy_from_slice).ok_or("range outside the file".into())
+    }
+}
+
+fn assets() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/assets");
+    let folder = std::env::var_os("LEPTON_ASSETS").map_or(beside, PathBuf::from);
+    if !folder.is_dir() {
+        println!("skipped: no assets");
+        return None;
+    }
+    Some(folder)
+}
+
+fn models(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            models(&path, found);
+        } else if path.extension().is_some_and(|e| e == "onnx") {
+            found.push(path);
+        }
+    }
+}
+
+fn load(path: &Path) -> Result<Graph, FormatError> {
+    let folder = Folder(path.parent().unwrap().to_path_buf());
+    onnx::read(std::fs::read(path).unwrap().into(), &folder)
+}
+
+#[test]
+fn every_model_reads_or_names_what_is_missing() {
+    let Some(folder) = assets() else { return };
+    let mut paths = Vec::new();
+    models(&folder, &mut paths);
+    paths.sort();
+    for path in paths {
+        let name = path.strip_prefix(&folder).unwrap().display().to_string();
+        match load(&path) {
+            Ok(graph) => println!("{name}: {} nodes", graph.node_count()),
+            Err(FormatError::UnknownOperators(list)) => println!("{name}: missing {list:?}"),
+            Err(error) => panic!("{name}: {error}"),
+        }
+    }
+}
+
+/// Models whose operators are all there, and that are cheap to run by the interpreter.
+const EVALUATED: &[&str] = &[
+    "finance/uci_credit_default/default_mlp.onnx",
+    "finance/ulb_creditcard_sample/fraud_mlp.onnx",
+    "image/mnist_models/lenet_300_100.onnx",
+    "image/mnist_models/lenet5_caffe.onnx",
+    "image/mnist_models/rten_mnist_external/mnist.onnx",
+    "medical/covid_ct/ct_cnn.onnx",
+    "medical/pneumoniamnist/pneumonia_cnn.onnx",
+];
+
+#[test]
+fn small_models_give_finite_results() {
+    let Some(folder) = assets() else { return };
+    for name in EVALUATED {
+        let graph = load(&folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let fact = graph.fact(graph.inputs()[0]).clone();
+        assert_eq!(fact.dtype, DType::F32);
+        let shape: Vec<usize> = fact.dims.iter().map(|d| d.as_usize().unwrap_or(1)).collect();
+        let count = shape.iter().product();
+        let values: Vec<f32> = (0..count).map(|i| (i % 17) as f32 / 17.0).collect();
+        let x = Tensor::from_slice(shape, &values).unwrap();
+        let results = interpret::run(&graph, &[x]).unwrap();
+        let all = results[0].to_f64_vec();
+        assert!(!all.is_empty() && all.iter().all(|v| v.is_finite()), "{name}: {all:?}");
+    }
+}

@@ -1,0 +1,71 @@
+//! `lepton bench`.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use lepton::{Error, Latency, Model, Session, SessionOptions};
+use serde_json::json;
+
+use crate::arguments::Bench;
+use crate::output::{bytes, print_json};
+
+/// Runs before the clock counts.
+const WARM_UP: usize = 10;
+
+/// Measures load time, first run and steady latency.
+pub fn bench(arguments: &Bench) -> Result<()> {
+    let start = Instant::now();
+    let model = Model::open(&arguments.model)?;
+    let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
+    let session = Session::new(model.graph(), options).map_err(Error::from)?;
+    let load_us = micros(start.elapsed());
+    let inputs = lepton::sample_inputs(model.graph(), &arguments.dim)?;
+    let first = Instant::now();
+    session.run(&inputs).map_err(Error::from)?;
+    let first_us = micros(first.elapsed());
+    for _ in 0..WARM_UP {
+        session.run(&inputs).map_err(Error::from)?;
+    }
+    let budget = Duration::from_secs_f64(arguments.seconds.clamp(0.01, 3600.0));
+    let (begun, mut times) = (Instant::now(), Vec::new());
+    while begun.elapsed() < budget || times.is_empty() {
+        let run = Instant::now();
+        session.run(&inputs).map_err(Error::from)?;
+        times.push(micros(run.elapsed()));
+    }
+    let latency = Latency::from_times_us(&times).expect("at least one run");
+    let plan = session.summary(&inputs).map_err(Error::from)?;
+    if arguments.json {
+        return print_json(
+            "bench",
+            json!({
+                "load_us": load_us, "first_run_us": first_us, "latency": latency,
+                "threads": arguments.threads, "instruction_set": session.isa().name(),
+                "steps": plan.steps, "arena_bytes": plan.arena_bytes,
+                "unshared_bytes": plan.unshared_bytes, "weight_bytes": plan.weight_bytes,
+            }),
+        );
+    }
+    println!(
+        "p50 {:.1} us, p95 {:.1} us, min {:.1} us over {} runs, {} thread(s), {}",
+        latency.p50_us,
+        latency.p95_us,
+        latency.min_us,
+        latency.runs,
+        arguments.threads,
+        session.isa()
+    );
+    println!("load {:.1} ms, first run {:.1} ms", load_us / 1e3, first_us / 1e3);
+    println!(
+        "{} steps, arena {} (unshared {}), weights {}",
+        plan.steps,
+        bytes(plan.arena_bytes),
+        bytes(plan.unshared_bytes),
+        bytes(plan.weight_bytes)
+    );
+    Ok(())
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
+}

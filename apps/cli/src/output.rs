@@ -1,0 +1,36 @@
+//! What verbs print: one JSON object with its schema, or lines for people.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+/// Version of the JSON that verbs print.
+const SCHEMA: u32 = 1;
+
+/// Prints `value` as JSON with its schema and verb.
+pub fn print_json(verb: &str, value: Value) -> Result<()> {
+    let mut object = json!({ "schema": format!("lepton.{verb}/{SCHEMA}") });
+    if let (Some(into), Some(from)) = (object.as_object_mut(), value.as_object()) {
+        into.extend(from.clone());
+    }
+    println!("{}", serde_json::to_string_pretty(&object)?);
+    Ok(())
+}
+
+/// A number of bytes as people write it.
+pub fn bytes(count: usize) -> String {
+    match count {
+        0..10_000 => format!("{count} B"),
+        10_000..10_000_000 => format!("{:.1} KB", count as f64 / 1e3),
+        _ => format!("{:.1} MB", count as f64 / 1e6),
+    }
+}
+
+/// A count as people write it.
+pub fn count(value: u64) -> String {
+    match value {
+        0..10_000 => value.to_string(),
+        10_000..10_000_000 => format!("{:.1} k", value as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} M", value as f64 / 1e6),
+        _ => format!("{:.2} G", value as f64 / 1e9),
+    }
+}

@@ -1,0 +1,63 @@
+//! One error for every step from a file to an answer.
+
+use std::path::PathBuf;
+
+/// Why something could not be done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file cannot be read or written.
+    #[error("{path}: {error}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// A file that is not a model Lepton knows.
+    #[error("{path}: not a model file; known formats: .onnx")]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A model file that cannot be read.
+    #[error("{path}: {error}")]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: lepton_formats::FormatError,
+    },
+    /// A model that cannot be planned or run.
+    #[error(transparent)]
+    Runtime(#[from] lepton_runtime::RuntimeError),
+    /// A data set that cannot be read.
+    #[error(transparent)]
+    Data(#[from] lepton_data::DataError),
+    /// A measurement that cannot be made.
+    #[error(transparent)]
+    Measure(#[from] lepton_measure::MeasureError),
+    /// Inputs and model do not go together.
+    #[error("{0}")]
+    Inputs(String),
+    /// A tensor that cannot be made.
+    #[error(transparent)]
+    Tensor(#[from] lepton_tensor::TensorError),
+}
+
+impl Error {
+    /// The exit code of the command line: 3 for an invalid model, 5 for an unsupported one, 2
+    /// for wrong usage, 1 for anything else.
+    pub fn exit_code(&self) -> u8 {
+        use lepton_formats::FormatError;
+        match self {
+            Error::Format { error, .. } => match error {
+                FormatError::UnknownOperators(_) | FormatError::Unsupported(_) => 5,
+                _ => 3,
+            },
+            Error::UnknownFormat { .. } => 3,
+            Error::Inputs(_) => 2,
+            _ => 1,
+        }
+    }
+}

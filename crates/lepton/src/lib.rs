@@ -1,0 +1,26 @@
+//! Lepton's façade: open a model, run it, measure it. The only Rust surface under semver.
+//!
+//! ```no_run
+//! let model = lepton::Model::open("model.onnx")?;
+//! let session = lepton::Session::new(model.graph(), lepton::SessionOptions::default())?;
+//! # Ok::<(), lepton::Error>(())
+//! ```
+#![allow(clippy::result_large_err)]
+
+mod error;
+mod evaluate;
+mod mapped;
+mod model;
+mod samples;
+
+pub use error::Error;
+pub use evaluate::{Evaluated, evaluate};
+pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
+pub use lepton_ir::text::print_brief as print_graph;
+pub use lepton_ir::{Dim, Fact, Graph, Operands};
+pub use lepton_kernels::Isa;
+pub use lepton_measure::{Latency, METRICS, Machine, Metric, MetricResult};
+pub use lepton_runtime::{PlanSummary, RuntimeError, Session, SessionOptions, StepProfile};
+pub use lepton_tensor::{DType, Tensor};
+pub use model::Model;
+pub use samples::sample_inputs;

@@ -1,6 +1,6 @@
 //! Functions of two elements with NumPy broadcasting, as a table.
 
-use lepton_tensor::{broadcast_shapes, DType, Tensor};
+use lepton_tensor::{DType, Tensor, broadcast_shapes};
 
 use super::unary::multiply;
 use super::walk::{broadcast_dims, broadcast_positions, require_same};
@@ -69,8 +69,14 @@ impl BinaryFunction {
         use BinaryFunction as F;
         matches!(
             self,
-            F::Equal | F::Less | F::LessOrEqual | F::Greater | F::GreaterOrEqual
-                | F::And | F::Or | F::Xor
+            F::Equal
+                | F::Less
+                | F::LessOrEqual
+                | F::Greater
+                | F::GreaterOrEqual
+                | F::And
+                | F::Or
+                | F::Xor
         )
     }
 
@@ -89,11 +95,29 @@ impl BinaryFunction {
             F::Mul => a * b,
             F::Div => a / b,
             F::Pow => a.powf(b),
-            F::Max => if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) },
-            F::Min => if a.is_nan() || b.is_nan() { f64::NAN } else { a.min(b) },
+            F::Max => {
+                if a.is_nan() || b.is_nan() {
+                    f64::NAN
+                } else {
+                    a.max(b)
+                }
+            }
+            F::Min => {
+                if a.is_nan() || b.is_nan() {
+                    f64::NAN
+                } else {
+                    a.min(b)
+                }
+            }
             F::Mod => a - b * (a / b).floor(),
             F::Fmod => a % b,
-            F::Prelu => if a >= 0.0 { a } else { a * b },
+            F::Prelu => {
+                if a >= 0.0 {
+                    a
+                } else {
+                    a * b
+                }
+            }
             F::Equal => truth(a == b),
             F::Less => truth(a < b),
             F::LessOrEqual => truth(a <= b),
@@ -112,20 +136,38 @@ impl BinaryFunction {
             F::Add => a.wrapping_add(b),
             F::Sub => a.wrapping_sub(b),
             F::Mul => a.wrapping_mul(b),
-            F::Div => if b == 0 { return Err(zero()) } else { a.wrapping_div(b) },
+            F::Div => {
+                if b == 0 {
+                    return Err(zero());
+                } else {
+                    a.wrapping_div(b)
+                }
+            }
             F::Mod if b == 0 => return Err(zero()),
             F::Mod => {
                 let r = a.wrapping_rem(b);
                 if r != 0 && (r < 0) != (b < 0) { r + b } else { r }
             }
-            F::Fmod => if b == 0 { return Err(zero()) } else { a.wrapping_rem(b) },
+            F::Fmod => {
+                if b == 0 {
+                    return Err(zero());
+                } else {
+                    a.wrapping_rem(b)
+                }
+            }
             F::Pow => match u32::try_from(b) {
                 Ok(power) => a.wrapping_pow(power),
                 Err(_) => (a as f64).powf(b as f64) as i64,
             },
             F::Max => a.max(b),
             F::Min => a.min(b),
-            F::Prelu => if a >= 0 { a } else { a.wrapping_mul(b) },
+            F::Prelu => {
+                if a >= 0 {
+                    a
+                } else {
+                    a.wrapping_mul(b)
+                }
+            }
             F::Equal => (a == b) as i64,
             F::Less => (a < b) as i64,
             F::LessOrEqual => (a <= b) as i64,

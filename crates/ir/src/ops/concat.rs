@@ -86,7 +86,12 @@ impl Operator for Concat {
             let Some(fact) = inputs.optional(input) else { continue };
             for axis in 0..fact.rank() {
                 if axis != joined {
-                    links.push(AxisLink::Same { output: 0, output_axis: axis, input, input_axis: axis });
+                    links.push(AxisLink::Same {
+                        output: 0,
+                        output_axis: axis,
+                        input,
+                        input_axis: axis,
+                    });
                 } else if let Some(offset) = start.as_known() {
                     links.push(AxisLink::Offset {
                         output: 0,

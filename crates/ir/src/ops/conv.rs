@@ -1,10 +1,10 @@
 //! Convolution, with the epilogue that fusion gives it.
 
-use lepton_tensor::{bf16, row_major_strides, DType, Layout, Tensor};
+use lepton_tensor::{DType, Layout, Tensor, bf16, row_major_strides};
 
 use super::unary::Unary;
 use super::walk::{for_each_index, offset, require_float, require_same};
-use super::window::{tap_index, AutoPad, Window};
+use super::window::{AutoPad, Window, tap_index};
 use crate::attributes;
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -79,14 +79,8 @@ fn conv_shape(conv: &Conv, x: &[Dim], w: &[Dim]) -> Result<ConvShape, Problem> {
     let kernel: Option<Vec<usize>> =
         w[spatial..spatial + rank - 2].iter().map(Dim::as_usize).collect();
     let kernel = kernel.ok_or(Problem::NotConstant("kernel extents of w"))?;
-    let window = Window::new(
-        kernel,
-        &conv.strides,
-        &conv.dilations,
-        &conv.pads,
-        conv.auto_pad,
-        false,
-    )?;
+    let window =
+        Window::new(kernel, &conv.strides, &conv.dilations, &conv.pads, conv.auto_pad, false)?;
     let expected = w[channel].clone() * Dim::from(conv.group);
     if let (Some(have), Some(want)) = (x[channel].as_known(), expected.as_known())
         && have != want
@@ -130,7 +124,9 @@ impl Operator for Conv {
         if let Some(residual) = inputs.optional(3)
             && residual.rank() != x.rank()
         {
-            return Err(Problem::shape(format!("residual must have the result's shape, found {residual}")));
+            return Err(Problem::shape(format!(
+                "residual must have the result's shape, found {residual}"
+            )));
         }
         Ok(vec![Fact::new(x.dtype, dims)])
     }

@@ -7,7 +7,7 @@
 
 use lepton_tensor::{DType, Layout, Tensor};
 
-use super::conv::{conv_axes, conv_cost, convolve_values, epilogue, Conv};
+use super::conv::{Conv, conv_axes, conv_cost, convolve_values, epilogue};
 use super::matmul::{multiply, product_dims};
 use super::unary::Unary;
 use super::window::AutoPad;

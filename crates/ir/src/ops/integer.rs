@@ -7,7 +7,7 @@
 
 use lepton_tensor::{DType, Layout, Tensor};
 
-use super::conv::{conv_axes, conv_cost, convolve_values, Conv};
+use super::conv::{Conv, conv_axes, conv_cost, convolve_values};
 use super::matmul::{multiply, product_dims};
 use super::unary::Unary;
 use super::window::AutoPad;
@@ -196,7 +196,9 @@ fn check_types(inputs: Operands<'_, Fact>, output: DType) -> Result<(), Problem>
     for (index, name) in [(2, "bias"), (3, "multiplier")] {
         let vector = inputs.required(index, name)?;
         if vector.rank() != 1 {
-            return Err(Problem::shape(format!("{name} must have one axis, found {vector} for {w}")));
+            return Err(Problem::shape(format!(
+                "{name} must have one axis, found {vector} for {w}"
+            )));
         }
     }
     Ok(())

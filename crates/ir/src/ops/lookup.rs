@@ -1,6 +1,6 @@
 //! Any function of one byte, as a table; and sums and products of bytes.
 
-use lepton_tensor::{broadcast_shapes, DType, Tensor};
+use lepton_tensor::{DType, Tensor, broadcast_shapes};
 
 use super::binary::BinaryFunction;
 use super::unary::same_axes;

@@ -1,6 +1,6 @@
 //! Matrix products: ONNX's `MatMul` and `Gemm`, and the fused `Linear` they become.
 
-use lepton_tensor::{row_major_strides, Tensor};
+use lepton_tensor::{Tensor, row_major_strides};
 
 use super::unary::Unary;
 use super::walk::{
@@ -295,8 +295,10 @@ pub(crate) fn multiply(
 ) -> Result<(Vec<usize>, Vec<f64>), Problem> {
     let dims = |shape: &[usize]| shape.iter().map(|&d| Dim::from(d)).collect::<Vec<_>>();
     product_dims(&dims(a_shape), &dims(b_shape))?;
-    let a_full: Vec<usize> = if a_shape.len() == 1 { vec![1, a_shape[0]] } else { a_shape.to_vec() };
-    let b_full: Vec<usize> = if b_shape.len() == 1 { vec![b_shape[0], 1] } else { b_shape.to_vec() };
+    let a_full: Vec<usize> =
+        if a_shape.len() == 1 { vec![1, a_shape[0]] } else { a_shape.to_vec() };
+    let b_full: Vec<usize> =
+        if b_shape.len() == 1 { vec![b_shape[0], 1] } else { b_shape.to_vec() };
     let (m, k) = (a_full[a_full.len() - 2], a_full[a_full.len() - 1]);
     let n = b_full[b_full.len() - 1];
     let (lead_a, lead_b) = (&a_full[..a_full.len() - 2], &b_full[..b_full.len() - 2]);

@@ -101,6 +101,7 @@ operators! {
     order::{ Trilu, CumSum, Arg, TopK }
     resize::{ Resize }
     branch::{ If }
+    rnn::{ LSTM, GRU }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

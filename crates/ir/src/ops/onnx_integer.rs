@@ -63,7 +63,9 @@ fn check_types(inputs: Operands<'_, Fact>, names: [&'static str; 2]) -> Result<(
 fn centred(x: &Tensor, zero: Option<&Tensor>, inner: usize) -> Result<Vec<f64>, Problem> {
     let mut values = x.to_f64_vec();
     let Some(zero) = zero.map(Tensor::to_f64_vec) else { return Ok(values) };
-    if zero.is_empty() || (zero.len() > 1 && !values.len().is_multiple_of(zero.len() * inner.max(1))) {
+    if zero.is_empty()
+        || (zero.len() > 1 && !values.len().is_multiple_of(zero.len() * inner.max(1)))
+    {
         return Err(Problem::shape(format!("{} zero points for {:?}", zero.len(), x.shape())));
     }
     for (i, value) in values.iter_mut().enumerate() {

@@ -1,10 +1,10 @@
 //! Reductions over axes, as a table.
 
-use lepton_tensor::{row_major_strides, Tensor};
+use lepton_tensor::{Tensor, row_major_strides};
 
 use super::binary::{Binary, BinaryFunction};
 use super::softmax::Softmax;
-use super::unary::{multiply, Unary, UnaryFunction};
+use super::unary::{Unary, UnaryFunction, multiply};
 use super::walk::{for_each_index, known_integers, offset, resolve_axes};
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -74,7 +74,8 @@ impl Reduce {
     fn apply(&self, lane: &[f64]) -> f64 {
         let sum = |f: fn(f64) -> f64| lane.iter().map(|&x| f(x)).sum::<f64>();
         let nan_aware = |pick: fn(f64, f64) -> f64, start: f64| {
-            lane.iter().fold(start, |a, &b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
+            lane.iter()
+                .fold(start, |a, &b| if a.is_nan() || b.is_nan() { f64::NAN } else { pick(a, b) })
         };
         match self.function {
             ReduceFunction::Sum => sum(|x| x),
@@ -88,7 +89,11 @@ impl Reduce {
             ReduceFunction::LogSum => sum(|x| x).ln(),
             ReduceFunction::LogSumExp => {
                 let max = lane.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                if max.is_infinite() { max } else { lane.iter().map(|x| (x - max).exp()).sum::<f64>().ln() + max }
+                if max.is_infinite() {
+                    max
+                } else {
+                    lane.iter().map(|x| (x - max).exp()).sum::<f64>().ln() + max
+                }
             }
         }
     }

@@ -55,12 +55,8 @@ fn reshape_axes(inputs: Operands<'_, Fact>, outputs: &[Fact]) -> Vec<AxisLink> {
     let Some(x) = inputs.optional(0) else { return Vec::new() };
     let (from, to) = (&x.dims, &outputs[0].dims);
     let mut links = Vec::new();
-    let same = |output_axis, input_axis| AxisLink::Same {
-        output: 0,
-        output_axis,
-        input: 0,
-        input_axis,
-    };
+    let same =
+        |output_axis, input_axis| AxisLink::Same { output: 0, output_axis, input: 0, input_axis };
     let (mut i, mut j) = (0, 0);
     while i < from.len() && j < to.len() {
         if from[i] == to[j] {
@@ -144,7 +140,8 @@ fn eval_by_inference(
     let facts: Vec<Option<Fact>> = inputs.0.iter().map(|t| t.map(Fact::of)).collect();
     let facts: Vec<Option<&Fact>> = facts.iter().map(Option::as_ref).collect();
     let made = op.infer(Operands(&facts))?;
-    let shape = made[0].shape().ok_or_else(|| Problem::shape("the result has a negative extent"))?;
+    let shape =
+        made[0].shape().ok_or_else(|| Problem::shape("the result has a negative extent"))?;
     Ok(vec![inputs.required(0, "x")?.reshaped(shape)?])
 }
 

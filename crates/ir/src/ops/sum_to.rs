@@ -1,6 +1,6 @@
 //! The reverse of broadcasting: sums back to the shape a tensor had before.
 
-use lepton_tensor::{row_major_strides, Tensor};
+use lepton_tensor::{Tensor, row_major_strides};
 
 use super::walk::{broadcast_strides, for_each_index, offset};
 use crate::attributes;

@@ -1,6 +1,6 @@
 //! Permutation of axes.
 
-use lepton_tensor::{row_major_strides, Tensor};
+use lepton_tensor::{Tensor, row_major_strides};
 
 use super::walk::{for_each_index, offset, pick};
 use crate::attributes;

@@ -137,10 +137,22 @@ impl Unary {
             F::Sigmoid => sigmoid(x),
             F::Tanh => x.tanh(),
             F::Relu => relu(x),
-            F::LeakyRelu => if x >= 0.0 { x } else { a * x },
+            F::LeakyRelu => {
+                if x >= 0.0 {
+                    x
+                } else {
+                    a * x
+                }
+            }
             F::Elu => elu(x),
             F::Selu => b * elu(x),
-            F::Clip => if x.is_nan() { x } else { x.max(a).min(b) },
+            F::Clip => {
+                if x.is_nan() {
+                    x
+                } else {
+                    x.max(a).min(b)
+                }
+            }
             F::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
             F::GeluTanh => {
                 let c = (2.0 / std::f64::consts::PI).sqrt();
@@ -156,7 +168,13 @@ impl Unary {
             F::Floor => x.floor(),
             F::Ceil => x.ceil(),
             F::Round => x.round_ties_even(),
-            F::Sign => if x == 0.0 || x.is_nan() { x } else { x.signum() },
+            F::Sign => {
+                if x == 0.0 || x.is_nan() {
+                    x
+                } else {
+                    x.signum()
+                }
+            }
             F::Sin => x.sin(),
             F::Cos => x.cos(),
             F::Tan => x.tan(),
@@ -168,8 +186,22 @@ impl Unary {
             F::Asinh => x.asinh(),
             F::Acosh => x.acosh(),
             F::Atanh => x.atanh(),
-            F::ThresholdedRelu => if x > a { x } else { 0.0 },
-            F::Shrink => if x > a { x - b } else if x < -a { x + b } else { 0.0 },
+            F::ThresholdedRelu => {
+                if x > a {
+                    x
+                } else {
+                    0.0
+                }
+            }
+            F::Shrink => {
+                if x > a {
+                    x - b
+                } else if x < -a {
+                    x + b
+                } else {
+                    0.0
+                }
+            }
         }
     }
 
@@ -207,8 +239,8 @@ impl AttributeValue for Unary {
             Some((word, parameters)) => (word, Some(parameters)),
             None => (text.as_str(), None),
         };
-        let function = UnaryFunction::from_word(word)
-            .ok_or_else(|| format!("unknown function `{word}`"))?;
+        let function =
+            UnaryFunction::from_word(word).ok_or_else(|| format!("unknown function `{word}`"))?;
         let Some((alpha, beta)) = parameters.map(|p| p.split_once(',').unwrap_or((p, "0"))) else {
             return Ok(Unary::new(function));
         };

@@ -5,8 +5,8 @@ use lepton_ir::ops::{
     binary::*, branch::*, cast::*, concat::*, conv::*, conv_transpose::*, dynamic::*, expand::*,
     gather::*, generate::*, integer::*, lookup::*, matmul::*, moves::*, normalize::*,
     onnx_integer::*, order::*, pad::*, pool::*, pool_grad::*, quantize::*, reduce::*, reshape::*,
-    resize::*, select::*, shape_of::*, slice::*, softmax::*, split::*, sum_to::*, transpose::*,
-    unary::*,
+    resize::*, rnn::*, select::*, shape_of::*, slice::*, softmax::*, split::*, sum_to::*,
+    transpose::*, unary::*,
 };
 use lepton_tensor::{DType, Tensor};
 
@@ -289,6 +289,16 @@ fn branches() -> Vec<Case> {
         .collect()
 }
 
+fn recurrent() -> Vec<Case> {
+    let both = LSTM { direction: Direction::Bidirectional };
+    let linear = GRU { linear_before_reset: true, direction: Direction::Reverse };
+    vec![
+        case(both, [x(&[3, 2, 4]), x(&[2, 12, 4]), x(&[2, 12, 3]), x(&[2, 24])]),
+        case(GRU::default(), [x(&[3, 2, 4]), x(&[1, 9, 4]), x(&[1, 9, 3]), x(&[1, 18])]),
+        case(linear, [x(&[3, 2, 4]), x(&[1, 9, 4]), x(&[1, 9, 3]), x(&[1, 18])]),
+    ]
+}
+
 /// Every case.
 pub fn all() -> Vec<Case> {
     let families = [
@@ -303,6 +313,7 @@ pub fn all() -> Vec<Case> {
         normalisations(),
         integers(),
         resizes(),
+        recurrent(),
         branches(),
     ];
     families.into_iter().flatten().collect()

@@ -1,0 +1,232 @@
+//! Recurrent layers as ONNX defines them, with their usual activations (sigmoid and tanh).
+
+use lepton_tensor::Tensor;
+
+use super::facets::facets;
+use super::walk::{require_float, require_rank, require_same};
+use crate::dim::Dim;
+use crate::error::Problem;
+use crate::fact::Fact;
+use crate::operator::{Arity, Cost, Operands, Operator, Quant};
+use crate::{attributes, words};
+
+words! {
+    /// Which way the sequence is read.
+    pub enum Direction {
+        /// From its first element.
+        Forward = "forward",
+        /// From its last element.
+        Reverse = "reverse",
+        /// Both ways.
+        Bidirectional = "bidirectional",
+    }
+}
+
+attributes! {
+    /// Long short-term memory (Hochreiter and Schmidhuber 1997): x `[T,N,I]`, w `[D,4H,I]`,
+    /// r `[D,4H,H]` (gates i, o, f, c), optional b `[D,8H]`, sequence lengths (must be absent),
+    /// optional initial h and c `[D,N,H]`. Results y `[T,D,N,H]`, last h and last c `[D,N,H]`.
+    pub struct LSTM {
+        /// Which way.
+        pub direction: Direction = Direction::Forward,
+    }
+}
+
+attributes! {
+    /// Gated recurrent unit (Cho et al. 2014): operands and results of [`LSTM`] with 3H for 4H,
+    /// 6H for 8H (gates z, r, h) and without c.
+    pub struct GRU {
+        /// Which way.
+        pub direction: Direction = Direction::Forward,
+        /// True if the reset gate scales the product with r rather than h.
+        pub linear_before_reset: bool = false,
+    }
+}
+
+/// Results of a layer of `gates` gates.
+fn infer(
+    inputs: Operands<'_, Fact>,
+    direction: Direction,
+    gates: i64,
+    states: usize,
+) -> Result<Vec<Fact>, Problem> {
+    let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
+    let r = inputs.required(2, "r")?;
+    require_float("x", x.dtype)?;
+    for (name, fact) in [("x", x), ("w", w), ("r", r)] {
+        require_rank(name, fact, 3)?;
+        require_same(name, x.dtype, fact.dtype)?;
+    }
+    if inputs.optional(4).is_some() {
+        return Err(Problem::Unsupported("sequences of different lengths".into()));
+    }
+    let directions = Dim::known(if direction == Direction::Bidirectional { 2 } else { 1 });
+    let hidden = r.dims[2].clone();
+    let rows = hidden.clone() * Dim::known(gates);
+    let state = vec![directions.clone(), x.dims[1].clone(), hidden.clone()];
+    let check = |name: &str, fact: &Fact, wanted: &[Dim]| {
+        let differs =
+            |(a, b): (&Dim, &Dim)| a.as_known().is_some() && b.as_known().is_some() && a != b;
+        if fact.rank() != wanted.len() || fact.dims.iter().zip(wanted).any(differs) {
+            return Err(Problem::shape(format!("{name} {fact} does not go with x {x}, r {r}")));
+        }
+        Ok(())
+    };
+    check("w", w, &[directions.clone(), rows.clone(), x.dims[2].clone()])?;
+    check("r", r, &[directions.clone(), rows.clone(), hidden.clone()])?;
+    if let Some(b) = inputs.optional(3) {
+        check("b", b, &[directions.clone(), rows * Dim::known(2)])?;
+    }
+    for (index, name) in [(5, "initial h"), (6, "initial c")] {
+        inputs.optional(index).map_or(Ok(()), |fact| check(name, fact, &state))?;
+    }
+    let y = vec![x.dims[0].clone(), directions, x.dims[1].clone(), hidden];
+    let mut facts = vec![Fact::new(x.dtype, y)];
+    facts.resize(1 + states, Fact::new(x.dtype, state));
+    Ok(facts)
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// What one step of one sequence works with: rows of `x·wᵀ + b` and of `h·rᵀ`, apart.
+struct Step<'a> {
+    from_x: Vec<f64>,
+    from_h: Vec<f64>,
+    b_h: &'a [f64],
+    /// Row `gate·H + j` of r, times a vector.
+    recur: &'a dyn Fn(usize, &[f64]) -> f64,
+}
+
+/// Runs every direction and sequence; `cell` takes h and c to their next values.
+fn run(
+    inputs: Operands<'_, Tensor>,
+    direction: Direction,
+    gates: usize,
+    states: usize,
+    cell: impl Fn(&Step<'_>, &mut Vec<f64>, &mut Vec<f64>),
+) -> Result<Vec<Tensor>, Problem> {
+    let facts: Vec<Option<Fact>> = inputs.0.iter().map(|t| t.map(Fact::of)).collect();
+    let facts: Vec<Option<&Fact>> = facts.iter().map(Option::as_ref).collect();
+    infer(Operands(&facts), direction, gates as i64, states)?;
+    let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
+    let r = inputs.required(2, "r")?;
+    let (steps, batch, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
+    let (directions, hidden) = (w.shape()[0], r.shape()[2]);
+    let rows = gates * hidden;
+    let (xv, wv, rv) = (x.to_f64_vec(), w.to_f64_vec(), r.to_f64_vec());
+    let zeros = |count: usize| vec![0.0; count];
+    let given = |index: usize, count: usize| {
+        inputs.optional(index).map_or(zeros(count), Tensor::to_f64_vec)
+    };
+    let bias = given(3, directions * rows * 2);
+    let mut h_all = given(5, directions * batch * hidden);
+    let mut c_all = given(6, directions * batch * hidden);
+    let mut y = zeros(steps * directions * batch * hidden);
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    for d in 0..directions {
+        let backward = direction == Direction::Reverse || d == 1;
+        let (b_x, b_h) = bias[d * 2 * rows..(d + 1) * 2 * rows].split_at(rows);
+        let recur = |row: usize, h: &[f64]| dot(&rv[(d * rows + row) * hidden..][..hidden], h);
+        for n in 0..batch {
+            let own = (d * batch + n) * hidden..(d * batch + n + 1) * hidden;
+            let (mut h, mut c) = (h_all[own.clone()].to_vec(), c_all[own.clone()].to_vec());
+            for step in 0..steps {
+                let t = if backward { steps - 1 - step } else { step };
+                let now = &xv[(t * batch + n) * width..][..width];
+                let row = |i: usize| dot(&wv[(d * rows + i) * width..][..width], now) + b_x[i];
+                let from_x = (0..rows).map(row).collect();
+                let from_h = (0..rows).map(|i| recur(i, &h)).collect();
+                cell(&Step { from_x, from_h, b_h, recur: &recur }, &mut h, &mut c);
+                y[((t * directions + d) * batch + n) * hidden..][..hidden].copy_from_slice(&h);
+            }
+            h_all[own.clone()].copy_from_slice(&h);
+            c_all[own].copy_from_slice(&c);
+        }
+    }
+    let state = [directions, batch, hidden];
+    let mut results =
+        vec![Tensor::from_f64_slice(x.dtype(), [steps, directions, batch, hidden], &y)?];
+    for values in [h_all, c_all].iter().take(states) {
+        results.push(Tensor::from_f64_slice(x.dtype(), state, values)?);
+    }
+    Ok(results)
+}
+
+/// Multiply–adds: every weight once per step and sequence.
+fn cost(inputs: Operands<'_, Fact>) -> Cost {
+    let (Some(x), Some(w), Some(r)) = (inputs.optional(0), inputs.optional(1), inputs.optional(2))
+    else {
+        return Cost::free();
+    };
+    Cost::multiply_adds(x.dims[0].clone() * x.dims[1].clone() * (w.count() + r.count()))
+}
+
+impl Operator for LSTM {
+    facets! {
+        arity = Arity::between(3, 7).outputs(1, 3),
+        stops = "recurrent layers are not trained",
+        frozen = "a state mixes its axis at every step",
+        quant = Quant::FloatOnly("errors of a quantised state add up over the steps"),
+    }
+
+    fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
+        infer(inputs, self.direction, 4, 2)
+    }
+
+    fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+        run(inputs, self.direction, 4, 2, |step, h, c| {
+            let hidden = h.len();
+            for j in 0..hidden {
+                let gate = |k: usize| {
+                    let i = k * hidden + j;
+                    step.from_x[i] + step.from_h[i] + step.b_h[i]
+                };
+                c[j] = sigmoid(gate(2)) * c[j] + sigmoid(gate(0)) * gate(3).tanh();
+                h[j] = sigmoid(gate(1)) * c[j].tanh();
+            }
+        })
+    }
+
+    fn cost(&self, inputs: Operands<'_, Fact>, _outputs: &[Fact]) -> Cost {
+        cost(inputs)
+    }
+}
+
+impl Operator for GRU {
+    facets! {
+        arity = Arity::between(3, 6).outputs(1, 2),
+        stops = "recurrent layers are not trained",
+        frozen = "a state mixes its axis at every step",
+        quant = Quant::FloatOnly("errors of a quantised state add up over the steps"),
+    }
+
+    fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
+        infer(inputs, self.direction, 3, 1)
+    }
+
+    fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+        run(inputs, self.direction, 3, 1, |step, h, _| {
+            let hidden = h.len();
+            let gate = |i: usize| sigmoid(step.from_x[i] + step.from_h[i] + step.b_h[i]);
+            let reset: Vec<f64> = (0..hidden).map(|j| gate(hidden + j)).collect();
+            let scaled: Vec<f64> = reset.iter().zip(h.iter()).map(|(r, h)| r * h).collect();
+            let next = |j: usize| {
+                let i = 2 * hidden + j;
+                let recurrent = if self.linear_before_reset {
+                    reset[j] * (step.from_h[i] + step.b_h[i])
+                } else {
+                    (step.recur)(i, &scaled) + step.b_h[i]
+                };
+                let update = gate(j);
+                (1.0 - update) * (step.from_x[i] + recurrent).tanh() + update * h[j]
+            };
+            *h = (0..hidden).map(next).collect();
+        })
+    }
+
+    fn cost(&self, inputs: Operands<'_, Fact>, _outputs: &[Fact]) -> Cost {
+        cost(inputs)
+    }
+}

@@ -3,7 +3,7 @@
 //! Everything that yields bytes is defined as an exact sequence of f32 operations without fused
 //! steps, so every instruction set gives the same bits.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::vector::{Vector, vectorised};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -237,7 +237,7 @@ fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
     let (zero_a, zero_b) = (V::int_splat(pair.zero_a), V::int_splat(pair.zero_b));
     let (scale_a, scale_b) = (V::splat(pair.scale_a), V::splat(pair.scale_b));
     let [stride_a, stride_b] = plan.inner_strides();
-    plan.for_each_run(range, |at, [first_a, first_b], count| {
+    for Run { at, first: [first_a, first_b], count } in plan.runs(range) {
         for i in (0..count).step_by(V::LANES) {
             let left = count - i;
             // SAFETY: the walk stays inside the slices just checked.
@@ -252,7 +252,7 @@ fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
                 store_bytes::<V, T>(pair.rounding.apply(h), place, left);
             }
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -287,10 +287,14 @@ fn to_f16<V: Vector>(input: &[f32], output: &mut [f16]) {
         // SAFETY: all offsets stay below the common length; no set has more than 16 lanes.
         unsafe {
             let x = V::load_upto(input.as_ptr().add(i), left);
-            let mut lanes = [0_u16; 16];
-            x.store_halves(lanes.as_mut_ptr());
-            let place = output.as_mut_ptr().add(i).cast();
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), place, left.min(V::LANES));
+            let place: *mut u16 = output.as_mut_ptr().add(i).cast();
+            if left >= V::LANES {
+                x.store_halves(place);
+            } else {
+                let mut lanes = [0_u16; 16];
+                x.store_halves(lanes.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), place, left);
+            }
         }
     }
 }
@@ -302,10 +306,15 @@ fn from_f16<V: Vector>(input: &[f16], output: &mut [f32]) {
         let left = input.len() - i;
         // SAFETY: all offsets stay below the common length; no set has more than 16 lanes.
         unsafe {
-            let mut lanes = [0_u16; 16];
-            let place = input.as_ptr().add(i).cast();
-            std::ptr::copy_nonoverlapping(place, lanes.as_mut_ptr(), left.min(V::LANES));
-            V::load_halves(lanes.as_ptr()).store_upto(output.as_mut_ptr().add(i), left);
+            let from: *const u16 = input.as_ptr().add(i).cast();
+            let place = output.as_mut_ptr().add(i);
+            if left >= V::LANES {
+                V::load_halves(from).store(place);
+            } else {
+                let mut lanes = [0_u16; 16];
+                std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), left);
+                V::load_halves(lanes.as_ptr()).store_first(place, left);
+            }
         }
     }
 }

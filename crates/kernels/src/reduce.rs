@@ -1,6 +1,6 @@
 //! Reductions over any axes, and the place of the extreme value along one.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::functions;
 use crate::vector::{Vector, vectorised};
 use std::ops::Range;
@@ -146,18 +146,15 @@ folds! {
 /// All lanes joined in a fixed tree order, in every lane.
 #[inline(always)]
 fn join_lanes<V: Vector, F: Fold<V>>(fold: F, sum: V) -> V {
-    let mut lanes = [0.0; 32];
-    let mut width = V::LANES;
-    // SAFETY: no set has more than 16 lanes, and loads start below 16.
-    unsafe {
-        sum.store(lanes.as_mut_ptr());
-        while width > 1 {
-            width /= 2;
-            let half = V::load(lanes.as_ptr().add(width));
-            fold.join(V::load(lanes.as_ptr()), half).store(lanes.as_mut_ptr());
-        }
+    let mut sum = sum;
+    if V::LANES > 8 {
+        sum = fold.join(sum, sum.exchange::<8>());
     }
-    V::splat(lanes[0])
+    if V::LANES > 4 {
+        sum = fold.join(sum, sum.exchange::<4>());
+    }
+    sum = fold.join(sum, sum.exchange::<2>());
+    fold.join(sum, sum.exchange::<1>())
 }
 
 /// `count.min(LANES)` elements `stride` apart, then neutral ones.
@@ -233,10 +230,10 @@ unsafe fn fold_one<V: Vector, F: Fold<V>>(
 ) -> V {
     let [stride] = reduced.inner_strides();
     let mut sums = [V::splat(F::START); 4];
-    reduced.for_each_run(0..reduced.len(), |_, [first], count| {
+    for Run { at: _, first: [first], count } in reduced.runs(0..reduced.len()) {
         // SAFETY: the walk is readable.
         sums = unsafe { fold_run(fold, sums, pointer.add(first), stride, count) };
-    });
+    }
     join_four(fold, sums)
 }
 
@@ -252,13 +249,13 @@ unsafe fn fold_columns<V: Vector, F: Fold<V>>(
 ) -> V {
     let [stride] = reduced.inner_strides();
     let mut sum = V::splat(F::START);
-    reduced.for_each_run(0..reduced.len(), |_, [first], steps| {
+    for Run { at: _, first: [first], count: steps } in reduced.runs(0..reduced.len()) {
         for i in 0..steps as isize {
             // SAFETY: the walk is readable.
             let x = unsafe { V::load_upto(pointer.add(first).offset(i * stride), count) };
             sum = fold.step(sum, x);
         }
-    });
+    }
     sum
 }
 
@@ -332,7 +329,7 @@ fn reduce_any<V: Vector>(
     plan.check(&range, input.len(), output.len());
     let start = range.start;
     let [stride] = plan.kept.inner_strides();
-    plan.kept.for_each_run(range, |at, [first], count| {
+    for Run { at, first: [first], count } in plan.kept.runs(range) {
         let mut i = 0;
         while i < count {
             // SAFETY: the walk stays inside the input just checked.
@@ -345,7 +342,7 @@ fn reduce_any<V: Vector>(
                 i += if stride == 1 { V::LANES } else { 1 };
             }
         }
-    });
+    }
 }
 
 vectorised! {
@@ -374,17 +371,17 @@ pub fn reduce_with<T: Copy>(
     plan.check(&range, input.len(), output.len());
     let from = range.start;
     let ([kept], [reduced]) = (plan.kept.inner_strides(), plan.reduced.inner_strides());
-    plan.kept.for_each_run(range, |at, [first], count| {
+    for Run { at, first: [first], count } in plan.kept.runs(range) {
         for (i, place) in output[at - from..][..count].iter_mut().enumerate() {
             let base = first.wrapping_add_signed(i as isize * kept);
             *place = start;
-            plan.reduced.for_each_run(0..plan.reduced.len(), |_, [offset], steps| {
-                for j in 0..steps as isize {
+            for Run { first: [offset], count, .. } in plan.reduced.runs(0..plan.reduced.len()) {
+                for j in 0..count as isize {
                     *place = step(*place, input[base + offset.wrapping_add_signed(j * reduced)]);
                 }
-            });
+            }
         }
-    });
+    }
 }
 
 /// Which of several equal extremes counts.

@@ -115,13 +115,14 @@ fn strided<V: Vector>(kind: Softmax, axis: usize, inner: usize, input: &[f32], o
             let left = inner - column;
             // SAFETY: rows of `inner` values inside the blocks.
             unsafe {
-                let load = |i: usize| V::load_upto(x.as_ptr().add(i * inner + column), left);
+                let from = x.as_ptr().add(column);
                 let (mut max, mut sum) = (V::splat(f32::NEG_INFINITY), V::splat(0.0));
                 for i in 0..axis {
-                    max = Max(max).step(max, load(i));
+                    max = Max(max).step(max, V::load_upto(from.add(i * inner), left));
                 }
                 for i in 0..axis {
-                    let e = functions::exp_not_positive(load(i) - max);
+                    let e =
+                        functions::exp_not_positive(V::load_upto(from.add(i * inner), left) - max);
                     sum = sum + e;
                     if kind == Softmax::Plain {
                         e.store_upto(y.as_mut_ptr().add(i * inner + column), left);
@@ -132,7 +133,7 @@ fn strided<V: Vector>(kind: Softmax, axis: usize, inner: usize, input: &[f32], o
                     let place = y.as_mut_ptr().add(i * inner + column);
                     let value = match kind {
                         Softmax::Plain => V::load_upto(place, left) * factor,
-                        Softmax::Log => load(i) - max - log,
+                        Softmax::Log => V::load_upto(from.add(i * inner), left) - max - log,
                     };
                     value.store_upto(place, left);
                 }

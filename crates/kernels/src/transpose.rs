@@ -2,7 +2,7 @@
 //!
 //! Elements are opaque here; only their size (1, 2, 4 or 8 bytes) matters.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::isa::Isa;
 use half::{bf16, f16};
 use std::ops::Range;
@@ -93,7 +93,7 @@ pub fn rearrange<T: Element>(
 fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], output: &mut [T]) {
     let start = range.start;
     let [stride] = walk.inner_strides();
-    walk.for_each_run(range, |at, [first], count| {
+    for Run { at, first: [first], count } in walk.runs(range) {
         let run = &mut output[at - start..][..count];
         match stride {
             0 => run.fill(input[first]),
@@ -104,7 +104,7 @@ fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], 
                 }
             }
         }
-    });
+    }
 }
 
 /// Writes a dense input to strided places of the output, the reverse of [`rearrange`]: the inside
@@ -115,7 +115,7 @@ fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], 
 pub fn scatter<T: Element>(walk: &Broadcast<1>, input: &[T], output: &mut [T]) {
     walk.check(&(0..walk.len()), [output.len()], input.len());
     let [stride] = walk.inner_strides();
-    walk.for_each_run(0..walk.len(), |at, [first], count| {
+    for Run { at, first: [first], count } in walk.runs(0..walk.len()) {
         let run = &input[at..][..count];
         if stride == 1 {
             output[first..][..count].copy_from_slice(run);
@@ -124,7 +124,7 @@ pub fn scatter<T: Element>(walk: &Broadcast<1>, input: &[T], output: &mut [T]) {
                 output[first.wrapping_add_signed(i as isize * stride)] = x;
             }
         }
-    });
+    }
 }
 
 /// Copies `count` blocks of `length` elements whose starts lie `input_stride` and `output_stride`

@@ -69,7 +69,7 @@ pub(crate) trait Vector:
     /// `yes` where the mask is set.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
-    /// To the nearest i32, halves to even; out of range is unspecified.
+    /// To the nearest i32, halves to even; unspecified beyond ±2^22.
     fn to_int(self) -> Self::Int;
     fn from_int(value: Self::Int) -> Self;
     fn bits(self) -> Self::Int;
@@ -103,8 +103,25 @@ pub(crate) trait Vector:
     /// `LANES` places must be writable.
     unsafe fn store_halves(self, pointer: *mut u16);
 
+    /// Lane `i ^ DISTANCE` in place of lane `i`; `DISTANCE` is a power of 2 below `LANES`.
+    fn exchange<const DISTANCE: u32>(self) -> Self;
+
+    /// Lane 0.
+    fn first(self) -> f32;
+
     /// The sum of all lanes, in a fixed tree order.
-    fn sum(self) -> f32;
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut sum = self;
+        if Self::LANES > 8 {
+            sum = sum + sum.exchange::<8>();
+        }
+        if Self::LANES > 4 {
+            sum = sum + sum.exchange::<4>();
+        }
+        sum = sum + sum.exchange::<2>();
+        (sum + sum.exchange::<1>()).first()
+    }
 
     /// `f` of each lane, one at a time: for functions too rare to be worth vectors.
     #[inline(always)]

@@ -162,8 +162,12 @@ impl<const N: usize> Broadcast<N> {
     /// The stretches of `range` along the innermost axis, in order.
     pub(crate) fn runs(&self, range: Range<usize>) -> Runs<'_, N> {
         let inner = if self.rank == 0 { 1 } else { self.sizes[self.rank - 1] };
-        let within = range.start % inner;
-        let (index, offsets) = self.locate(range.start - within);
+        // Most walks start at the beginning, which needs no division.
+        let within = if range.start == 0 { 0 } else { range.start % inner };
+        let (index, offsets) = match range.start - within {
+            0 => ([0; MAX_RANK], self.starts.map(|start| start as isize)),
+            at => self.locate(at),
+        };
         Runs { walk: self, inner, within, index, offsets, range }
     }
 

@@ -47,27 +47,35 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     r.mul_add(s, V::splat(1.0)).scale_exponent(n)
 }
 
-/// e^x for x ≤ 0, cheaper than [`exp`] and less exact far from 0.
+/// Below this [`exp_not_positive`] gives 0: results too small for a normal f32 would cost a hundred
+/// cycles each, and masked attention is full of them.
+const LEAST_EXPONENT: f32 = -87.0;
+
+/// e^x for x ≤ 0, or 0 below −87; cheaper than [`exp`] and less exact far from 0.
 #[inline(always)]
 pub(crate) fn exp_not_positive<V: Vector>(x: V) -> V {
-    let (n, r, s) = reduce_exponent::<V, false>(x.max_keeping_nan(V::splat(-104.0)));
-    r.mul_add(s, V::splat(1.0)).scale_exponent(n)
+    let least = V::splat(LEAST_EXPONENT);
+    let (n, r, s) = reduce_exponent::<V, false>(x.max_keeping_nan(least));
+    let value = r.mul_add(s, V::splat(1.0)).scale_exponent_normal(n);
+    V::select(x.not_less(least), value, V::splat(0.0))
 }
 
-/// e^x − 1 for x ≤ 0, with small relative error also near 0.
+/// e^x − 1 for x ≤ 0, with small relative error also near 0; −1 below −25.
 #[inline(always)]
 fn exp_minus_one_not_positive<V: Vector>(x: V) -> V {
-    let (n, r, s) = reduce_exponent::<V, true>(x.max_keeping_nan(V::splat(-104.0)));
-    let power = V::splat(1.0).scale_exponent(n);
+    let (n, r, s) = reduce_exponent::<V, true>(x.max_keeping_nan(V::splat(-25.0)));
+    let power = V::splat(1.0).scale_exponent_normal(n);
     power.mul_add(r * s, power - V::splat(1.0))
 }
 
-/// 1 / (1 + e^−x).
+/// 1 / (1 + e^−x), or 0 below −87.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
-    let one = V::splat(1.0);
-    let small = exp_not_positive(-x.abs());
-    V::select(x.less(V::splat(0.0)), small, one) / (one + small)
+    let (one, least) = (V::splat(1.0), V::splat(LEAST_EXPONENT));
+    // Far below −87 the exponential is wrong, but not used.
+    let (n, r, s) = reduce_exponent::<V, false>(-x.min_keeping_nan(-least));
+    let value = one / (one + r.mul_add(s, one).scale_exponent_normal(n));
+    V::select(x.not_less(least), value, V::splat(0.0))
 }
 
 /// Hyperbolic tangent.

@@ -234,6 +234,19 @@ impl<T: Copy> Block<T> {
     /// # Safety
     /// As [`Block::transpose`].
     unsafe fn transpose_part(&self, rows: Range<usize>, columns: Range<usize>) {
+        // Colour channels, mostly: unrolled.
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match (rows.len(), columns.len()) {
+                (_, 2) => return self.transpose_columns::<2>(rows, columns.start),
+                (_, 3) => return self.transpose_columns::<3>(rows, columns.start),
+                (_, 4) => return self.transpose_columns::<4>(rows, columns.start),
+                (2, _) => return self.transpose_rows::<2>(rows.start, columns),
+                (3, _) => return self.transpose_rows::<3>(rows.start, columns),
+                (4, _) => return self.transpose_rows::<4>(rows.start, columns),
+                _ => {}
+            }
+        }
         for row_start in rows.clone().step_by(16) {
             for column_start in columns.clone().step_by(16) {
                 for row in row_start..rows.end.min(row_start + 16) {
@@ -246,8 +259,41 @@ impl<T: Copy> Block<T> {
         }
     }
 
+    /// `N` columns from `column` on.
+    /// # Safety
+    /// As [`Block::transpose`].
+    unsafe fn transpose_columns<const N: usize>(&self, rows: Range<usize>, column: usize) {
+        // SAFETY: inside the block.
+        unsafe {
+            let inputs: [*const T; N] = std::array::from_fn(|k| self.input_at(0, column + k));
+            for row in rows {
+                let output = self.output_at(row, column);
+                for (k, input) in inputs.iter().enumerate() {
+                    *output.add(k) = *input.add(row);
+                }
+            }
+        }
+    }
+
+    /// `N` rows from `row` on.
+    /// # Safety
+    /// As [`Block::transpose`].
+    unsafe fn transpose_rows<const N: usize>(&self, row: usize, columns: Range<usize>) {
+        // SAFETY: inside the block.
+        unsafe {
+            let outputs: [*mut T; N] = std::array::from_fn(|k| self.output_at(row + k, 0));
+            for column in columns {
+                let input = self.input_at(row, column);
+                for (k, output) in outputs.iter().enumerate() {
+                    *output.add(column) = *input.add(k);
+                }
+            }
+        }
+    }
+
     /// # Safety
     /// The element must lie inside the block.
+    #[inline(always)]
     unsafe fn input_at(&self, row: usize, column: usize) -> *const T {
         // SAFETY: as promised by the caller.
         unsafe { self.input.offset(row as isize + column as isize * self.input_stride) }
@@ -255,6 +301,7 @@ impl<T: Copy> Block<T> {
 
     /// # Safety
     /// The element must lie inside the block.
+    #[inline(always)]
     unsafe fn output_at(&self, row: usize, column: usize) -> *mut T {
         // SAFETY: as promised by the caller.
         unsafe { self.output.offset(row as isize * self.output_stride + column as isize) }

@@ -63,8 +63,16 @@ pub(crate) trait Vector:
         let two_to = |n| Self::from_bits(Self::int_shift_left::<23>(Self::int_add(n, bias)));
         self * two_to(half) * two_to(Self::int_sub(power, half))
     }
+    /// `self * 2^power` for whole `power` in -126..=127.
+    #[inline(always)]
+    fn scale_exponent_normal(self, power: Self) -> Self {
+        let field = Self::int_add(power.to_int(), Self::int_splat(127));
+        self * Self::from_bits(Self::int_shift_left::<23>(field))
+    }
 
     fn less(self, other: Self) -> Self::Mask;
+    /// At least as large, or either is NaN.
+    fn not_less(self, other: Self) -> Self::Mask;
     fn equal(self, other: Self) -> Self::Mask;
     /// `yes` where the mask is set.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
@@ -157,16 +165,22 @@ pub(crate) trait Vector:
         lanes[1..Self::LANES].iter().fold(lanes[0], |a, &b| f(a, b))
     }
 
-    /// The larger; NaN where `self` is NaN (or `other` is).
+    /// The larger; NaN where `self` is NaN.
     #[inline(always)]
     fn max_keeping_nan(self, other: Self) -> Self {
         other.max(self)
     }
 
+    /// The smaller; NaN where `self` is NaN.
+    #[inline(always)]
+    fn min_keeping_nan(self, other: Self) -> Self {
+        other.min(self)
+    }
+
     /// Lanes from `low` to `high`; NaN stays NaN.
     #[inline(always)]
     fn clamp(self, low: Self, high: Self) -> Self {
-        high.min(low.max(self))
+        self.max_keeping_nan(low).min_keeping_nan(high)
     }
 
     /// Loads `LANES` values, or the first `count` where fewer are left.

@@ -115,6 +115,7 @@ impl Vector for Vector8 {
             Self(_mm256_or_ps(_mm256_andnot_ps(bit, self.0), _mm256_and_ps(bit, sign.0)))
         }
         fn less(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
+        fn not_less(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, other.0) }
         fn equal(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) }
         fn select(mask: __m256, yes: Self, no: Self) -> Self {
             Self(_mm256_blendv_ps(no.0, yes.0, mask))

@@ -112,7 +112,11 @@ impl Vector for Vector16 {
         fn scale_exponent(self: Self, power: Self) -> Self {
             Self(_mm512_scalef_ps(self.0, power.0))
         }
+        fn scale_exponent_normal(self: Self, power: Self) -> Self {
+            Self(_mm512_scalef_ps(self.0, power.0))
+        }
         fn less(self: Self, other: Self) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
+        fn not_less(self: Self, other: Self) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self.0, other.0) }
         fn equal(self: Self, other: Self) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
         fn select(mask: __mmask16, yes: Self, no: Self) -> Self {
             Self(_mm512_mask_blend_ps(mask, no.0, yes.0))

@@ -130,6 +130,10 @@ impl Vector for Vector4 {
         pairs(self.0, other.0, |a, b| if a < b { u32::MAX } else { 0 })
     }
     #[inline(always)]
+    fn not_less(self, other: Self) -> [u32; 4] {
+        pairs(self.0, other.0, |a, b| if a < b { 0 } else { u32::MAX })
+    }
+    #[inline(always)]
     fn equal(self, other: Self) -> [u32; 4] {
         pairs(self.0, other.0, |a, b| if a == b { u32::MAX } else { 0 })
     }

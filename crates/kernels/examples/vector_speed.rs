@@ -33,6 +33,15 @@ fn time_ns(mut work: impl FnMut()) -> f64 {
     best
 }
 
+/// `len` values from the start of a cache line, as a planner places tensors.
+fn aligned<T: Copy>(len: usize, value: impl Fn(usize) -> T) -> &'static mut [T] {
+    let memory = Vec::leak(vec![value(0); len + 64]);
+    let start = memory.as_ptr().align_offset(64);
+    let slice = &mut memory[start..start + len];
+    slice.iter_mut().enumerate().for_each(|(i, place)| *place = value(i));
+    slice
+}
+
 struct Table {
     filter: String,
     sets: Vec<Isa>,
@@ -54,8 +63,8 @@ impl Table {
 const ELEMENTS: usize = 4096;
 
 fn maps(table: &Table) {
-    let input: Vec<f32> = (0..ELEMENTS).map(|i| i as f32 * 0.005 - 10.0).collect();
-    let mut output = vec![0.0; ELEMENTS];
+    let input = aligned(ELEMENTS, |i| i as f32 * 0.005 - 10.0);
+    let output = aligned(ELEMENTS, |_| 0.0);
     for function in [
         Unary::Relu,
         Unary::HardSwish,
@@ -73,29 +82,29 @@ fn maps(table: &Table) {
         Unary::Sin,
     ] {
         table.line(&format!("map {function:?}"), ELEMENTS, |isa| {
-            map_f32(isa, function, &input, &mut output);
+            map_f32(isa, function, input, output);
         });
     }
-    let bytes: Vec<u8> = (0..ELEMENTS).map(|i| (i * 77) as u8).collect();
-    let (mut mapped, lookup) = (bytes.clone(), std::array::from_fn(|i| i as u8 ^ 9));
+    let bytes = aligned(ELEMENTS, |i| (i * 77) as u8);
+    let (mapped, lookup) = (aligned(ELEMENTS, |_| 0), std::array::from_fn(|i| i as u8 ^ 9));
     table.line("map bytes by table", ELEMENTS, |isa| {
-        map_u8_table(isa, &lookup, &bytes, &mut mapped);
+        map_u8_table(isa, &lookup, bytes, mapped);
     });
 }
 
 fn pairs(table: &Table) {
-    let a: Vec<f32> = (0..ELEMENTS).map(|i| i as f32 * 0.01 - 20.0).collect();
-    let mut output = vec![0.0; ELEMENTS];
+    let a = aligned(ELEMENTS, |i| i as f32 * 0.01 - 20.0);
+    let output = aligned(ELEMENTS, |_| 0.0);
     for (name, b_shape) in
         [("same", [16, 256]), ("row", [1, 256]), ("column", [16, 1]), ("scalar", [1, 1])]
     {
         let plan = Broadcast::dense(&[16, 256], [&[16, 256], &b_shape]).expect("it broadcasts");
         table.line(&format!("add {name}"), ELEMENTS, |isa| {
-            binary_f32(isa, Binary::Add, &plan, 0..ELEMENTS, &a, &a, NO_CLAMP, &mut output);
+            binary_f32(isa, Binary::Add, &plan, 0..ELEMENTS, a, a, NO_CLAMP, output);
         });
     }
-    let a: Vec<u8> = (0..ELEMENTS).map(|i| (i * 77) as u8).collect();
-    let mut output = vec![0_u8; ELEMENTS];
+    let a = aligned(ELEMENTS, |i| (i * 77) as u8);
+    let output = aligned(ELEMENTS, |_| 0_u8);
     let plan = Broadcast::dense(&[ELEMENTS], [&[ELEMENTS], &[ELEMENTS]]).expect("equal shapes");
     let pair = QuantizedPair {
         scale_a: 0.7,
@@ -105,25 +114,25 @@ fn pairs(table: &Table) {
         rounding: Rounding::new(100_u8),
     };
     table.line("add u8", ELEMENTS, |isa| {
-        add_quantized(isa, pair, &plan, 0..ELEMENTS, &a, &a, &mut output);
+        add_quantized(isa, pair, &plan, 0..ELEMENTS, a, a, output);
     });
 }
 
 fn conversions(table: &Table) {
-    let input: Vec<f32> = (0..ELEMENTS).map(|i| i as f32 * 0.01 - 20.0).collect();
-    let mut floats = input.clone();
-    let mut bytes = vec![0_u8; ELEMENTS];
-    let mut halves = vec![f16::ZERO; ELEMENTS];
-    let mut brains = vec![bf16::ZERO; ELEMENTS];
-    table.line("quantize u8", ELEMENTS, |isa| quantize(isa, 0.3, 7_u8, &input, &mut bytes));
-    table.line("dequantize u8", ELEMENTS, |isa| dequantize(isa, 0.3, 7_u8, &bytes, &mut floats));
+    let input = aligned(ELEMENTS, |i| i as f32 * 0.01 - 20.0);
+    let floats = aligned(ELEMENTS, |_| 0.0);
+    let bytes = aligned(ELEMENTS, |_| 0_u8);
+    let halves = aligned(ELEMENTS, |_| f16::ZERO);
+    let brains = aligned(ELEMENTS, |_| bf16::ZERO);
+    table.line("quantize u8", ELEMENTS, |isa| quantize(isa, 0.3, 7_u8, input, bytes));
+    table.line("dequantize u8", ELEMENTS, |isa| dequantize(isa, 0.3, 7_u8, bytes, floats));
     table.line("range", ELEMENTS, |isa| {
-        std::hint::black_box(range_f32(isa, &input));
+        std::hint::black_box(range_f32(isa, input));
     });
-    table.line("f32 to f16", ELEMENTS, |isa| f32_to_f16(isa, &input, &mut halves));
-    table.line("f16 to f32", ELEMENTS, |isa| f16_to_f32(isa, &halves, &mut floats));
-    table.line("f32 to bf16", ELEMENTS, |isa| f32_to_bf16(isa, &input, &mut brains));
-    table.line("bf16 to f32", ELEMENTS, |isa| bf16_to_f32(isa, &brains, &mut floats));
+    table.line("f32 to f16", ELEMENTS, |isa| f32_to_f16(isa, input, halves));
+    table.line("f16 to f32", ELEMENTS, |isa| f16_to_f32(isa, halves, floats));
+    table.line("f32 to bf16", ELEMENTS, |isa| f32_to_bf16(isa, input, brains));
+    table.line("bf16 to f32", ELEMENTS, |isa| bf16_to_f32(isa, brains, floats));
 }
 
 /// Per element of input.
@@ -139,10 +148,10 @@ fn pools(table: &Table) {
     };
     let pool = Pool { height: axis, width: axis, channels: 64 };
     let global = Pool { height: PoolAxis::global(28), width: PoolAxis::global(28), channels: 64 };
-    let floats = vec![1.0; pool.input_len()];
-    let bytes = vec![1_u8; pool.input_len()];
-    let mut output = vec![0.0; 14 * pool.row_len()];
-    let mut output_bytes = vec![0_u8; 14 * pool.row_len()];
+    let floats = aligned(pool.input_len(), |_| 1.0);
+    let bytes = aligned(pool.input_len(), |_| 1_u8);
+    let output = aligned(14 * pool.row_len(), |_| 0.0);
+    let output_bytes = aligned(14 * pool.row_len(), |_| 0_u8);
     let len = pool.input_len();
     let requantization = AverageRequantization {
         scale: 1.0,
@@ -151,79 +160,79 @@ fn pools(table: &Table) {
         rounding: Rounding::new(3_u8),
     };
     table.line("max pool 3x3/2 f32", len, |isa| {
-        max_pool_f32(isa, &pool, 0..14, &floats, &mut output);
+        max_pool_f32(isa, &pool, 0..14, floats, output);
     });
     table.line("max pool 3x3/2 u8", len, |isa| {
-        max_pool_bytes(isa, &pool, 0..14, &bytes, &mut output_bytes);
+        max_pool_bytes(isa, &pool, 0..14, bytes, output_bytes);
     });
     table.line("average pool 3x3/2 f32", len, |isa| {
-        average_pool_f32(isa, &pool, false, 0..14, &floats, &mut output);
+        average_pool_f32(isa, &pool, false, 0..14, floats, output);
     });
     table.line("average pool 3x3/2 u8", len, |isa| {
-        average_pool_bytes(isa, &pool, requantization, 0..14, &bytes, &mut output_bytes);
+        average_pool_bytes(isa, &pool, requantization, 0..14, bytes, output_bytes);
     });
     table.line("global average f32", len, |isa| {
-        average_pool_f32(isa, &global, false, 0..1, &floats, &mut output[..64]);
+        average_pool_f32(isa, &global, false, 0..1, floats, &mut output[..64]);
     });
     table.line("global average u8", len, |isa| {
-        average_pool_bytes(isa, &global, requantization, 0..1, &bytes, &mut output_bytes[..64]);
+        average_pool_bytes(isa, &global, requantization, 0..1, bytes, &mut output_bytes[..64]);
     });
 }
 
 fn rows(table: &Table) {
-    let input: Vec<f32> = (0..ELEMENTS).map(|i| (i * 7 % 41) as f32 * 0.1).collect();
-    let mut output = vec![0.0; ELEMENTS];
+    let input = aligned(ELEMENTS, |i| (i * 7 % 41) as f32 * 0.1);
+    let output = aligned(ELEMENTS, |_| 0.0);
     for (name, axes) in [("rows", [false, true]), ("columns", [true, false])] {
         let plan = Reduce::new(&[16, 256], &axes).expect("two axes");
         for reduction in [Reduction::Sum, Reduction::Max, Reduction::LogSumExp] {
             table.line(&format!("reduce {name} {reduction:?}"), ELEMENTS, |isa| {
                 let output = &mut output[..plan.len()];
-                reduce_f32(isa, reduction, &plan, 0..plan.len(), &input, output);
+                reduce_f32(isa, reduction, &plan, 0..plan.len(), input, output);
             });
         }
     }
     for columns in [64, 256, 1024] {
         table.line(&format!("softmax of {columns}"), ELEMENTS, |isa| {
-            softmax(isa, Softmax::Plain, columns, &input, &mut output);
+            softmax(isa, Softmax::Plain, columns, input, output);
         });
     }
     table.line("softmax masked of 256", ELEMENTS, |isa| {
-        output.copy_from_slice(&input);
-        softmax_masked(isa, 256, 0.125, &input[..256], &mut output);
+        output.copy_from_slice(input);
+        softmax_masked(isa, 256, 0.125, &input[..256], output);
     });
     table.line("softmax strided", ELEMENTS, |isa| {
-        softmax_strided(isa, Softmax::Plain, 16, 256, &input, &mut output);
+        softmax_strided(isa, Softmax::Plain, 16, 256, input, output);
     });
     for columns in [256, 1024] {
-        let vector = vec![1.0; columns];
+        let vector = aligned(columns, |_| 1.0);
         let parameters = RowNormalization {
             centre: true,
-            gamma: Some(&vector),
-            beta: Some(&vector),
+            gamma: Some(vector),
+            beta: Some(vector),
             epsilon: 1e-5,
         };
         table.line(&format!("layer norm of {columns}"), ELEMENTS, |isa| {
-            normalize_rows(isa, parameters, columns, &input, &mut output);
+            normalize_rows(isa, parameters, columns, input, output);
         });
         let parameters = RowNormalization { centre: false, beta: None, ..parameters };
         table.line(&format!("rms norm of {columns}"), ELEMENTS, |isa| {
-            normalize_rows(isa, parameters, columns, &input, &mut output);
+            normalize_rows(isa, parameters, columns, input, output);
         });
     }
 }
 
 fn moves(table: &Table) {
-    fn line<T: lepton_kernels::transpose::Element + Default>(
+    fn line<T: lepton_kernels::transpose::Element + Default + 'static>(
         table: &Table,
         name: &str,
         shape: &[usize],
         axes: &[usize],
     ) {
         let len = shape.iter().product();
-        let input = vec![T::default(); len];
-        let mut output = input.clone();
+        let input = aligned(len, |_| T::default());
+        let output = aligned(len, |_| T::default());
         let walk = permutation(shape, axes).expect("a permutation");
-        table.line(name, len, |isa| rearrange(isa, &walk, 0..len, &input, &mut output));
+        table.line(name, len, |isa| rearrange(isa, &walk, 0..len, input, output));
     }
     line::<f32>(table, "NCHW to NHWC f32", &[1, 64, 28, 28], &[0, 2, 3, 1]);
     line::<f32>(table, "NHWC to NCHW f32", &[1, 28, 28, 64], &[0, 3, 1, 2]);

@@ -47,11 +47,11 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     r.mul_add(s, V::splat(1.0)).scale_exponent(n)
 }
 
-/// Below this [`exp_not_positive`] gives 0: results too small for a normal f32 would cost a hundred
-/// cycles each, and masked attention is full of them.
-const LEAST_EXPONENT: f32 = -87.0;
+/// Below this [`exp_not_positive`] gives 0: results too small for a normal f32, or products with
+/// them, would cost a hundred cycles each, and masked attention is full of them.
+const LEAST_EXPONENT: f32 = -80.0;
 
-/// e^x for x ≤ 0, or 0 below −87; cheaper than [`exp`] and less exact far from 0.
+/// e^x for x ≤ 0, or 0 below −80; cheaper than [`exp`] and less exact far from 0.
 #[inline(always)]
 pub(crate) fn exp_not_positive<V: Vector>(x: V) -> V {
     let least = V::splat(LEAST_EXPONENT);
@@ -68,11 +68,11 @@ fn exp_minus_one_not_positive<V: Vector>(x: V) -> V {
     power.mul_add(r * s, power - V::splat(1.0))
 }
 
-/// 1 / (1 + e^−x), or 0 below −87.
+/// 1 / (1 + e^−x), or 0 below −80.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
     let (one, least) = (V::splat(1.0), V::splat(LEAST_EXPONENT));
-    // Far below −87 the exponential is wrong, but not used.
+    // Far below −80 the exponential is wrong, but not used.
     let (n, r, s) = reduce_exponent::<V, false>(-x.min_keeping_nan(-least));
     let value = one / (one + r.mul_add(s, one).scale_exponent_normal(n));
     V::select(x.not_less(least), value, V::splat(0.0))

@@ -135,6 +135,9 @@ folds! {
     Max(f32::NEG_INFINITY, f32::NEG_INFINITY)
         |self, sum, x| V::select(sum.equal(sum), sum.max(x), sum),
         |a, b| V::select(a.equal(a), a.max(b), a);
+    /// May pass over NaN, for uses where NaN shows anyway.
+    MaxLoose(f32::NEG_INFINITY, f32::NEG_INFINITY)
+        |self, sum, x| sum.max(x), |a, b| a.max(b);
     Min(f32::INFINITY, f32::INFINITY)
         |self, sum, x| V::select(sum.equal(sum), sum.min(x), sum),
         |a, b| V::select(a.equal(a), a.min(b), a);
@@ -230,6 +233,10 @@ unsafe fn fold_one<V: Vector, F: Fold<V>>(
 ) -> V {
     let [stride] = reduced.inner_strides();
     let mut sums = [V::splat(F::START); 4];
+    if let [count] = *reduced.sizes() {
+        // SAFETY: the walk, here a single run from the pointer itself, is readable.
+        return join_four(fold, unsafe { fold_run(fold, sums, pointer, stride, count) });
+    }
     for Run { at: _, first: [first], count } in reduced.runs(0..reduced.len()) {
         // SAFETY: the walk is readable.
         sums = unsafe { fold_run(fold, sums, pointer.add(first), stride, count) };
@@ -249,14 +256,39 @@ unsafe fn fold_columns<V: Vector, F: Fold<V>>(
 ) -> V {
     let [stride] = reduced.inner_strides();
     let mut sum = V::splat(F::START);
-    for Run { at: _, first: [first], count: steps } in reduced.runs(0..reduced.len()) {
-        for i in 0..steps as isize {
-            // SAFETY: the walk is readable.
-            let x = unsafe { V::load_upto(pointer.add(first).offset(i * stride), count) };
-            sum = fold.step(sum, x);
-        }
+    for Run { first: [first], count: steps, .. } in reduced.runs(0..reduced.len()) {
+        // SAFETY: the walk is readable.
+        unsafe { sum = fold_column(fold, sum, pointer.add(first), stride, steps, count) };
     }
     sum
+}
+
+/// Folds `steps` vectors `stride` apart.
+/// # Safety
+/// `count.min(LANES)` values of each must be readable.
+#[inline(always)]
+unsafe fn fold_column<V: Vector, F: Fold<V>>(
+    fold: F,
+    start: V,
+    pointer: *const f32,
+    stride: isize,
+    steps: usize,
+    count: usize,
+) -> V {
+    let mut sums = [start, V::splat(F::START)];
+    let mut i = 0;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        while i + 1 < steps as isize {
+            sums[0] = fold.step(sums[0], V::load_upto(pointer.offset(i * stride), count));
+            sums[1] = fold.step(sums[1], V::load_upto(pointer.offset((i + 1) * stride), count));
+            i += 2;
+        }
+        if i < steps as isize {
+            sums[0] = fold.step(sums[0], V::load_upto(pointer.offset(i * stride), count));
+        }
+    }
+    fold.join(sums[0], sums[1])
 }
 
 /// Side by side or one result at a time.

@@ -249,10 +249,17 @@ impl<T: Copy> Block<T> {
         }
         for row_start in rows.clone().step_by(16) {
             for column_start in columns.clone().step_by(16) {
+                let count = (columns.end - column_start).min(16);
                 for row in row_start..rows.end.min(row_start + 16) {
-                    for column in column_start..columns.end.min(column_start + 16) {
-                        // SAFETY: inside the block.
-                        unsafe { *self.output_at(row, column) = *self.input_at(row, column) }
+                    // SAFETY: inside the block; the input only moves past its end after its last
+                    // use.
+                    unsafe {
+                        let mut input = self.input_at(row, column_start);
+                        let output = self.output_at(row, column_start);
+                        for i in 0..count {
+                            *output.add(i) = *input;
+                            input = input.wrapping_offset(self.input_stride);
+                        }
                     }
                 }
             }

@@ -109,11 +109,16 @@ pub(crate) fn erf<V: Vector>(x: V) -> V {
     exp_minus_one_not_positive(log_erfc(x.abs())).copy_sign(x)
 }
 
-/// x Φ(x), Φ the normal distribution: relative error stays small in the left tail.
+/// x Φ(x), Φ the normal distribution, to 4 units of the last place or 10⁻⁷, whichever is more:
+/// the left tail is right absolutely, not relatively. At −∞ the result is the limit 0 (to within
+/// 10⁻³⁴), not NaN.
 #[inline(always)]
 pub(crate) fn gelu<V: Vector>(x: V) -> V {
-    let tail = exp_not_positive(log_erfc(x.abs() * V::splat(FRAC_1_SQRT_2))) * V::splat(0.5);
-    x * V::select(x.less(V::splat(0.0)), tail, V::splat(1.0) - tail)
+    // max(x, 0) − |x| erfc(|x| / √2) / 2. At z = 6.8 the exponent is −80.
+    let z = (x.abs() * V::splat(FRAC_1_SQRT_2)).min_keeping_nan(V::splat(6.8));
+    let (n, r, s) = reduce_exponent::<V, false>(log_erfc(z));
+    let tail = r.mul_add(s, V::splat(1.0)).scale_exponent_normal(n);
+    (z * V::splat(-FRAC_1_SQRT_2)).mul_add(tail, V::splat(0.0).max(x))
 }
 
 /// The tanh approximation of GELU, `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.

@@ -76,7 +76,7 @@ pub fn rearrange<T: Element>(
         let (index, [first]) = walk.locate(at);
         let count = (rows - index[rank - 2]).min(left / columns);
         let block = Block {
-            input: input[first as usize..].as_ptr(),
+            input: input.as_ptr().wrapping_offset(first),
             input_stride: inner,
             output: output[at - range.start..].as_mut_ptr(),
             output_stride: columns as isize,

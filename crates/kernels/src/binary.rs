@@ -1,6 +1,6 @@
 //! Functions of two variables with broadcasting: f32 vectors, integers, comparisons, selection.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::vector::{Vector, vectorised};
 use std::ops::Range;
 
@@ -86,10 +86,10 @@ unsafe fn walk<V: Vector, F: Function>(
     clamp: [f32; 2],
     output: *mut f32,
 ) {
-    let clamp = clamp.map(V::splat);
+    let clamp = [V::splat(clamp[0]), V::splat(clamp[1])];
     let strides = walk.inner_strides();
     let start = range.start;
-    walk.for_each_run(range, |at, [first_a, first_b], count| {
+    for Run { at, first: [first_a, first_b], count } in walk.runs(range) {
         // SAFETY: the walk stays inside its operands.
         unsafe {
             let (a, b) = (a.wrapping_add(first_a), b.add(first_b));
@@ -101,7 +101,7 @@ unsafe fn walk<V: Vector, F: Function>(
                 [i, j] => sweep::<V, F>(f, Strided(a, i), Strided(b, j), clamp, output, count),
             }
         }
-    });
+    }
 }
 
 /// Builds [`Binary`] and its dispatch from the table below.
@@ -254,13 +254,13 @@ pub fn zip<A: Copy, B: Copy, R>(
     plan.check(&range, [a.len(), b.len()], output.len());
     let start = range.start;
     let [stride_a, stride_b] = plan.inner_strides();
-    plan.for_each_run(range, |at, [first_a, first_b], count| {
+    for Run { at, first: [first_a, first_b], count } in plan.runs(range) {
         for (i, place) in output[at - start..][..count].iter_mut().enumerate() {
             let a = a[first_a.wrapping_add_signed(i as isize * stride_a)];
             let b = b[first_b.wrapping_add_signed(i as isize * stride_b)];
             *place = f(a, b);
         }
-    });
+    }
 }
 
 /// `output = if condition != 0 { yes } else { no }` for elements of any type, with broadcasting.
@@ -278,13 +278,13 @@ pub fn select<T: Copy>(
     plan.check(&range, [condition.len(), yes.len(), no.len()], output.len());
     let start = range.start;
     let strides = plan.inner_strides();
-    plan.for_each_run(range, |at, first, count| {
+    for Run { at, first, count } in plan.runs(range) {
         for (i, place) in output[at - start..][..count].iter_mut().enumerate() {
             let [c, y, n] =
                 std::array::from_fn(|k| first[k].wrapping_add_signed(i as isize * strides[k]));
             *place = if condition[c] != 0 { yes[y] } else { no[n] };
         }
-    });
+    }
 }
 
 /// Comparisons that give 1 or 0.

@@ -159,34 +159,16 @@ impl<const N: usize> Broadcast<N> {
         }
     }
 
-    /// Calls `run(first output element, first element of each operand, count)` for each stretch
-    /// of `range` along the innermost axis.
-    #[inline(always)]
-    pub(crate) fn for_each_run(
-        &self,
-        range: Range<usize>,
-        mut run: impl FnMut(usize, [usize; N], usize),
-    ) {
-        if range.is_empty() {
-            return;
-        }
-        let inner = self.sizes[self.rank - 1];
-        let inner_strides = self.inner_strides();
-        let mut at = range.start;
-        let mut within = at % inner;
-        let (mut index, mut offsets) = self.locate(at - within);
-        loop {
-            let count = (inner - within).min(range.end - at);
-            let first =
-                std::array::from_fn(|i| (offsets[i] + within as isize * inner_strides[i]) as usize);
-            run(at, first, count);
-            at += count;
-            if at == range.end {
-                return;
-            }
-            within = 0;
-            self.step(&mut index, &mut offsets);
-        }
+    /// The stretches of `range` along the innermost axis, in order.
+    pub(crate) fn runs(&self, range: Range<usize>) -> Runs<'_, N> {
+        let inner = if self.rank == 0 { 1 } else { self.sizes[self.rank - 1] };
+        // Most walks start at the beginning, which needs no division.
+        let within = if range.start == 0 { 0 } else { range.start % inner };
+        let (index, offsets) = match range.start - within {
+            0 => ([0; MAX_RANK], self.starts.map(|start| start as isize)),
+            at => self.locate(at),
+        };
+        Runs { walk: self, inner, within, index, offsets, range }
     }
 
     /// The index on each axis of an output element, and the element each operand reads there.
@@ -203,21 +185,71 @@ impl<const N: usize> Broadcast<N> {
         }
         (index, offsets)
     }
+}
 
+/// A stretch of a walk along its innermost axis.
+pub(crate) struct Run<const N: usize> {
+    /// The first output element.
+    pub(crate) at: usize,
+    /// The first element of each operand.
+    pub(crate) first: [usize; N],
+    /// Elements.
+    pub(crate) count: usize,
+}
+
+/// An iterator rather than a function that takes a closure: closures are not certain to be inlined
+/// where the target features are.
+pub(crate) struct Runs<'a, const N: usize> {
+    walk: &'a Broadcast<N>,
+    inner: usize,
+    /// Elements of the innermost axis to skip in the next stretch.
+    within: usize,
+    index: [usize; MAX_RANK],
+    /// Where each operand is at the beginning of the innermost axis.
+    offsets: [isize; N],
+    range: Range<usize>,
+}
+
+impl<const N: usize> Iterator for Runs<'_, N> {
+    type Item = Run<N>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Run<N>> {
+        if self.range.is_empty() {
+            return None;
+        }
+        let at = self.range.start;
+        let count = (self.inner - self.within).min(self.range.end - at);
+        let mut first = self.offsets.map(|offset| offset as usize);
+        if self.within > 0 {
+            for (first, stride) in first.iter_mut().zip(self.walk.inner_strides()) {
+                *first = first.wrapping_add_signed(self.within as isize * stride);
+            }
+        }
+        self.within = 0;
+        self.range.start += count;
+        if !self.range.is_empty() {
+            self.step();
+        }
+        Some(Run { at, first, count })
+    }
+}
+
+impl<const N: usize> Runs<'_, N> {
     /// Moves to the next place of all axes but the innermost.
-    #[inline(always)]
-    fn step(&self, index: &mut [usize; MAX_RANK], offsets: &mut [isize; N]) {
-        for axis in (0..self.rank - 1).rev() {
-            index[axis] += 1;
-            let wrapped = index[axis] == self.sizes[axis];
-            let moved = if wrapped { 1 - self.sizes[axis] as isize } else { 1 };
-            for (offset, strides) in offsets.iter_mut().zip(&self.strides) {
+    #[inline]
+    fn step(&mut self) {
+        for axis in (0..self.walk.rank - 1).rev() {
+            self.index[axis] += 1;
+            let wrapped = self.index[axis] == self.walk.sizes[axis];
+            let moved = if wrapped { 1 - self.walk.sizes[axis] as isize } else { 1 };
+            for (offset, strides) in self.offsets.iter_mut().zip(&self.walk.strides) {
                 *offset += moved * strides[axis];
             }
             if !wrapped {
                 return;
             }
-            index[axis] = 0;
+            self.index[axis] = 0;
         }
     }
 }

@@ -13,60 +13,69 @@ const LN_2_LOW: f32 = -2.121_944_4e-4;
 /// What f32 misses of ln 2.
 const LN_2_REST: f32 = -1.904_654_3e-9;
 
-/// Horner's rule, coefficients from the highest power down.
-#[inline(always)]
-fn polynomial<V: Vector, const N: usize>(x: V, coefficients: [f32; N]) -> V {
-    let mut sum = V::splat(coefficients[0]);
-    for &coefficient in &coefficients[1..] {
-        sum = sum.mul_add(x, V::splat(coefficient));
-    }
-    sum
+/// Horner's rule, coefficients from the highest power down, unrolled.
+macro_rules! polynomial {
+    ($x:expr; $highest:expr $(, $coefficient:expr)+) => {
+        V::splat($highest)$(.mul_add($x, V::splat($coefficient)))+
+    };
 }
 
-/// `x = n ln 2 + r` with whole `n` and |r| ≤ ln 2 / 2, and `q` with `e^r = 1 + r + r² q`:
-/// returns `(n, r, r² q)`. |x| must stay below 10⁴. `EXACT` corrects `r` for the rounding of ln 2,
-/// which otherwise adds up to |x| / 16 units of the last place to e^x.
+/// `x = n ln 2 + r` with whole `n` and |r| ≤ ln 2 / 2, and `s` with `e^r = 1 + r s`: returns
+/// `(n, r, s)`. |x| must stay below 10⁴. `EXACT` corrects `r` for the rounding of ln 2, which
+/// otherwise adds up to |x| / 16 units of the last place to e^x.
 #[inline(always)]
 fn reduce_exponent<V: Vector, const EXACT: bool>(x: V) -> (V, V, V) {
-    let n = (x * V::splat(LOG2_E)).round_even();
+    // Adding 1.5 · 2^23 pushes the fraction out, rounding to even.
+    let shift = V::splat(12_582_912.0);
+    let n = x.mul_add(V::splat(LOG2_E), shift) - shift;
     let r = match (V::FUSED, EXACT) {
         (true, true) => n.mul_add(V::splat(-LN_2_REST), n.mul_add(V::splat(-LN_2), x)),
         (true, false) => n.mul_add(V::splat(-LN_2), x),
         (false, _) => n.mul_add(V::splat(-LN_2_LOW), n.mul_add(V::splat(-LN_2_HIGH), x)),
     };
-    let q = [1.381_939e-3, 8.368_892e-3, 0.041_668_29, 0.166_665_2, 0.499_999_94];
-    (n, r, r * r * polynomial(r, q))
+    let s = polynomial!(
+        r; 1.381_939e-3, 8.368_892e-3, 0.041_668_29, 0.166_665_2, 0.499_999_94, 1.0
+    );
+    (n, r, s)
 }
 
 /// e^x; 0 below −104, infinite above 88.73, NaN for NaN.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(x: V) -> V {
     let x = V::splat(89.0).min(x.max_keeping_nan(V::splat(-104.0)));
-    let (n, r, rest) = reduce_exponent::<V, true>(x);
-    (V::splat(1.0) + (r + rest)).scale_exponent(n)
+    let (n, r, s) = reduce_exponent::<V, true>(x);
+    r.mul_add(s, V::splat(1.0)).scale_exponent(n)
 }
 
-/// e^x for x ≤ 0, cheaper than [`exp`] and less exact far from 0.
+/// Below this [`exp_not_positive`] gives 0: results too small for a normal f32, or products with
+/// them, would cost a hundred cycles each, and masked attention is full of them.
+const LEAST_EXPONENT: f32 = -80.0;
+
+/// e^x for x ≤ 0, or 0 below −80; cheaper than [`exp`] and less exact far from 0.
 #[inline(always)]
 pub(crate) fn exp_not_positive<V: Vector>(x: V) -> V {
-    let (n, r, rest) = reduce_exponent::<V, false>(x.max_keeping_nan(V::splat(-104.0)));
-    (V::splat(1.0) + (r + rest)).scale_exponent(n)
+    let least = V::splat(LEAST_EXPONENT);
+    let (n, r, s) = reduce_exponent::<V, false>(x.max_keeping_nan(least));
+    let value = r.mul_add(s, V::splat(1.0)).scale_exponent_normal(n);
+    V::select(x.not_less(least), value, V::splat(0.0))
 }
 
-/// e^x − 1 for x ≤ 0, with small relative error also near 0.
+/// e^x − 1 for x ≤ 0, with small relative error also near 0; −1 below −25.
 #[inline(always)]
 fn exp_minus_one_not_positive<V: Vector>(x: V) -> V {
-    let (n, r, rest) = reduce_exponent::<V, true>(x.max_keeping_nan(V::splat(-104.0)));
-    let power = V::splat(1.0).scale_exponent(n);
-    power.mul_add(r + rest, power - V::splat(1.0))
+    let (n, r, s) = reduce_exponent::<V, true>(x.max_keeping_nan(V::splat(-25.0)));
+    let power = V::splat(1.0).scale_exponent_normal(n);
+    power.mul_add(r * s, power - V::splat(1.0))
 }
 
-/// 1 / (1 + e^−x).
+/// 1 / (1 + e^−x), or 0 below −80.
 #[inline(always)]
 pub(crate) fn sigmoid<V: Vector>(x: V) -> V {
-    let one = V::splat(1.0);
-    let small = exp_not_positive(-x.abs());
-    V::select(x.less(V::splat(0.0)), small, one) / (one + small)
+    let (one, least) = (V::splat(1.0), V::splat(LEAST_EXPONENT));
+    // Far below −80 the exponential is wrong, but not used.
+    let (n, r, s) = reduce_exponent::<V, false>(-x.min_keeping_nan(-least));
+    let value = one / (one + r.mul_add(s, one).scale_exponent_normal(n));
+    V::select(x.not_less(least), value, V::splat(0.0))
 }
 
 /// Hyperbolic tangent.
@@ -81,7 +90,8 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
 /// it falls without end beyond the fitted range 0..4 where erf is 1 in f32.
 #[inline(always)]
 fn log_erfc<V: Vector>(z: V) -> V {
-    let q = [
+    z * polynomial!(
+        z;
         -3.714_135e-5,
         3.568_351e-4,
         -1.189_933_9e-3,
@@ -89,9 +99,8 @@ fn log_erfc<V: Vector>(z: V) -> V {
         0.019_366_473,
         -0.102_826_595,
         -0.636_615_3,
-        -FRAC_2_SQRT_PI,
-    ];
-    z * polynomial(z, q)
+        -FRAC_2_SQRT_PI
+    )
 }
 
 /// The error function.
@@ -100,11 +109,16 @@ pub(crate) fn erf<V: Vector>(x: V) -> V {
     exp_minus_one_not_positive(log_erfc(x.abs())).copy_sign(x)
 }
 
-/// x Φ(x), Φ the normal distribution: relative error stays small in the left tail.
+/// x Φ(x), Φ the normal distribution, to 4 units of the last place or 10⁻⁷, whichever is more:
+/// the left tail is right absolutely, not relatively. At −∞ the result is the limit 0 (to within
+/// 10⁻³⁴), not NaN.
 #[inline(always)]
 pub(crate) fn gelu<V: Vector>(x: V) -> V {
-    let tail = exp_not_positive(log_erfc(x.abs() * V::splat(FRAC_1_SQRT_2))) * V::splat(0.5);
-    x * V::select(x.less(V::splat(0.0)), tail, V::splat(1.0) - tail)
+    // max(x, 0) − |x| erfc(|x| / √2) / 2. At z = 6.8 the exponent is −80.
+    let z = (x.abs() * V::splat(FRAC_1_SQRT_2)).min_keeping_nan(V::splat(6.8));
+    let (n, r, s) = reduce_exponent::<V, false>(log_erfc(z));
+    let tail = r.mul_add(s, V::splat(1.0)).scale_exponent_normal(n);
+    (z * V::splat(-FRAC_1_SQRT_2)).mul_add(tail, V::splat(0.0).max(x))
 }
 
 /// The tanh approximation of GELU, `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
@@ -131,7 +145,8 @@ pub(crate) fn log<V: Vector>(x: V) -> V {
     let one_bits = V::int_splat(1.0_f32.to_bits() as i32);
     let mantissa = V::from_bits(V::int_sub(V::int_add(scaled.bits(), one_bits), field));
     let f = mantissa - one;
-    let p = [
+    let p = polynomial!(
+        f;
         -0.078_625_15,
         0.128_834_07,
         -0.131_283_95,
@@ -139,10 +154,10 @@ pub(crate) fn log<V: Vector>(x: V) -> V {
         -0.166_245_61,
         0.200_023_04,
         -0.250_008_1,
-        0.333_333_16,
-    ];
+        0.333_333_16
+    );
     let square = f * f;
-    let rest = (square * f).mul_add(polynomial(f, p), square * V::splat(-0.5));
+    let rest = (square * f).mul_add(p, square * V::splat(-0.5));
     let low = power.mul_add(V::splat(LN_2_LOW), rest);
     let value = power.mul_add(V::splat(LN_2_HIGH), f + low);
     let value = V::select(x.equal(zero), V::splat(f32::NEG_INFINITY), value);

@@ -157,8 +157,9 @@ fn channels<V: Vector>(scale: &[f32], shift: &[f32], input: &[f32], output: &mut
             let left = channels - i;
             // SAFETY: all four slices have `channels` values.
             unsafe {
-                let load = |slice: &[f32]| V::load_upto(slice.as_ptr().add(i), left);
-                let value = load(x).mul_add(load(scale), load(shift));
+                let scale = V::load_upto(scale.as_ptr().add(i), left);
+                let shift = V::load_upto(shift.as_ptr().add(i), left);
+                let value = V::load_upto(x.as_ptr().add(i), left).mul_add(scale, shift);
                 value.store_upto(y.as_mut_ptr().add(i), left);
             }
         }
@@ -220,7 +221,8 @@ fn groups_channels_first<V: Vector>(
     }
 }
 
-/// Adds `f(x, centre)` of each pixel to `sums`, channel by channel.
+/// The sum over all pixels, channel by channel: of the values, or of the squared distances from
+/// `centre`.
 #[inline(always)]
 fn add_pixels<V: Vector>(image: &[f32], centre: Option<&[f32]>, sums: &mut [f32]) {
     let channels = sums.len();
@@ -228,14 +230,17 @@ fn add_pixels<V: Vector>(image: &[f32], centre: Option<&[f32]>, sums: &mut [f32]
         let left = channels - i;
         // SAFETY: pixels, sums and centre all have `channels` values.
         unsafe {
-            let centre = centre.map(|c| V::load_upto(c.as_ptr().add(i), left));
             let mut sum = V::splat(0.0);
-            for pixel in image.chunks_exact(channels) {
-                let x = V::load_upto(pixel.as_ptr().add(i), left);
-                sum = match centre {
-                    Some(centre) => (x - centre).mul_add(x - centre, sum),
-                    None => sum + x,
-                };
+            if let Some(centre) = centre {
+                let centre = V::load_upto(centre.as_ptr().add(i), left);
+                for pixel in image.chunks_exact(channels) {
+                    let d = V::load_upto(pixel.as_ptr().add(i), left) - centre;
+                    sum = d.mul_add(d, sum);
+                }
+            } else {
+                for pixel in image.chunks_exact(channels) {
+                    sum = sum + V::load_upto(pixel.as_ptr().add(i), left);
+                }
             }
             sum.store_upto(sums.as_mut_ptr().add(i), left);
         }

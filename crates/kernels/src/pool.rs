@@ -86,36 +86,26 @@ impl Pool {
         self.width.output * self.channels
     }
 
-    /// Calls `window(input offset of the first tap, taps, output offset)` for each output pixel
-    /// of the rows, which count through all images of the batch.
-    #[inline(always)]
-    fn for_each_window(&self, rows: Range<usize>, mut window: impl FnMut(&Taps, usize)) {
+    /// The taps of an output pixel of a row that counts through all images of the batch.
+    fn taps(&self, row: usize, x: usize) -> Taps {
         let (height, width) = (&self.height, &self.width);
-        let mut output = 0;
-        for row in rows {
-            let (image, y) = (row / height.output, row % height.output);
-            let vertical = height.inside(y);
-            for x in 0..width.output {
-                let horizontal = width.inside(x);
-                let empty = vertical.is_empty() || horizontal.is_empty();
-                let mut taps = Taps {
-                    first: 0,
-                    rows: 0,
-                    columns: 0,
-                    row_stride: height.dilation * width.input * self.channels,
-                    column_stride: width.dilation * self.channels,
-                    padded: height.padded(y) * width.padded(x),
-                };
-                if !empty {
-                    let pixel = height.pixel(y, vertical.start) * width.input
-                        + width.pixel(x, horizontal.start);
-                    taps.first = image * self.input_len() + pixel * self.channels;
-                    (taps.rows, taps.columns) = (vertical.len(), horizontal.len());
-                }
-                window(&taps, output);
-                output += self.channels;
-            }
+        let (image, y) = (row / height.output, row % height.output);
+        let (vertical, horizontal) = (height.inside(y), width.inside(x));
+        let mut taps = Taps {
+            first: 0,
+            rows: 0,
+            columns: 0,
+            row_stride: height.dilation * width.input * self.channels,
+            column_stride: width.dilation * self.channels,
+            padded: height.padded(y) * width.padded(x),
+        };
+        if !vertical.is_empty() && !horizontal.is_empty() {
+            let pixel =
+                height.pixel(y, vertical.start) * width.input + width.pixel(x, horizontal.start);
+            taps.first = image * self.input_len() + pixel * self.channels;
+            (taps.rows, taps.columns) = (vertical.len(), horizontal.len());
         }
+        taps
     }
 
     /// Asserts what makes unchecked access for the rows sound.
@@ -143,82 +133,157 @@ struct Taps {
 }
 
 impl Taps {
-    #[inline(always)]
-    fn each(&self, mut tap: impl FnMut(usize)) {
-        for row in 0..self.rows {
-            let start = self.first + row * self.row_stride;
-            for column in 0..self.columns {
-                tap(start + column * self.column_stride);
-            }
-        }
-    }
-
     /// What an average divides by.
-    #[inline(always)]
     fn count(&self, include_padding: bool) -> usize {
         if include_padding { self.padded } else { self.rows * self.columns }
     }
 }
 
+/// How the taps of a window are gathered, lane by lane. Offsets are in elements; `count` lanes
+/// matter where fewer than `LANES` are left.
+trait Gather<V: Vector>: Copy {
+    type Sum: Copy;
+    fn start(self) -> Self::Sum;
+    /// # Safety
+    /// The input must be readable there.
+    unsafe fn step(self, sum: Self::Sum, input: usize, count: usize) -> Self::Sum;
+    /// # Safety
+    /// The output must be writable there.
+    unsafe fn finish(self, taps: &Taps, sum: Self::Sum, output: usize, count: usize);
+}
+
 /// Vectors of channels kept in registers at a time.
 const BLOCK: usize = 4;
 
-/// Folds the taps of every window channel by channel and finishes with `store`.
+/// Gathers the taps of every window, channel by channel.
 ///
 /// # Safety
-/// `pool.check` must have passed; `load(offset, count)` reads the input there.
+/// `pool.check` must have passed for the slices of `gather`.
 #[inline(always)]
-unsafe fn fold<V: Vector, A: Copy>(
-    pool: &Pool,
-    rows: Range<usize>,
-    start: A,
-    load: impl Fn(usize, usize) -> A,
-    combine: impl Fn(A, A) -> A,
-    mut store: impl FnMut(&Taps, A, usize, usize),
-) {
-    pool.for_each_window(rows, |taps, output| {
-        let mut channel = 0;
-        while channel + BLOCK * V::LANES <= pool.channels {
-            let mut sums = [start; BLOCK];
-            taps.each(|tap| {
-                for (k, sum) in sums.iter_mut().enumerate() {
-                    *sum = combine(*sum, load(tap + channel + k * V::LANES, V::LANES));
+unsafe fn pool_any<V: Vector, G: Gather<V>>(pool: &Pool, rows: Range<usize>, gather: G) {
+    for (i, row) in rows.enumerate() {
+        for x in 0..pool.width.output {
+            let taps = pool.taps(row, x);
+            let output = (i * pool.width.output + x) * pool.channels;
+            let mut channel = 0;
+            // SAFETY: as promised by the caller.
+            unsafe {
+                while channel + BLOCK * V::LANES <= pool.channels {
+                    window::<V, G, BLOCK>(gather, &taps, channel, V::LANES, output + channel);
+                    channel += BLOCK * V::LANES;
                 }
-            });
-            for (k, &sum) in sums.iter().enumerate() {
-                store(taps, sum, output + channel + k * V::LANES, V::LANES);
+                while channel < pool.channels {
+                    let left = pool.channels - channel;
+                    window::<V, G, 1>(gather, &taps, channel, left, output + channel);
+                    channel += V::LANES;
+                }
             }
-            channel += BLOCK * V::LANES;
         }
-        while channel < pool.channels {
-            let left = pool.channels - channel;
-            let mut sum = start;
-            taps.each(|tap| sum = combine(sum, load(tap + channel, left)));
-            store(taps, sum, output + channel, left);
-            channel += V::LANES;
+    }
+}
+
+/// `N` vectors of channels of one window; `count` lanes of each matter.
+///
+/// # Safety
+/// The window must be inside the slices of `gather`.
+#[inline(always)]
+unsafe fn window<V: Vector, G: Gather<V>, const N: usize>(
+    gather: G,
+    taps: &Taps,
+    channel: usize,
+    count: usize,
+    output: usize,
+) {
+    let mut sums = [gather.start(); N];
+    for row in 0..taps.rows {
+        for column in 0..taps.columns {
+            let tap = taps.first + row * taps.row_stride + column * taps.column_stride;
+            for (k, sum) in sums.iter_mut().enumerate() {
+                // SAFETY: as promised by the caller.
+                *sum = unsafe { gather.step(*sum, tap + channel + k * V::LANES, count) };
+            }
         }
-    });
+    }
+    for (k, &sum) in sums.iter().enumerate() {
+        // SAFETY: as promised by the caller.
+        unsafe { gather.finish(taps, sum, output + k * V::LANES, count) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Max(*const f32, *mut f32);
+
+impl<V: Vector> Gather<V> for Max {
+    type Sum = V;
+    #[inline(always)]
+    fn start(self) -> V {
+        V::splat(f32::NEG_INFINITY)
+    }
+    #[inline(always)]
+    unsafe fn step(self, sum: V, input: usize, count: usize) -> V {
+        // SAFETY: as promised by the caller.
+        sum.max(unsafe { V::load_upto(self.0.add(input), count) })
+    }
+    #[inline(always)]
+    unsafe fn finish(self, _: &Taps, sum: V, output: usize, count: usize) {
+        // SAFETY: as promised by the caller.
+        unsafe { sum.store_upto(self.1.add(output), count) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Average(*const f32, *mut f32, bool);
+
+impl<V: Vector> Gather<V> for Average {
+    type Sum = V;
+    #[inline(always)]
+    fn start(self) -> V {
+        V::splat(0.0)
+    }
+    #[inline(always)]
+    unsafe fn step(self, sum: V, input: usize, count: usize) -> V {
+        // SAFETY: as promised by the caller.
+        sum + unsafe { V::load_upto(self.0.add(input), count) }
+    }
+    #[inline(always)]
+    unsafe fn finish(self, taps: &Taps, sum: V, output: usize, count: usize) {
+        let average = sum / V::splat(taps.count(self.2).max(1) as f32);
+        // SAFETY: as promised by the caller.
+        unsafe { average.store_upto(self.1.add(output), count) }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct AverageBytes<T>(*const T, *mut T, AverageRequantization);
+
+impl<V: Vector, T: Byte> Gather<V> for AverageBytes<T> {
+    type Sum = V::Int;
+    #[inline(always)]
+    fn start(self) -> V::Int {
+        V::int_splat(0)
+    }
+    #[inline(always)]
+    unsafe fn step(self, sum: V::Int, input: usize, count: usize) -> V::Int {
+        // SAFETY: as promised by the caller.
+        V::int_add(sum, unsafe { load_bytes::<V, T>(self.0.add(input), 1, count) })
+    }
+    #[inline(always)]
+    unsafe fn finish(self, taps: &Taps, sum: V::Int, output: usize, count: usize) {
+        let AverageRequantization { scale, zero, include_padding, rounding } = self.2;
+        let zeros = zero.wrapping_mul((taps.rows * taps.columns) as i32);
+        let factor = scale / taps.count(include_padding).max(1) as f32;
+        let sum = V::from_int(V::int_sub(sum, V::int_splat(zeros)));
+        let value = rounding.apply(sum * V::splat(factor));
+        // SAFETY: as promised by the caller.
+        unsafe { store_bytes::<V, T>(value, self.1.add(output), count) }
+    }
 }
 
 #[inline(always)]
 fn max_f32<V: Vector>(pool: &Pool, rows: Range<usize>, input: &[f32], output: &mut [f32]) {
     pool.check(&rows, input.len(), output.len());
-    let lowest = V::splat(f32::NEG_INFINITY);
     // SAFETY: just checked.
-    unsafe {
-        let load = |at: usize, count| V::load_upto(input.as_ptr().add(at), count);
-        let place = output.as_mut_ptr();
-        fold::<V, V>(
-            pool,
-            rows,
-            lowest,
-            load,
-            |a, b| a.max(b),
-            |_, max, at, count| {
-                max.store_upto(place.add(at), count);
-            },
-        );
-    }
+    unsafe { pool_any::<V, _>(pool, rows, Max(input.as_ptr(), output.as_mut_ptr())) }
 }
 
 #[inline(always)]
@@ -230,22 +295,9 @@ fn average_f32<V: Vector>(
     output: &mut [f32],
 ) {
     pool.check(&rows, input.len(), output.len());
+    let gather = Average(input.as_ptr(), output.as_mut_ptr(), include_padding);
     // SAFETY: just checked.
-    unsafe {
-        let load = |at: usize, count| V::load_upto(input.as_ptr().add(at), count);
-        let place = output.as_mut_ptr();
-        fold::<V, V>(
-            pool,
-            rows,
-            V::splat(0.0),
-            load,
-            |a, b| a + b,
-            |taps, sum, at, count| {
-                let divisor = V::splat(taps.count(include_padding).max(1) as f32);
-                (sum / divisor).store_upto(place.add(at), count);
-            },
-        );
-    }
+    unsafe { pool_any::<V, _>(pool, rows, gather) }
 }
 
 #[inline(always)]
@@ -257,41 +309,47 @@ fn average_bytes<V: Vector, T: Byte>(
     output: &mut [T],
 ) {
     pool.check(&rows, input.len(), output.len());
-    let AverageRequantization { scale, zero, include_padding, rounding } = requantization;
+    let gather = AverageBytes(input.as_ptr(), output.as_mut_ptr(), requantization);
     // SAFETY: just checked.
-    unsafe {
-        let load = |at: usize, count| load_bytes::<V, T>(input.as_ptr().add(at), 1, count);
-        let place = output.as_mut_ptr();
-        fold::<V, V::Int>(pool, rows, V::int_splat(0), load, V::int_add, |taps, sum, at, count| {
-            let zeros = zero.wrapping_mul((taps.rows * taps.columns) as i32);
-            let divisor = taps.count(include_padding).max(1) as f32;
-            let sum = V::from_int(V::int_sub(sum, V::int_splat(zeros)));
-            let value = rounding.apply(sum * V::splat(scale / divisor));
-            store_bytes::<V, T>(value, place.add(at), count);
-        });
-    }
+    unsafe { pool_any::<V, _>(pool, rows, gather) }
 }
 
-/// Plain loops over bytes, which compilers turn into vectors.
+/// Plain loops over fixed numbers of bytes, which compilers keep in vector registers.
 #[inline(always)]
 fn max_bytes<V: Vector, T: Byte>(pool: &Pool, rows: Range<usize>, input: &[T], output: &mut [T]) {
     pool.check(&rows, input.len(), output.len());
-    pool.for_each_window(rows, |taps, at| {
-        let place = &mut output[at..at + pool.channels];
-        let mut first = true;
-        taps.each(|tap| {
-            let pixel = &input[tap..tap + pool.channels];
-            if first {
-                place.copy_from_slice(pixel);
-            } else {
-                place.iter_mut().zip(pixel).for_each(|(max, &x)| *max = (*max).max(x));
+    for (i, row) in rows.enumerate() {
+        for x in 0..pool.width.output {
+            let taps = pool.taps(row, x);
+            let pixel = (i * pool.width.output + x) * pool.channels;
+            let mut channel = 0;
+            while channel < pool.channels {
+                let at = pixel + channel;
+                channel += match pool.channels - channel {
+                    64.. => max_block::<T, 64>(&taps, &input[channel..], &mut output[at..]),
+                    16.. => max_block::<T, 16>(&taps, &input[channel..], &mut output[at..]),
+                    _ => max_block::<T, 1>(&taps, &input[channel..], &mut output[at..]),
+                };
             }
-            first = false;
-        });
-        if first {
-            place.fill(T::LOWEST);
         }
-    });
+    }
+}
+
+/// `N` channels of one window, from the first of both slices; returns `N`.
+#[inline(always)]
+fn max_block<T: Byte, const N: usize>(taps: &Taps, input: &[T], output: &mut [T]) -> usize {
+    let mut max = [T::LOWEST; N];
+    for row in 0..taps.rows {
+        for column in 0..taps.columns {
+            let tap = taps.first + row * taps.row_stride + column * taps.column_stride;
+            let pixel = &input[tap..tap + N];
+            for k in 0..N {
+                max[k] = if pixel[k] > max[k] { pixel[k] } else { max[k] };
+            }
+        }
+    }
+    output[..N].copy_from_slice(&max);
+    N
 }
 
 /// How an average of bytes becomes a byte: `(Σ x − zero · taps) · (scale / count)`, the sum exact

@@ -3,7 +3,7 @@
 //! Everything that yields bytes is defined as an exact sequence of f32 operations without fused
 //! steps, so every instruction set gives the same bits.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::vector::{Vector, vectorised};
 use half::{bf16, f16};
 use std::ops::Range;
@@ -221,8 +221,33 @@ pub struct QuantizedPair {
     pub rounding: Rounding,
 }
 
-/// # Panics
-/// If a slice is shorter than the plan needs.
+/// One stretch of [`pair_any`].
+/// # Safety
+/// `count` bytes must be accessible in each, `strides` apart in the operands.
+#[inline(always)]
+unsafe fn pair_run<V: Vector, T: Byte, const PRODUCT: bool>(
+    pair: QuantizedPair,
+    [a, b]: [*const T; 2],
+    strides: [isize; 2],
+    output: *mut T,
+    count: usize,
+) {
+    let (zero_a, zero_b) = (V::int_splat(pair.zero_a), V::int_splat(pair.zero_b));
+    let (scale_a, scale_b) = (V::splat(pair.scale_a), V::splat(pair.scale_b));
+    for i in (0..count).step_by(V::LANES) {
+        let left = count - i;
+        // SAFETY: all offsets stay below `count`.
+        unsafe {
+            let f = load_bytes::<V, T>(a.offset(i as isize * strides[0]), strides[0], left);
+            let g = load_bytes::<V, T>(b.offset(i as isize * strides[1]), strides[1], left);
+            let f = V::from_int(V::int_sub(f, zero_a));
+            let g = V::from_int(V::int_sub(g, zero_b));
+            let h = if PRODUCT { f * g * scale_a } else { f * scale_a + g * scale_b };
+            store_bytes::<V, T>(pair.rounding.apply(h), output.add(i), left);
+        }
+    }
+}
+
 #[inline(always)]
 fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
     pair: QuantizedPair,
@@ -234,25 +259,19 @@ fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
 ) {
     plan.check(&range, [a.len(), b.len()], output.len());
     let start = range.start;
-    let (zero_a, zero_b) = (V::int_splat(pair.zero_a), V::int_splat(pair.zero_b));
-    let (scale_a, scale_b) = (V::splat(pair.scale_a), V::splat(pair.scale_b));
-    let [stride_a, stride_b] = plan.inner_strides();
-    plan.for_each_run(range, |at, [first_a, first_b], count| {
-        for i in (0..count).step_by(V::LANES) {
-            let left = count - i;
-            // SAFETY: the walk stays inside the slices just checked.
-            unsafe {
-                let f = a.as_ptr().add(first_a).offset(i as isize * stride_a);
-                let g = b.as_ptr().add(first_b).offset(i as isize * stride_b);
-                let f = V::int_sub(load_bytes::<V, T>(f, stride_a, left), zero_a);
-                let g = V::int_sub(load_bytes::<V, T>(g, stride_b, left), zero_b);
-                let (f, g) = (V::from_int(f), V::from_int(g));
-                let h = if PRODUCT { f * g * scale_a } else { f * scale_a + g * scale_b };
-                let place = output.as_mut_ptr().add(at - start + i);
-                store_bytes::<V, T>(pair.rounding.apply(h), place, left);
+    let strides = plan.inner_strides();
+    for Run { at, first, count } in plan.runs(range) {
+        // SAFETY: the walk stays inside the slices just checked.
+        unsafe {
+            let operands = [a.as_ptr().add(first[0]), b.as_ptr().add(first[1])];
+            let place = output.as_mut_ptr().add(at - start);
+            match strides {
+                // The same, but with strides the compiler knows.
+                [1, 1] => pair_run::<V, T, PRODUCT>(pair, operands, [1, 1], place, count),
+                _ => pair_run::<V, T, PRODUCT>(pair, operands, strides, place, count),
             }
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -287,10 +306,14 @@ fn to_f16<V: Vector>(input: &[f32], output: &mut [f16]) {
         // SAFETY: all offsets stay below the common length; no set has more than 16 lanes.
         unsafe {
             let x = V::load_upto(input.as_ptr().add(i), left);
-            let mut lanes = [0_u16; 16];
-            x.store_halves(lanes.as_mut_ptr());
-            let place = output.as_mut_ptr().add(i).cast();
-            std::ptr::copy_nonoverlapping(lanes.as_ptr(), place, left.min(V::LANES));
+            let place: *mut u16 = output.as_mut_ptr().add(i).cast();
+            if left >= V::LANES {
+                x.store_halves(place);
+            } else {
+                let mut lanes = [0_u16; 16];
+                x.store_halves(lanes.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), place, left);
+            }
         }
     }
 }
@@ -302,10 +325,15 @@ fn from_f16<V: Vector>(input: &[f16], output: &mut [f32]) {
         let left = input.len() - i;
         // SAFETY: all offsets stay below the common length; no set has more than 16 lanes.
         unsafe {
-            let mut lanes = [0_u16; 16];
-            let place = input.as_ptr().add(i).cast();
-            std::ptr::copy_nonoverlapping(place, lanes.as_mut_ptr(), left.min(V::LANES));
-            V::load_halves(lanes.as_ptr()).store_upto(output.as_mut_ptr().add(i), left);
+            let from: *const u16 = input.as_ptr().add(i).cast();
+            let place = output.as_mut_ptr().add(i);
+            if left >= V::LANES {
+                V::load_halves(from).store(place);
+            } else {
+                let mut lanes = [0_u16; 16];
+                std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), left);
+                V::load_halves(lanes.as_ptr()).store_first(place, left);
+            }
         }
     }
 }

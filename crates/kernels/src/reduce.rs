@@ -1,6 +1,6 @@
 //! Reductions over any axes, and the place of the extreme value along one.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::functions;
 use crate::vector::{Vector, vectorised};
 use std::ops::Range;
@@ -135,6 +135,9 @@ folds! {
     Max(f32::NEG_INFINITY, f32::NEG_INFINITY)
         |self, sum, x| V::select(sum.equal(sum), sum.max(x), sum),
         |a, b| V::select(a.equal(a), a.max(b), a);
+    /// May pass over NaN, for uses where NaN shows anyway.
+    MaxLoose(f32::NEG_INFINITY, f32::NEG_INFINITY)
+        |self, sum, x| sum.max(x), |a, b| a.max(b);
     Min(f32::INFINITY, f32::INFINITY)
         |self, sum, x| V::select(sum.equal(sum), sum.min(x), sum),
         |a, b| V::select(a.equal(a), a.min(b), a);
@@ -146,18 +149,15 @@ folds! {
 /// All lanes joined in a fixed tree order, in every lane.
 #[inline(always)]
 fn join_lanes<V: Vector, F: Fold<V>>(fold: F, sum: V) -> V {
-    let mut lanes = [0.0; 32];
-    let mut width = V::LANES;
-    // SAFETY: no set has more than 16 lanes, and loads start below 16.
-    unsafe {
-        sum.store(lanes.as_mut_ptr());
-        while width > 1 {
-            width /= 2;
-            let half = V::load(lanes.as_ptr().add(width));
-            fold.join(V::load(lanes.as_ptr()), half).store(lanes.as_mut_ptr());
-        }
+    let mut sum = sum;
+    if V::LANES > 8 {
+        sum = fold.join(sum, sum.exchange::<8>());
     }
-    V::splat(lanes[0])
+    if V::LANES > 4 {
+        sum = fold.join(sum, sum.exchange::<4>());
+    }
+    sum = fold.join(sum, sum.exchange::<2>());
+    fold.join(sum, sum.exchange::<1>())
 }
 
 /// `count.min(LANES)` elements `stride` apart, then neutral ones.
@@ -233,10 +233,14 @@ unsafe fn fold_one<V: Vector, F: Fold<V>>(
 ) -> V {
     let [stride] = reduced.inner_strides();
     let mut sums = [V::splat(F::START); 4];
-    reduced.for_each_run(0..reduced.len(), |_, [first], count| {
+    if let [count] = *reduced.sizes() {
+        // SAFETY: the walk, here a single run from the pointer itself, is readable.
+        return join_four(fold, unsafe { fold_run(fold, sums, pointer, stride, count) });
+    }
+    for Run { at: _, first: [first], count } in reduced.runs(0..reduced.len()) {
         // SAFETY: the walk is readable.
         sums = unsafe { fold_run(fold, sums, pointer.add(first), stride, count) };
-    });
+    }
     join_four(fold, sums)
 }
 
@@ -252,14 +256,39 @@ unsafe fn fold_columns<V: Vector, F: Fold<V>>(
 ) -> V {
     let [stride] = reduced.inner_strides();
     let mut sum = V::splat(F::START);
-    reduced.for_each_run(0..reduced.len(), |_, [first], steps| {
-        for i in 0..steps as isize {
-            // SAFETY: the walk is readable.
-            let x = unsafe { V::load_upto(pointer.add(first).offset(i * stride), count) };
-            sum = fold.step(sum, x);
-        }
-    });
+    for Run { first: [first], count: steps, .. } in reduced.runs(0..reduced.len()) {
+        // SAFETY: the walk is readable.
+        unsafe { sum = fold_column(fold, sum, pointer.add(first), stride, steps, count) };
+    }
     sum
+}
+
+/// Folds `steps` vectors `stride` apart.
+/// # Safety
+/// `count.min(LANES)` values of each must be readable.
+#[inline(always)]
+unsafe fn fold_column<V: Vector, F: Fold<V>>(
+    fold: F,
+    start: V,
+    pointer: *const f32,
+    stride: isize,
+    steps: usize,
+    count: usize,
+) -> V {
+    let mut sums = [start, V::splat(F::START)];
+    let mut i = 0;
+    // SAFETY: as promised by the caller.
+    unsafe {
+        while i + 1 < steps as isize {
+            sums[0] = fold.step(sums[0], V::load_upto(pointer.offset(i * stride), count));
+            sums[1] = fold.step(sums[1], V::load_upto(pointer.offset((i + 1) * stride), count));
+            i += 2;
+        }
+        if i < steps as isize {
+            sums[0] = fold.step(sums[0], V::load_upto(pointer.offset(i * stride), count));
+        }
+    }
+    fold.join(sums[0], sums[1])
 }
 
 /// Side by side or one result at a time.
@@ -332,7 +361,7 @@ fn reduce_any<V: Vector>(
     plan.check(&range, input.len(), output.len());
     let start = range.start;
     let [stride] = plan.kept.inner_strides();
-    plan.kept.for_each_run(range, |at, [first], count| {
+    for Run { at, first: [first], count } in plan.kept.runs(range) {
         let mut i = 0;
         while i < count {
             // SAFETY: the walk stays inside the input just checked.
@@ -345,7 +374,7 @@ fn reduce_any<V: Vector>(
                 i += if stride == 1 { V::LANES } else { 1 };
             }
         }
-    });
+    }
 }
 
 vectorised! {
@@ -374,17 +403,17 @@ pub fn reduce_with<T: Copy>(
     plan.check(&range, input.len(), output.len());
     let from = range.start;
     let ([kept], [reduced]) = (plan.kept.inner_strides(), plan.reduced.inner_strides());
-    plan.kept.for_each_run(range, |at, [first], count| {
+    for Run { at, first: [first], count } in plan.kept.runs(range) {
         for (i, place) in output[at - from..][..count].iter_mut().enumerate() {
             let base = first.wrapping_add_signed(i as isize * kept);
             *place = start;
-            plan.reduced.for_each_run(0..plan.reduced.len(), |_, [offset], steps| {
-                for j in 0..steps as isize {
+            for Run { first: [offset], count, .. } in plan.reduced.runs(0..plan.reduced.len()) {
+                for j in 0..count as isize {
                     *place = step(*place, input[base + offset.wrapping_add_signed(j * reduced)]);
                 }
-            });
+            }
         }
-    });
+    }
 }
 
 /// Which of several equal extremes counts.

@@ -3,7 +3,7 @@
 //! A line is read for its maximum, turned into exponentials while they are summed, and scaled.
 
 use crate::functions;
-use crate::reduce::{Fold, Max, SumExp, fold_slice};
+use crate::reduce::{MaxLoose, SumExp, fold_slice};
 use crate::vector::{Vector, vectorised};
 
 /// Which function of a line.
@@ -22,7 +22,7 @@ unsafe fn row<V: Vector>(kind: Softmax, input: *const f32, output: *mut f32, col
     // SAFETY: all offsets stay below `columns`; the slice is not used after the first write.
     unsafe {
         let zero = V::splat(0.0);
-        let max: V = fold_slice(Max(zero), std::slice::from_raw_parts(input, columns));
+        let max: V = fold_slice(MaxLoose(zero), std::slice::from_raw_parts(input, columns));
         if kind == Softmax::Log {
             let values = std::slice::from_raw_parts(input, columns);
             let sum: V = fold_slice(SumExp(max), values);
@@ -115,13 +115,14 @@ fn strided<V: Vector>(kind: Softmax, axis: usize, inner: usize, input: &[f32], o
             let left = inner - column;
             // SAFETY: rows of `inner` values inside the blocks.
             unsafe {
-                let load = |i: usize| V::load_upto(x.as_ptr().add(i * inner + column), left);
+                let from = x.as_ptr().add(column);
                 let (mut max, mut sum) = (V::splat(f32::NEG_INFINITY), V::splat(0.0));
                 for i in 0..axis {
-                    max = Max(max).step(max, load(i));
+                    max = max.max(V::load_upto(from.add(i * inner), left));
                 }
                 for i in 0..axis {
-                    let e = functions::exp_not_positive(load(i) - max);
+                    let e =
+                        functions::exp_not_positive(V::load_upto(from.add(i * inner), left) - max);
                     sum = sum + e;
                     if kind == Softmax::Plain {
                         e.store_upto(y.as_mut_ptr().add(i * inner + column), left);
@@ -132,7 +133,7 @@ fn strided<V: Vector>(kind: Softmax, axis: usize, inner: usize, input: &[f32], o
                     let place = y.as_mut_ptr().add(i * inner + column);
                     let value = match kind {
                         Softmax::Plain => V::load_upto(place, left) * factor,
-                        Softmax::Log => load(i) - max - log,
+                        Softmax::Log => V::load_upto(from.add(i * inner), left) - max - log,
                     };
                     value.store_upto(place, left);
                 }
@@ -142,7 +143,7 @@ fn strided<V: Vector>(kind: Softmax, axis: usize, inner: usize, input: &[f32], o
 }
 
 vectorised! {
-    /// Rows of `columns` values each. A row of nothing but −∞ gives NaN.
+    /// Rows of `columns` values each. A row with NaN, or of nothing but −∞, gives NaN.
     ///
     /// # Panics
     /// If the lengths differ.

@@ -2,7 +2,7 @@
 //!
 //! Elements are opaque here; only their size (1, 2, 4 or 8 bytes) matters.
 
-use crate::broadcast::Broadcast;
+use crate::broadcast::{Broadcast, Run};
 use crate::isa::Isa;
 use half::{bf16, f16};
 use std::ops::Range;
@@ -76,7 +76,7 @@ pub fn rearrange<T: Element>(
         let (index, [first]) = walk.locate(at);
         let count = (rows - index[rank - 2]).min(left / columns);
         let block = Block {
-            input: input[first as usize..].as_ptr(),
+            input: input.as_ptr().wrapping_offset(first),
             input_stride: inner,
             output: output[at - range.start..].as_mut_ptr(),
             output_stride: columns as isize,
@@ -93,7 +93,7 @@ pub fn rearrange<T: Element>(
 fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], output: &mut [T]) {
     let start = range.start;
     let [stride] = walk.inner_strides();
-    walk.for_each_run(range, |at, [first], count| {
+    for Run { at, first: [first], count } in walk.runs(range) {
         let run = &mut output[at - start..][..count];
         match stride {
             0 => run.fill(input[first]),
@@ -104,7 +104,7 @@ fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], 
                 }
             }
         }
-    });
+    }
 }
 
 /// Writes a dense input to strided places of the output, the reverse of [`rearrange`]: the inside
@@ -115,7 +115,7 @@ fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], 
 pub fn scatter<T: Element>(walk: &Broadcast<1>, input: &[T], output: &mut [T]) {
     walk.check(&(0..walk.len()), [output.len()], input.len());
     let [stride] = walk.inner_strides();
-    walk.for_each_run(0..walk.len(), |at, [first], count| {
+    for Run { at, first: [first], count } in walk.runs(0..walk.len()) {
         let run = &input[at..][..count];
         if stride == 1 {
             output[first..][..count].copy_from_slice(run);
@@ -124,7 +124,7 @@ pub fn scatter<T: Element>(walk: &Broadcast<1>, input: &[T], output: &mut [T]) {
                 output[first.wrapping_add_signed(i as isize * stride)] = x;
             }
         }
-    });
+    }
 }
 
 /// Copies `count` blocks of `length` elements whose starts lie `input_stride` and `output_stride`
@@ -234,13 +234,65 @@ impl<T: Copy> Block<T> {
     /// # Safety
     /// As [`Block::transpose`].
     unsafe fn transpose_part(&self, rows: Range<usize>, columns: Range<usize>) {
+        // Colour channels, mostly: unrolled.
+        // SAFETY: as promised by the caller.
+        unsafe {
+            match (rows.len(), columns.len()) {
+                (_, 2) => return self.transpose_columns::<2>(rows, columns.start),
+                (_, 3) => return self.transpose_columns::<3>(rows, columns.start),
+                (_, 4) => return self.transpose_columns::<4>(rows, columns.start),
+                (2, _) => return self.transpose_rows::<2>(rows.start, columns),
+                (3, _) => return self.transpose_rows::<3>(rows.start, columns),
+                (4, _) => return self.transpose_rows::<4>(rows.start, columns),
+                _ => {}
+            }
+        }
         for row_start in rows.clone().step_by(16) {
             for column_start in columns.clone().step_by(16) {
+                let count = (columns.end - column_start).min(16);
                 for row in row_start..rows.end.min(row_start + 16) {
-                    for column in column_start..columns.end.min(column_start + 16) {
-                        // SAFETY: inside the block.
-                        unsafe { *self.output_at(row, column) = *self.input_at(row, column) }
+                    // SAFETY: inside the block; the input only moves past its end after its last
+                    // use.
+                    unsafe {
+                        let mut input = self.input_at(row, column_start);
+                        let output = self.output_at(row, column_start);
+                        for i in 0..count {
+                            *output.add(i) = *input;
+                            input = input.wrapping_offset(self.input_stride);
+                        }
                     }
+                }
+            }
+        }
+    }
+
+    /// `N` columns from `column` on.
+    /// # Safety
+    /// As [`Block::transpose`].
+    unsafe fn transpose_columns<const N: usize>(&self, rows: Range<usize>, column: usize) {
+        // SAFETY: inside the block.
+        unsafe {
+            let inputs: [*const T; N] = std::array::from_fn(|k| self.input_at(0, column + k));
+            for row in rows {
+                let output = self.output_at(row, column);
+                for (k, input) in inputs.iter().enumerate() {
+                    *output.add(k) = *input.add(row);
+                }
+            }
+        }
+    }
+
+    /// `N` rows from `row` on.
+    /// # Safety
+    /// As [`Block::transpose`].
+    unsafe fn transpose_rows<const N: usize>(&self, row: usize, columns: Range<usize>) {
+        // SAFETY: inside the block.
+        unsafe {
+            let outputs: [*mut T; N] = std::array::from_fn(|k| self.output_at(row + k, 0));
+            for column in columns {
+                let input = self.input_at(row, column);
+                for (k, output) in outputs.iter().enumerate() {
+                    *output.add(column) = *input.add(k);
                 }
             }
         }
@@ -248,6 +300,7 @@ impl<T: Copy> Block<T> {
 
     /// # Safety
     /// The element must lie inside the block.
+    #[inline(always)]
     unsafe fn input_at(&self, row: usize, column: usize) -> *const T {
         // SAFETY: as promised by the caller.
         unsafe { self.input.offset(row as isize + column as isize * self.input_stride) }
@@ -255,6 +308,7 @@ impl<T: Copy> Block<T> {
 
     /// # Safety
     /// The element must lie inside the block.
+    #[inline(always)]
     unsafe fn output_at(&self, row: usize, column: usize) -> *mut T {
         // SAFETY: as promised by the caller.
         unsafe { self.output.offset(row as isize * self.output_stride + column as isize) }

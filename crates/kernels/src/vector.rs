@@ -63,13 +63,21 @@ pub(crate) trait Vector:
         let two_to = |n| Self::from_bits(Self::int_shift_left::<23>(Self::int_add(n, bias)));
         self * two_to(half) * two_to(Self::int_sub(power, half))
     }
+    /// `self * 2^power` for whole `power` in -126..=127.
+    #[inline(always)]
+    fn scale_exponent_normal(self, power: Self) -> Self {
+        let field = Self::int_add(power.to_int(), Self::int_splat(127));
+        self * Self::from_bits(Self::int_shift_left::<23>(field))
+    }
 
     fn less(self, other: Self) -> Self::Mask;
+    /// At least as large, or either is NaN.
+    fn not_less(self, other: Self) -> Self::Mask;
     fn equal(self, other: Self) -> Self::Mask;
     /// `yes` where the mask is set.
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
-    /// To the nearest i32, halves to even; out of range is unspecified.
+    /// To the nearest i32, halves to even; unspecified beyond ±2^22.
     fn to_int(self) -> Self::Int;
     fn from_int(value: Self::Int) -> Self;
     fn bits(self) -> Self::Int;
@@ -103,8 +111,25 @@ pub(crate) trait Vector:
     /// `LANES` places must be writable.
     unsafe fn store_halves(self, pointer: *mut u16);
 
+    /// Lane `i ^ DISTANCE` in place of lane `i`; `DISTANCE` is a power of 2 below `LANES`.
+    fn exchange<const DISTANCE: u32>(self) -> Self;
+
+    /// Lane 0.
+    fn first(self) -> f32;
+
     /// The sum of all lanes, in a fixed tree order.
-    fn sum(self) -> f32;
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut sum = self;
+        if Self::LANES > 8 {
+            sum = sum + sum.exchange::<8>();
+        }
+        if Self::LANES > 4 {
+            sum = sum + sum.exchange::<4>();
+        }
+        sum = sum + sum.exchange::<2>();
+        (sum + sum.exchange::<1>()).first()
+    }
 
     /// `f` of each lane, one at a time: for functions too rare to be worth vectors.
     #[inline(always)]
@@ -140,16 +165,22 @@ pub(crate) trait Vector:
         lanes[1..Self::LANES].iter().fold(lanes[0], |a, &b| f(a, b))
     }
 
-    /// The larger; NaN where `self` is NaN (or `other` is).
+    /// The larger; NaN where `self` is NaN.
     #[inline(always)]
     fn max_keeping_nan(self, other: Self) -> Self {
         other.max(self)
     }
 
+    /// The smaller; NaN where `self` is NaN.
+    #[inline(always)]
+    fn min_keeping_nan(self, other: Self) -> Self {
+        other.min(self)
+    }
+
     /// Lanes from `low` to `high`; NaN stays NaN.
     #[inline(always)]
     fn clamp(self, low: Self, high: Self) -> Self {
-        high.min(low.max(self))
+        self.max_keeping_nan(low).min_keeping_nan(high)
     }
 
     /// Loads `LANES` values, or the first `count` where fewer are left.

@@ -94,6 +94,16 @@ fn slices_flips_and_repeats() {
         rearrange(isa, &repeat, 0..6, &input, &mut output);
         assert_eq!(output, [4, 4, 5, 5, 6, 6]);
     }
+    // A 20 × 20 table transposed and flipped: tiles walked backwards.
+    let table: Vec<f32> = (0..400).map(|i| i as f32).collect();
+    let walk = Broadcast::strided(&[20, 20], [380], [&[1, -20]]).unwrap();
+    for isa in Isa::available() {
+        let mut output = [0.0; 400];
+        rearrange(isa, &walk, 0..400, &table, &mut output);
+        for (i, &x) in output.iter().enumerate() {
+            assert_eq!(x, table[(19 - i % 20) * 20 + i / 20]);
+        }
+    }
     assert_eq!(permutation(&[2, 3], &[0, 0]), None);
     assert_eq!(permutation(&[2, 3], &[0]), None);
 }

@@ -115,6 +115,7 @@ impl Vector for Vector8 {
             Self(_mm256_or_ps(_mm256_andnot_ps(bit, self.0), _mm256_and_ps(bit, sign.0)))
         }
         fn less(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
+        fn not_less(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, other.0) }
         fn equal(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) }
         fn select(mask: __m256, yes: Self, no: Self) -> Self {
             Self(_mm256_blendv_ps(no.0, yes.0, mask))
@@ -131,10 +132,13 @@ impl Vector for Vector8 {
             _mm256_sll_epi32(a, _mm_cvtsi32_si128(BITS as i32))
         }
         fn int_halve(a: __m256i) -> __m256i { _mm256_srai_epi32::<1>(a) }
-        fn sum(self: Self) -> f32 {
-            let four = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
-            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        fn exchange<const DISTANCE: u32>(self: Self) -> Self {
+            Self(match DISTANCE {
+                4 => _mm256_permute2f128_ps::<1>(self.0, self.0),
+                2 => _mm256_permute_ps::<0b01_00_11_10>(self.0),
+                _ => _mm256_permute_ps::<0b10_11_00_01>(self.0),
+            })
         }
+        fn first(self: Self) -> f32 { _mm256_cvtss_f32(self.0) }
     }
 }

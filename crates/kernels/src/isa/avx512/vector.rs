@@ -112,7 +112,11 @@ impl Vector for Vector16 {
         fn scale_exponent(self: Self, power: Self) -> Self {
             Self(_mm512_scalef_ps(self.0, power.0))
         }
+        fn scale_exponent_normal(self: Self, power: Self) -> Self {
+            Self(_mm512_scalef_ps(self.0, power.0))
+        }
         fn less(self: Self, other: Self) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
+        fn not_less(self: Self, other: Self) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(self.0, other.0) }
         fn equal(self: Self, other: Self) -> __mmask16 { _mm512_cmp_ps_mask::<_CMP_EQ_OQ>(self.0, other.0) }
         fn select(mask: __mmask16, yes: Self, no: Self) -> Self {
             Self(_mm512_mask_blend_ps(mask, no.0, yes.0))
@@ -129,8 +133,14 @@ impl Vector for Vector16 {
             _mm512_sll_epi32(a, _mm_cvtsi32_si128(BITS as i32))
         }
         fn int_halve(a: __m512i) -> __m512i { _mm512_srai_epi32::<1>(a) }
-        fn sum(self: Self) -> f32 {
-            _mm512_reduce_add_ps(self.0)
+        fn exchange<const DISTANCE: u32>(self: Self) -> Self {
+            Self(match DISTANCE {
+                8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(self.0, self.0),
+                4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(self.0, self.0),
+                2 => _mm512_permute_ps::<0b01_00_11_10>(self.0),
+                _ => _mm512_permute_ps::<0b10_11_00_01>(self.0),
+            })
         }
+        fn first(self: Self) -> f32 { _mm512_cvtss_f32(self.0) }
     }
 }

@@ -52,7 +52,7 @@ fn round_even(x: f32) -> f32 {
 impl Vector for Vector4 {
     const LANES: usize = 4;
     const FUSED: bool = false;
-    type Mask = [bool; 4];
+    type Mask = [u32; 4];
     type Int = [i32; 4];
 
     #[inline(always)]
@@ -126,21 +126,29 @@ impl Vector for Vector4 {
     }
 
     #[inline(always)]
-    fn less(self, other: Self) -> [bool; 4] {
-        pairs(self.0, other.0, |a, b| a < b)
+    fn less(self, other: Self) -> [u32; 4] {
+        pairs(self.0, other.0, |a, b| if a < b { u32::MAX } else { 0 })
     }
     #[inline(always)]
-    fn equal(self, other: Self) -> [bool; 4] {
-        pairs(self.0, other.0, |a, b| a == b)
+    fn not_less(self, other: Self) -> [u32; 4] {
+        pairs(self.0, other.0, |a, b| if a < b { 0 } else { u32::MAX })
     }
     #[inline(always)]
-    fn select(mask: [bool; 4], yes: Self, no: Self) -> Self {
-        Self([0, 1, 2, 3].map(|i| if mask[i] { yes.0[i] } else { no.0[i] }))
+    fn equal(self, other: Self) -> [u32; 4] {
+        pairs(self.0, other.0, |a, b| if a == b { u32::MAX } else { 0 })
+    }
+    #[inline(always)]
+    fn select(mask: [u32; 4], yes: Self, no: Self) -> Self {
+        let kept = pairs(mask, each(yes.0, f32::to_bits), |mask, x| mask & x);
+        let other = pairs(mask, each(no.0, f32::to_bits), |mask, x| !mask & x);
+        Self(pairs(kept, other, |a, b| f32::from_bits(a | b)))
     }
 
     #[inline(always)]
     fn to_int(self) -> [i32; 4] {
-        each(self.0, |x| round_even(x) as i32)
+        // The sum's low bits are the rounded number; no saturating conversion needed.
+        const SHIFT: f32 = 12_582_912.0;
+        each(self.0, |x| (x + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i32)
     }
     #[inline(always)]
     fn from_int(value: [i32; 4]) -> Self {
@@ -208,7 +216,12 @@ impl Vector for Vector4 {
     }
 
     #[inline(always)]
-    fn sum(self) -> f32 {
-        (self.0[0] + self.0[2]) + (self.0[1] + self.0[3])
+    fn exchange<const DISTANCE: u32>(self) -> Self {
+        let [a, b, c, d] = self.0;
+        Self(if DISTANCE == 2 { [c, d, a, b] } else { [b, a, d, c] })
+    }
+    #[inline(always)]
+    fn first(self) -> f32 {
+        self.0[0]
     }
 }

@@ -78,7 +78,13 @@ pub enum FormatError {
     Unsupported(String),
     /// A graph that breaks the rules of graphs.
     #[error(transparent)]
-    Graph(#[from] GraphError),
+    Graph(Box<GraphError>),
+}
+
+impl From<GraphError> for FormatError {
+    fn from(error: GraphError) -> Self {
+        FormatError::Graph(Box::new(error))
+    }
 }
 
 impl FormatError {

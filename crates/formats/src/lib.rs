@@ -1,10 +1,12 @@
-//! Model files, as bytes in and bytes out. No `unsafe`, no files.
+//! Model files, ONNX and Lepton's artefact, as bytes in and bytes out. No `unsafe`, no files.
 #![forbid(unsafe_code)]
 
+pub mod artefact;
 pub mod error;
 pub mod limits;
 pub mod onnx;
 
+pub use artefact::{Artefact, Golden};
 pub use error::{FormatError, UnknownOperator};
 pub use onnx::{ExternalData, NoExternalData, check_external_path};
 
@@ -13,29 +15,31 @@ pub use onnx::{ExternalData, NoExternalData, check_external_path};
 pub enum Format {
     /// Open Neural Network Exchange, a protobuf message.
     Onnx,
+    /// Lepton's own file.
+    Lepton,
 }
 
 impl Format {
     /// Every format, in order.
-    pub const ALL: &'static [Format] = &[Format::Onnx];
+    pub const ALL: &'static [Format] = &[Format::Onnx, Format::Lepton];
 
     /// The extension of its files, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
             Format::Onnx => "onnx",
+            Format::Lepton => "lepton",
         }
     }
 }
 
 /// What kind of file these are the first bytes of (64 are enough), if it can be told.
 pub fn sniff(bytes: &[u8]) -> Option<Format> {
+    if bytes.starts_with(artefact::MAGIC) {
+        return Some(Format::Lepton);
+    }
     // A model starts with field 1, `ir_version`, a small number; then a field up to 8 or 14, 20.
     match bytes {
-        [0x08, 1..=32, tag, ..]
-            if matches!(tag, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42) =>
-        {
-            Some(Format::Onnx)
-        }
+        [0x08, 1..=32, 0x12 | 0x1a | 0x22 | 0x28 | 0x32 | 0x3a | 0x42, ..] => Some(Format::Onnx),
         _ => None,
     }
 }

@@ -1,0 +1,312 @@
+//! The graph section: names, operators by name with their attributes, constants by reference.
+
+use lepton_ir::{Attribute, Dim, Fact, Graph, Op, ValueId};
+use lepton_tensor::{DType, Storage, Tensor, checked_product};
+
+use super::Owner;
+use super::bytes::{Cursor, put_signed, put_text, put_varint};
+use crate::error::{FormatError, at_most};
+use crate::limits;
+
+const LARGE_BYTES: usize = 4096;
+const MAPPED_BYTES: usize = 1 << 20;
+
+/// The weights section of a file.
+pub struct Weights {
+    /// The file.
+    pub owner: Owner,
+    /// Where the section starts.
+    pub start: usize,
+    /// Where it ends.
+    pub end: usize,
+}
+
+/// Zero bytes before something of `length` bytes at `offset`: none if it is small, to a multiple
+/// of 64 from 4096 bytes on, to a page of 4096 from 1 MiB on.
+pub fn padding(offset: usize, length: usize) -> usize {
+    let unit = match length {
+        MAPPED_BYTES.. => 4096,
+        LARGE_BYTES.. => 64,
+        _ => 1,
+    };
+    offset.next_multiple_of(unit) - offset
+}
+
+/// Appends a reference to a tensor whose bytes go to `weights`.
+pub fn write_tensor(to: &mut Vec<u8>, tensor: &Tensor, weights: &mut Vec<u8>) {
+    put_text(to, tensor.dtype().name());
+    put_varint(to, tensor.rank() as u64);
+    tensor.shape().iter().for_each(|&extent| put_varint(to, extent as u64));
+    let start = weights.len() + padding(weights.len(), tensor.bytes().len());
+    weights.resize(start, 0);
+    put_varint(to, start as u64);
+    weights.extend_from_slice(tensor.bytes());
+}
+
+fn read_dtype(from: &mut Cursor<'_>) -> Result<DType, FormatError> {
+    let text = from.text(8)?;
+    text.parse().map_err(|why: String| from.error(&why))
+}
+
+/// Reads a reference to a tensor; its bytes are shared.
+pub fn read_tensor(from: &mut Cursor<'_>, weights: &Weights) -> Result<Tensor, FormatError> {
+    let dtype = read_dtype(from)?;
+    let rank = from.count("rank of a tensor", limits::RANK)?;
+    let mut shape = Vec::with_capacity(rank);
+    for _ in 0..rank {
+        shape.push(usize::try_from(from.varint()?).unwrap_or(usize::MAX));
+    }
+    let start = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
+    let length = checked_product(&shape).and_then(|count| count.checked_mul(dtype.size()));
+    let start = weights.start.checked_add(start);
+    let range = start
+        .zip(length)
+        .filter(|(start, length)| start.checked_add(*length).is_some_and(|end| end <= weights.end));
+    let storage = range.and_then(|(at, length)| Storage::shared(weights.owner.clone(), at, length));
+    let storage = storage.ok_or_else(|| from.error("a tensor is outside the weights"))?;
+    Tensor::new(dtype, shape, storage).map_err(|error| from.error(&error.to_string()))
+}
+
+/// Appends a graph: inputs, constants, nodes, outputs. Values are numbered in that order.
+pub fn write_graph(
+    to: &mut Vec<u8>,
+    graph: &Graph,
+    weights: &mut Vec<u8>,
+) -> Result<(), FormatError> {
+    let mut numbers = vec![0u64; graph.value_count()];
+    let mut next = 1;
+    let mut number = |numbers: &mut Vec<u64>, id: ValueId| {
+        numbers[id.index()] = next;
+        next += 1;
+    };
+    put_text(to, &graph.name);
+    put_varint(to, graph.inputs().len() as u64);
+    for &id in graph.inputs() {
+        number(&mut numbers, id);
+        put_text(to, &graph.value(id).name);
+        write_fact(to, graph.fact(id))?;
+    }
+    let constants = graph.constants();
+    put_varint(to, constants.len() as u64);
+    for id in constants {
+        number(&mut numbers, id);
+        put_text(to, &graph.value(id).name);
+        let tensor = graph.constant(id).expect("listed as a constant");
+        write_tensor(to, tensor, weights);
+    }
+    put_varint(to, graph.node_count() as u64);
+    for (_, node) in graph.nodes() {
+        put_text(to, &node.name);
+        write_op(to, &node.op, weights)?;
+        put_varint(to, node.inputs.len() as u64);
+        for input in &node.inputs {
+            put_varint(to, input.map_or(0, |id| numbers[id.index()]));
+        }
+        put_varint(to, node.outputs.len() as u64);
+        for output in &node.outputs {
+            put_varint(to, output.is_some() as u64);
+            if let Some(id) = *output {
+                number(&mut numbers, id);
+                put_text(to, &graph.value(id).name);
+            }
+        }
+    }
+    put_varint(to, graph.outputs().len() as u64);
+    graph.outputs().iter().for_each(|id| put_varint(to, numbers[id.index()]));
+    Ok(())
+}
+
+fn write_fact(to: &mut Vec<u8>, fact: &Fact) -> Result<(), FormatError> {
+    put_text(to, fact.dtype.name());
+    put_varint(to, fact.dims.len() as u64);
+    for dim in &fact.dims {
+        match (dim.as_usize(), dim.symbols().first()) {
+            (Some(extent), _) => {
+                put_varint(to, 0);
+                put_varint(to, extent as u64);
+            }
+            (None, Some(symbol)) if *dim == Dim::symbol(symbol.clone()) => {
+                put_varint(to, 1);
+                put_text(to, symbol);
+            }
+            _ => return Err(FormatError::Unsupported(format!("an input with extent {dim}"))),
+        }
+    }
+    Ok(())
+}
+
+fn write_op(to: &mut Vec<u8>, op: &Op, weights: &mut Vec<u8>) -> Result<(), FormatError> {
+    put_text(to, op.name());
+    let attributes = op.attributes();
+    put_varint(to, attributes.len() as u64);
+    for (name, attribute) in attributes {
+        put_text(to, name);
+        match attribute {
+            Attribute::Int(v) => {
+                to.push(0);
+                put_signed(to, v);
+            }
+            Attribute::Float(v) => {
+                to.push(1);
+                to.extend_from_slice(&v.to_le_bytes());
+            }
+            Attribute::Text(v) => {
+                to.push(2);
+                put_text(to, &v);
+            }
+            Attribute::Ints(v) => {
+                to.push(3);
+                put_varint(to, v.len() as u64);
+                v.iter().for_each(|&v| put_signed(to, v));
+            }
+            Attribute::Floats(v) => {
+                to.push(4);
+                put_varint(to, v.len() as u64);
+                v.iter().for_each(|v| to.extend_from_slice(&v.to_le_bytes()));
+            }
+            Attribute::Texts(v) => {
+                to.push(5);
+                put_varint(to, v.len() as u64);
+                v.iter().for_each(|v| put_text(to, v));
+            }
+            Attribute::Tensor(v) => {
+                to.push(6);
+                write_tensor(to, &v, weights);
+            }
+            Attribute::Graph(v) => {
+                to.push(7);
+                write_graph(to, &v.compacted(), weights)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads a graph and infers every value again.
+pub fn read_graph(
+    from: &mut Cursor<'_>,
+    weights: &Weights,
+    depth: usize,
+) -> Result<Graph, FormatError> {
+    at_most("nesting of graphs", depth, limits::NESTING)?;
+    let mut graph = Graph::new(from.text(limits::NAME_BYTES)?);
+    let mut values: Vec<Option<ValueId>> = vec![None];
+    for _ in 0..from.count("number of inputs", limits::VALUES)? {
+        let name = from.text(limits::NAME_BYTES)?;
+        let fact = read_fact(from)?;
+        values.push(Some(graph.add_input(name, fact)));
+    }
+    for _ in 0..from.count("number of constants", limits::VALUES)? {
+        let name = from.text(limits::NAME_BYTES)?;
+        let tensor = read_tensor(from, weights)?;
+        values.push(Some(graph.add_constant(name, tensor)));
+    }
+    for _ in 0..from.count("number of nodes", limits::NODES)? {
+        read_node(from, weights, depth, &mut graph, &mut values)?;
+    }
+    let mut outputs = Vec::new();
+    for _ in 0..from.count("number of outputs", limits::VALUES)? {
+        let id = read_value(from, &values)?;
+        outputs.push(id.ok_or_else(|| from.error("an output is absent"))?);
+    }
+    graph.set_outputs(outputs);
+    graph.verify()?;
+    Ok(graph)
+}
+
+fn read_value(
+    from: &mut Cursor<'_>,
+    values: &[Option<ValueId>],
+) -> Result<Option<ValueId>, FormatError> {
+    let number = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
+    values.get(number).copied().ok_or_else(|| from.error("a value is used before it is made"))
+}
+
+fn read_node(
+    from: &mut Cursor<'_>,
+    weights: &Weights,
+    depth: usize,
+    graph: &mut Graph,
+    values: &mut Vec<Option<ValueId>>,
+) -> Result<(), FormatError> {
+    let name = from.text(limits::NAME_BYTES)?;
+    let op = read_op(from, weights, depth)?;
+    let mut inputs = Vec::new();
+    for _ in 0..from.count("number of operands", limits::VALUES)? {
+        inputs.push(read_value(from, values)?);
+    }
+    let made = graph.add_node(name, op, &inputs)?;
+    let count = from.count("number of results", limits::VALUES)?;
+    if count != made.len() {
+        return Err(from.error("a node has another number of results than it makes"));
+    }
+    let first = made.first().and_then(|&id| graph.value(id).producer);
+    for (position, id) in made.into_iter().enumerate() {
+        if from.varint()? != 0 {
+            graph.set_value_name(id, from.text(limits::NAME_BYTES)?);
+            values.push(Some(id));
+        } else if let Some((node, _)) = first {
+            graph.drop_output(node, position);
+        }
+    }
+    Ok(())
+}
+
+fn read_fact(from: &mut Cursor<'_>) -> Result<Fact, FormatError> {
+    let dtype = read_dtype(from)?;
+    let mut dims = Vec::new();
+    for _ in 0..from.count("rank of an input", limits::RANK)? {
+        dims.push(match from.varint()? {
+            0 => match i64::try_from(from.varint()?) {
+                Ok(extent) => Dim::known(extent),
+                Err(_) => return Err(from.error("an extent is too large")),
+            },
+            1 => Dim::symbol(from.text(limits::NAME_BYTES)?),
+            _ => return Err(from.error("unknown kind of extent")),
+        });
+    }
+    Ok(Fact::new(dtype, dims))
+}
+
+fn read_op(from: &mut Cursor<'_>, weights: &Weights, depth: usize) -> Result<Op, FormatError> {
+    let operator = from.text(limits::NAME_BYTES)?;
+    let mut attributes = Vec::new();
+    for _ in 0..from.count("number of attributes", 256)? {
+        let name = from.text(limits::NAME_BYTES)?;
+        attributes.push((name, read_attribute(from, weights, depth)?));
+    }
+    Op::from_parts(&operator, &attributes)
+        .map_err(|problem| from.error(&format!("operator `{operator}`: {problem}")))
+}
+
+fn read_float(from: &mut Cursor<'_>) -> Result<f32, FormatError> {
+    Ok(f32::from_bits(from.number(4)? as u32))
+}
+
+fn read_attribute(
+    from: &mut Cursor<'_>,
+    weights: &Weights,
+    depth: usize,
+) -> Result<Attribute, FormatError> {
+    let limit = limits::VALUES;
+    Ok(match from.number(1)? {
+        0 => Attribute::Int(from.signed()?),
+        1 => Attribute::Float(read_float(from)?),
+        2 => Attribute::Text(from.text(limits::NAME_BYTES)?),
+        kind @ 3..=5 => {
+            let count = from.count("length of a list", limit)?;
+            match kind {
+                3 => Attribute::Ints((0..count).map(|_| from.signed()).collect::<Result<_, _>>()?),
+                4 => Attribute::Floats(
+                    (0..count).map(|_| read_float(from)).collect::<Result<_, _>>()?,
+                ),
+                _ => Attribute::Texts(
+                    (0..count).map(|_| from.text(limits::NAME_BYTES)).collect::<Result<_, _>>()?,
+                ),
+            }
+        }
+        6 => Attribute::Tensor(read_tensor(from, weights)?),
+        7 => Attribute::Graph(Box::new(read_graph(from, weights, depth + 1)?)),
+        _ => return Err(from.error("unknown kind of attribute")),
+    })
+}

@@ -1,16 +1,20 @@
 //! Constant folding: nodes whose results follow from constants and extents.
 
-use lepton_ir::{Graph, GraphError, Node, Operands, ValueId};
+use lepton_ir::{Graph, GraphError, Node, Op, Operands, ValueId};
 use lepton_tensor::Tensor;
 
 /// Results larger than this stay computed, unless they are no larger than their operands.
 const MAX_FOLDED_BYTES: usize = 1 << 20;
 
-/// Replaces results that are known before the model runs by constants.
+/// Replaces results that are known before the model runs by constants. Constants that are stored
+/// quantised stay so: products read them as bytes.
 pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
         let node = graph.node(id).clone();
+        if matches!(node.op, Op::DequantizeLinear(_)) {
+            continue;
+        }
         let Some(results) = known_results(graph, &node) else { continue };
         for (output, tensor) in node.outputs.iter().zip(results) {
             let (Some(output), Some(tensor)) = (*output, tensor) else { continue };

@@ -76,6 +76,10 @@ pub fn merge(graph: &mut Graph) -> Result<usize, GraphError> {
             let permutation = outer.iter().map(|&axis| inner[axis]).collect();
             graph.rewrite_node(id, Transpose { permutation }, &[Some(source)])?;
             changes += 1;
+        } else if let Some((op, inputs)) = over_quantised(graph, x, &outer) {
+            let inputs = added(graph, inputs);
+            graph.rewrite_node(id, op, &inputs)?;
+            changes += 1;
         } else if let Some(shape) = as_reshape(graph, x, &outer) {
             let shape = graph.add_constant("", shape);
             let op = lepton_ir::ops::reshape::Reshape::default();
@@ -84,6 +88,23 @@ pub fn merge(graph: &mut Graph) -> Result<usize, GraphError> {
         }
     }
     Ok(changes)
+}
+
+/// A transpose of a constant that is stored quantised: the bytes are transposed, the axis of the
+/// parameters follows.
+fn over_quantised(graph: &Graph, x: ValueId, permutation: &[usize]) -> Option<(Op, Vec<Sunk>)> {
+    let (_, node) = graph.producer(x)?;
+    let Op::DequantizeLinear(op) = &node.op else { return None };
+    let constant = graph.constant(node.inputs[0]?)?;
+    let (scale, zero) = (node.inputs[1]?, node.inputs.get(2).copied().flatten());
+    let rank = constant.rank() as i64;
+    let axis = usize::try_from(if op.axis < 0 { op.axis + rank } else { op.axis }).ok()?;
+    let moved = permutation.iter().position(|&from| from == axis);
+    let axis = if graph.fact(scale).count().is(1) { 0 } else { moved? } as i64;
+    let moved = untransposed(constant, &inverse(permutation), constant.rank())?;
+    let op = lepton_ir::ops::quantize::DequantizeLinear { axis };
+    let parameters = [Some(scale), zero].into_iter().flatten().map(Sunk::Value);
+    Some((op.into(), std::iter::once(Sunk::Constant(moved)).chain(parameters).collect()))
 }
 
 /// The shape operand of the reshape a transpose is, if it moves only axes of extent 1 and at
@@ -108,13 +129,7 @@ pub fn sink(graph: &mut Graph) -> Result<usize, GraphError> {
     for id in graph.order() {
         let node = graph.node(id).clone();
         let Some((permutation, inputs)) = sunk_inputs(graph, &node) else { continue };
-        let mut operands = Vec::with_capacity(inputs.len());
-        for input in inputs {
-            operands.push(match input {
-                Sunk::Value(value) => Some(value),
-                Sunk::Constant(tensor) => Some(graph.add_constant("", tensor)),
-            });
-        }
+        let operands = added(graph, inputs);
         move_below(graph, id, &node, operands, permutation)?;
         changes += 1;
     }
@@ -140,13 +155,42 @@ enum Sunk {
     Constant(Tensor),
 }
 
+/// Operands of a node, constants added to the graph.
+fn added(graph: &mut Graph, inputs: Vec<Sunk>) -> Vec<Option<ValueId>> {
+    let value = |input| match input {
+        Sunk::Value(value) => Some(value),
+        Sunk::Constant(tensor) => Some(graph.add_constant("", tensor)),
+    };
+    inputs.into_iter().map(value).collect()
+}
+
+/// True if the operands after the first have no axes in common with it.
+fn is_parameter(op: &Op) -> bool {
+    matches!(op, Op::Lookup(_) | Op::QuantizeLinear(_) | Op::DequantizeLinear(_))
+}
+
+fn is_elementwise(graph: &Graph, node: &Node) -> bool {
+    match &node.op {
+        Op::Unary(_) | Op::Binary(_) | Op::Lookup(_) | Op::IntegerBinary(_) => true,
+        Op::QuantizeLinear(_) | Op::DequantizeLinear(_) => {
+            let scale = node.inputs.get(1).copied().flatten();
+            scale.is_some_and(|scale| graph.fact(scale).count().is(1))
+        }
+        _ => false,
+    }
+}
+
 /// The operands without their transposes, if all operands that have axes share one.
 fn sunk_inputs(graph: &Graph, node: &Node) -> Option<(Vec<usize>, Vec<Sunk>)> {
-    let elementwise = matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Lookup(_));
-    if !elementwise {
+    if !is_elementwise(graph, node) {
         return None;
     }
     let values: Vec<ValueId> = node.inputs.iter().copied().collect::<Option<_>>()?;
+    if is_parameter(&node.op) {
+        let (permutation, source) = transpose_of(graph, values[0])?;
+        let rest = values[1..].iter().map(|&value| Sunk::Value(value));
+        return Some((permutation, std::iter::once(Sunk::Value(source)).chain(rest).collect()));
+    }
     let mut shared: Option<Vec<usize>> = None;
     for &value in &values {
         if let Some((permutation, _)) = transpose_of(graph, value) {
@@ -159,11 +203,9 @@ fn sunk_inputs(graph: &Graph, node: &Node) -> Option<(Vec<usize>, Vec<Sunk>)> {
     let permutation = shared?;
     let rank = permutation.len();
     let mut sunk = Vec::with_capacity(values.len());
-    for (position, &value) in values.iter().enumerate() {
+    for &value in &values {
         sunk.push(if let Some((_, source)) = transpose_of(graph, value) {
             Sunk::Value(source)
-        } else if matches!(node.op, Op::Lookup(_)) && position == 1 {
-            Sunk::Value(value)
         } else {
             Sunk::Constant(untransposed(graph.constant(value)?, &permutation, rank)?)
         });

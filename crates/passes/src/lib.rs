@@ -5,6 +5,7 @@
 mod constants;
 mod epilogue;
 mod identity;
+mod integers;
 mod layout;
 mod linear;
 mod pass;

@@ -1,5 +1,6 @@
 //! The pipelines: which passes run, in which order.
 
+use crate::integers::{self, moves, products, tables, weights};
 use crate::{Pass, constants, epilogue, identity, layout, linear, scale};
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
@@ -9,7 +10,8 @@ pub const SIMPLIFY: &[Pass] = &[
     Pass { name: "fold-batch-norm", run: scale::fold },
 ];
 
-/// Gives the engine what it has kernels for: fused products in channels-last layout.
+/// Gives the engine what it has kernels for: fused products in channels-last
+/// layout, and integer products where the graph is quantised.
 pub const LOWER: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
@@ -21,4 +23,12 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "channels-last", run: layout::channels_last },
     Pass { name: "sink-transposes", run: layout::sink },
     Pass { name: "merge-transposes", run: layout::merge },
+    Pass { name: "unsigned-activations", run: integers::unsign },
+    Pass { name: "cancel-quantisations", run: moves::cancel },
+    Pass { name: "move-bytes", run: moves::lower },
+    Pass { name: "integer-products", run: products::form },
+    Pass { name: "integer-pairs", run: moves::pairs },
+    Pass { name: "tables", run: tables::form },
+    Pass { name: "fuse-tables", run: products::fuse_tables },
+    Pass { name: "fold-dequantised-weights", run: weights::fold },
 ];

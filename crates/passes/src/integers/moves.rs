@@ -1,0 +1,174 @@
+//! What moves or selects elements works on bytes.
+
+use lepton_ir::ops::pad::PadMode;
+use lepton_ir::ops::pool::PoolFunction;
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_tensor::{DType, Tensor};
+
+use super::{Parameters, add_dequantiser, add_quantiser, dequantised, operand, quantiser};
+use crate::pass::sole_producer;
+
+/// `QuantizeLinear` of `DequantizeLinear` with the same parameters is the bytes themselves.
+pub fn cancel(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.node(id).clone();
+        let Some(p) = quantiser(graph, &node) else { continue };
+        let Some((bytes, q)) = operand(&node, 0).and_then(|x| dequantised(graph, x)) else {
+            continue;
+        };
+        let made = node.outputs[0].expect("a used result");
+        let interface = graph.outputs().contains(&made)
+            && (graph.producer(bytes).is_none() || graph.outputs().contains(&bytes));
+        if p == q && !interface {
+            graph.replace_uses(made, bytes);
+            graph.remove_node(id);
+            changes += 1;
+        }
+    }
+    Ok(changes)
+}
+
+/// True if the operator only moves or selects elements of its first operand.
+fn moves(op: &Op) -> bool {
+    match op {
+        Op::Transpose(_) | Op::Slice(_) | Op::Gather(_) | Op::Expand(_) | Op::Tile(_) => true,
+        Op::Pool(pool) => pool.function == PoolFunction::Max,
+        Op::Pad(_) => true,
+        op => renames(op),
+    }
+}
+
+/// True if the operator leaves the bytes where they are.
+fn renames(op: &Op) -> bool {
+    matches!(op, Op::Reshape(_) | Op::Flatten(_) | Op::Squeeze(_) | Op::Unsqueeze(_))
+}
+
+/// Moves dequantisations below nodes that only move elements: below reshapes always, below others
+/// where a quantisation follows.
+pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        if !graph.contains(id) {
+            continue;
+        }
+        let users = graph.users();
+        let node = graph.node(id).clone();
+        let Some(made) = node.outputs.first().copied().flatten() else { continue };
+        if node.outputs.len() != 1 || !(renames(&node.op) || is_quantised(graph, &users, made)) {
+            continue;
+        }
+        if matches!(node.op, Op::Concat(_)) {
+            changes += join(graph, id, &node)?;
+            continue;
+        }
+        let source = operand(&node, 0).filter(|_| moves(&node.op));
+        let Some((bytes, p)) = source.and_then(|x| dequantised(graph, x)) else { continue };
+        let Some(inputs) = byte_operands(graph, &node, bytes, p) else { continue };
+        let moved = graph.add_node(node.name.clone(), node.op.clone(), &inputs)?[0];
+        let real = add_dequantiser(graph, moved, p)?;
+        graph.replace_uses(made, real);
+        graph.remove_node(id);
+        graph.sort()?;
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// True if every use of the value is a quantisation.
+fn is_quantised(graph: &Graph, users: &[Vec<(NodeId, usize)>], value: ValueId) -> bool {
+    let of = &users[value.index()];
+    let quantises = |(user, _): &(NodeId, usize)| quantiser(graph, graph.node(*user)).is_some();
+    !of.is_empty() && !graph.outputs().contains(&value) && of.iter().all(quantises)
+}
+
+/// The operands of a moving node over bytes; padding with zero becomes padding with the integer
+/// that stands for zero.
+fn byte_operands(
+    graph: &mut Graph,
+    node: &Node,
+    bytes: ValueId,
+    p: Parameters,
+) -> Option<Vec<Option<ValueId>>> {
+    let mut inputs = node.inputs.clone();
+    inputs[0] = Some(bytes);
+    if let Op::Pad(pad) = &node.op
+        && pad.mode == PadMode::Constant
+    {
+        let value = match operand(node, 2) {
+            None => 0.0,
+            Some(id) => *graph.constant(id)?.to_f64_vec().first()?,
+        };
+        if value != 0.0 {
+            return None;
+        }
+        let zero = Tensor::from_i64_slice(p.dtype, Vec::new(), &[p.zero]).ok()?;
+        inputs.resize(inputs.len().max(3), None);
+        inputs[2] = Some(graph.add_constant("", zero));
+    }
+    Some(inputs)
+}
+
+/// `Concat` of dequantised tensors that is quantised: each operand is quantised by itself.
+fn join(graph: &mut Graph, id: NodeId, node: &Node) -> Result<usize, GraphError> {
+    let made = node.outputs[0].expect("a used result");
+    let users = graph.users();
+    let [(user, 0)] = users[made.index()][..] else { return Ok(0) };
+    let quantise = graph.node(user).clone();
+    let Some(p) = quantiser(graph, &quantise) else { return Ok(0) };
+    let operands: Option<Vec<ValueId>> = node.inputs.iter().copied().collect();
+    let Some(operands) = operands else { return Ok(0) };
+    if !operands.iter().all(|&x| dequantised(graph, x).is_some()) {
+        return Ok(0);
+    }
+    let mut bytes = Vec::with_capacity(operands.len());
+    for x in operands {
+        bytes.push(Some(add_quantiser(graph, x, p)?));
+    }
+    let joined = graph.add_node(node.name.clone(), node.op.clone(), &bytes)?[0];
+    graph.replace_uses(quantise.outputs[0].expect("a used result"), joined);
+    graph.remove_node(user);
+    graph.remove_node(id);
+    graph.sort()?;
+    Ok(1)
+}
+
+/// Sums and products of dequantised bytes that are quantised, with a clamp between.
+pub fn pairs(graph: &mut Graph) -> Result<usize, GraphError> {
+    use lepton_ir::ops::binary::BinaryFunction as F;
+    use lepton_ir::ops::lookup::IntegerBinary;
+    let mut changes = 0;
+    for id in graph.order() {
+        let users = graph.users();
+        let node = graph.node(id).clone();
+        let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
+        let Some(mut x) = operand(&node, 0) else { continue };
+        let Some((_, mut inner)) = sole_producer(graph, &users, x) else { continue };
+        let mut bounds = Some((0, 255));
+        if let Op::Unary(activation) = &inner.op {
+            bounds = super::products::clamps(activation, y);
+            let Some(below) = operand(inner, 0) else { continue };
+            x = below;
+            let Some((_, next)) = sole_producer(graph, &users, x) else { continue };
+            inner = next;
+        }
+        let (Op::Binary(op), Some((low, high))) = (&inner.op, bounds) else { continue };
+        let function = op.function;
+        let read = |index: usize| {
+            let found = dequantised(graph, operand(inner, index)?)?;
+            (found.1.dtype == DType::U8).then_some(found)
+        };
+        let (Some((a, p)), Some((b, q))) = (read(0), read(1)) else { continue };
+        let (f, a_scale, b_scale) = match function {
+            F::Add => (F::Add, p.scale / y.scale, q.scale / y.scale),
+            F::Sub => (F::Add, p.scale / y.scale, -q.scale / y.scale),
+            F::Mul => (F::Mul, p.scale, q.scale / y.scale),
+            _ => continue,
+        };
+        let (a_zero, b_zero, zero) = (p.zero, q.zero, y.zero);
+        let op = IntegerBinary { function: f, a_scale, a_zero, b_scale, b_zero, zero, low, high };
+        graph.rewrite_node(id, op, &[Some(a), Some(b)])?;
+        changes += 1;
+    }
+    Ok(changes)
+}

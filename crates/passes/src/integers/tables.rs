@@ -1,0 +1,90 @@
+//! A chain of functions of one element between bytes and bytes is a table of 256 entries.
+
+use lepton_ir::ops::lookup::Lookup;
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Operands, ValueId};
+use lepton_tensor::{DType, Tensor};
+
+use super::{dequantised, operand, quantiser};
+use crate::pass::sole_producer;
+
+/// The operand that varies, if every element of the result depends on one element of it and on
+/// scalars.
+fn varying(graph: &Graph, node: &Node) -> Option<usize> {
+    if !matches!(node.op, Op::Unary(_) | Op::Binary(_) | Op::Clip(_)) {
+        return None;
+    }
+    let scalar = |id: &Option<ValueId>| {
+        id.is_none_or(|id| graph.constant(id).is_some_and(|c| c.len() == 1 && c.rank() <= 1))
+    };
+    let open: Vec<usize> = (0..node.inputs.len()).filter(|&i| !scalar(&node.inputs[i])).collect();
+    if open.len() == 1 { Some(open[0]) } else { None }
+}
+
+/// Replaces the chains.
+pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let users = graph.users();
+        let node = graph.node(id).clone();
+        let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
+        let Some((chain, source)) = chain(graph, &users, &node) else { continue };
+        let Some((bytes, p)) = dequantised(graph, source).filter(|(_, p)| p.dtype == DType::U8)
+        else {
+            continue;
+        };
+        if chain.is_empty() && p == y {
+            continue;
+        }
+        let reals: Vec<f32> = (0..256).map(|i| (i - p.zero) as f32 * p.scale).collect();
+        let Some(table) = evaluated(graph, &chain, &node, Tensor::vector(&reals)) else {
+            continue;
+        };
+        let table = graph.add_constant("", table);
+        graph.rewrite_node(id, Lookup {}, &[Some(bytes), Some(table)])?;
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// The nodes above a quantisation that compute element by element, first to run last, and the
+/// value the chain begins with.
+fn chain(
+    graph: &Graph,
+    users: &[Vec<(NodeId, usize)>],
+    quantise: &Node,
+) -> Option<(Vec<NodeId>, ValueId)> {
+    let mut nodes = Vec::new();
+    let mut value = operand(quantise, 0)?;
+    while dequantised(graph, value).is_none() {
+        let (id, node) = sole_producer(graph, users, value)?;
+        value = node.inputs[varying(graph, node)?]?;
+        nodes.push(id);
+    }
+    Some((nodes, value))
+}
+
+fn evaluated(
+    graph: &Graph,
+    chain: &[NodeId],
+    quantise: &Node,
+    mut values: Tensor,
+) -> Option<Tensor> {
+    for &id in chain.iter().rev() {
+        let node = graph.node(id);
+        let open = varying(graph, node)?;
+        values = apply(graph, node, open, &values)?;
+    }
+    apply(graph, quantise, 0, &values)
+}
+
+fn apply(graph: &Graph, node: &Node, open: usize, values: &Tensor) -> Option<Tensor> {
+    let mut operands = Vec::with_capacity(node.inputs.len());
+    for (position, input) in node.inputs.iter().enumerate() {
+        operands.push(match input {
+            _ if position == open => Some(values),
+            None => None,
+            Some(id) => Some(graph.constant(*id)?),
+        });
+    }
+    node.op.operator().eval(Operands(&operands)).ok()?.pop()
+}

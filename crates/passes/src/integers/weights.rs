@@ -1,0 +1,120 @@
+//! Constants behind a `DequantizeLinear`: read as int8 by products, folded everywhere else.
+
+use lepton_ir::{Graph, GraphError, NodeId, Op, Operands, ValueId};
+use lepton_tensor::{DType, Tensor, row_major_strides};
+
+use super::operand;
+use super::products::is_candidate;
+
+/// Constant int8 weights with one scale per channel and zero points of zero.
+pub(crate) struct QuantisedWeights {
+    values: Vec<i8>,
+    shape: Vec<usize>,
+    channel_axis: usize,
+    /// One step per channel.
+    pub scale: Vec<f32>,
+}
+
+impl QuantisedWeights {
+    /// The weights behind a value, if every zero point stands for zero.
+    pub fn behind(graph: &Graph, value: ValueId, channel_axis: usize) -> Option<QuantisedWeights> {
+        let (_, node) = graph.producer(value)?;
+        let Op::DequantizeLinear(op) = &node.op else { return None };
+        let weights = graph.constant(operand(node, 0)?)?;
+        let shift = match weights.dtype() {
+            DType::I8 => 0,
+            DType::U8 => 128,
+            _ => return None,
+        };
+        let scale = graph.constant(operand(node, 1)?)?.as_slice::<f32>().ok()?;
+        let zeros = match operand(node, 2) {
+            None => vec![0],
+            Some(zero) => graph.constant(zero)?.to_i64_vec(),
+        };
+        let shape = weights.shape().to_vec();
+        let channels = *shape.get(channel_axis)?;
+        let rank = i64::try_from(shape.len()).ok()?;
+        let axis = usize::try_from(if op.axis < 0 { op.axis + rank } else { op.axis }).ok()?;
+        let per_channel = scale.len() == channels && axis == channel_axis;
+        let sound = scale.iter().all(|s| *s > 0.0 && s.is_finite());
+        if !sound || !(per_channel || scale.len() == 1) || zeros.iter().any(|z| *z != shift) {
+            return None;
+        }
+        let values = weights.to_i64_vec().iter().map(|v| (v - shift) as i8).collect();
+        let each = |n: usize| scale[if scale.len() == 1 { 0 } else { n }];
+        let scale = (0..channels).map(each).collect();
+        Some(QuantisedWeights { values, shape, channel_axis, scale })
+    }
+
+    /// The sum of the weights of each channel.
+    pub fn sums(&self) -> Vec<i64> {
+        let mut sums = vec![0; self.scale.len()];
+        let stride = row_major_strides(&self.shape)[self.channel_axis];
+        for (i, &value) in self.values.iter().enumerate() {
+            sums[i / stride % self.scale.len()] += i64::from(value);
+        }
+        sums
+    }
+
+    /// Adds them to the graph as a constant.
+    pub fn constant(&self, graph: &mut Graph) -> Result<ValueId, GraphError> {
+        let tensor = Tensor::from_slice(self.shape.clone(), &self.values)
+            .map_err(|error| GraphError::Structure(error.to_string()))?;
+        Ok(graph.add_constant("", tensor))
+    }
+}
+
+/// The tensor of a constant, or of a constant that is dequantised.
+pub(crate) fn real_tensor(graph: &Graph, value: ValueId) -> Option<Tensor> {
+    if let Some(tensor) = graph.constant(value) {
+        return Some(tensor.clone());
+    }
+    let (_, node) = graph.producer(value)?;
+    let Op::DequantizeLinear(op) = &node.op else { return None };
+    let constant = |id: &Option<ValueId>| match id {
+        None => Some(None),
+        Some(id) => graph.constant(*id).map(Some),
+    };
+    let operands: Vec<Option<&Tensor>> = node.inputs.iter().map(constant).collect::<Option<_>>()?;
+    lepton_ir::Operator::eval(op, Operands(&operands)).ok()?.pop()
+}
+
+/// The elements of [`real_tensor`].
+pub(crate) fn real_vector(graph: &Graph, value: ValueId) -> Option<Vec<f64>> {
+    real_tensor(graph, value).map(|tensor| tensor.to_f64_vec())
+}
+
+/// Dequantises the constants that no integer product will read as bytes.
+pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
+    let users = graph.users();
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.node(id);
+        let (Op::DequantizeLinear(_), Some(made)) = (&node.op, node.outputs[0]) else { continue };
+        if graph.outputs().contains(&made) || kept(graph, &users, made) {
+            continue;
+        }
+        let Some(tensor) = real_tensor(graph, made) else { continue };
+        let constant = graph.add_constant("", tensor);
+        graph.replace_uses(made, constant);
+        graph.remove_node(id);
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// True if a product that may become an integer one reads the value as its weights.
+fn kept(graph: &Graph, users: &[Vec<(NodeId, usize)>], value: ValueId) -> bool {
+    users[value.index()].iter().any(|&(user, position)| {
+        let node = graph.node(user);
+        if position != 1 || !is_candidate(graph, node) {
+            return false;
+        }
+        let axis = match &node.op {
+            Op::Conv(_) => 0,
+            Op::Gemm(op) if op.trans_b => 0,
+            _ => 1,
+        };
+        QuantisedWeights::behind(graph, value, axis).is_some()
+    })
+}

@@ -1,27 +1,52 @@
 //! `lepton check`.
 
 use anyhow::Result;
-use lepton::{Error, Model, Session, SessionOptions};
+use lepton::{Model, Session, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Check;
 use crate::output::print_json;
 
-/// Reads, verifies, plans and runs the model once on made-up inputs.
+/// Largest difference from the golden output that still passes.
+const GOLDEN_TOLERANCE: f64 = 1e-3;
+
+/// Reads, verifies, plans and runs the model once; an artefact must give its golden output.
 pub fn check(arguments: &Check) -> Result<()> {
     let model = Model::open(&arguments.model)?;
-    let session = Session::new(model.graph(), SessionOptions::default()).map_err(Error::from)?;
-    let inputs = lepton::sample_inputs(model.graph(), &[])?;
-    let (_, steps) = session.profile(&inputs).map_err(Error::from)?;
-    let mut missing: Vec<String> =
+    let session =
+        Session::new(model.graph(), SessionOptions::default()).map_err(lepton::Error::from)?;
+    let golden = model.artefact().and_then(|artefact| artefact.golden.as_ref());
+    let inputs = match golden {
+        Some(golden) => golden.inputs.clone(),
+        None => lepton::sample_inputs(model.graph(), &[])?,
+    };
+    let (outputs, steps) = session.profile(&inputs).map_err(lepton::Error::from)?;
+    let difference = golden.map(|golden| {
+        let pairs = outputs.iter().zip(&golden.outputs);
+        let each = pairs.flat_map(|(a, b)| {
+            a.to_f64_vec().into_iter().zip(b.to_f64_vec()).map(|(x, y)| (x - y).abs())
+        });
+        each.fold(0.0, f64::max)
+    });
+    if let Some(found) = difference.filter(|d| *d > GOLDEN_TOLERANCE || d.is_nan()) {
+        let why = format!(
+            "the golden output differs by {found}; the file was damaged or made by another version"
+        );
+        return Err(lepton::Error::Inputs(why).into());
+    }
+    let missing: Vec<String> =
         steps.iter().filter(|s| s.kernel == "reference").map(|s| s.op.clone()).collect();
-    missing.sort();
-    missing.dedup();
     if arguments.json {
-        return print_json("check", json!({ "ok": true, "without_kernel": missing }));
+        return print_json(
+            "check",
+            json!({ "ok": true, "golden_difference": difference, "without_kernel": missing }),
+        );
     }
     println!("{}: ok, {} nodes", arguments.model.display(), model.graph().node_count());
-    println!("  ran once on made-up inputs");
+    match difference {
+        Some(found) => println!("  golden output reproduced, largest difference {found:.1e}"),
+        None => println!("  ran once on made-up inputs"),
+    }
     if !missing.is_empty() {
         println!("  without a fast kernel: {}", missing.join(" "));
     }

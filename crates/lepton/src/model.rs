@@ -1,9 +1,10 @@
 //! A model: a verified graph and where it came from.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use lepton_formats::{ExternalData, Format, onnx, sniff};
+use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff};
 use lepton_ir::Graph;
 
 use crate::error::Error;
@@ -15,6 +16,7 @@ pub struct Model {
     path: PathBuf,
     format: Format,
     file_bytes: usize,
+    artefact: Option<Artefact>,
 }
 
 /// Tensors that a model keeps in files beside its own.
@@ -46,21 +48,25 @@ impl ExternalData for Beside<'_> {
 }
 
 impl Model {
-    /// Reads a `.onnx` file; the format is told by its first bytes.
+    /// Reads a `.onnx` or `.lepton` file; the format is told by its first bytes.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref().to_path_buf();
         let bytes = file_bytes(&path)?;
         let file_bytes = bytes.len();
         let failed = |error| Error::Format { path: path.clone(), error };
         let format = sniff(&bytes).ok_or_else(|| Error::UnknownFormat { path: path.clone() })?;
-        let graph = match format {
+        let (graph, artefact) = match format {
             Format::Onnx => {
                 let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
                 let beside = Beside(folder.unwrap_or(Path::new(".")));
-                onnx::read(bytes, &beside).map_err(failed)?
+                (onnx::read(bytes, &beside).map_err(failed)?, None)
+            }
+            Format::Lepton => {
+                let artefact = artefact::read(Arc::new(bytes)).map_err(failed)?;
+                (artefact.graph.clone(), Some(artefact))
             }
         };
-        Ok(Model { graph, path, format, file_bytes })
+        Ok(Model { graph, path, format, file_bytes, artefact })
     }
 
     /// The graph.
@@ -73,7 +79,7 @@ impl Model {
         &self.path
     }
 
-    /// The extension of its format.
+    /// The extension of its format: `onnx` or `lepton`.
     pub fn format(&self) -> &'static str {
         self.format.extension()
     }
@@ -81,5 +87,10 @@ impl Model {
     /// Bytes of its file.
     pub fn file_bytes(&self) -> usize {
         self.file_bytes
+    }
+
+    /// The artefact, if the file is one.
+    pub fn artefact(&self) -> Option<&Artefact> {
+        self.artefact.as_ref()
     }
 }

@@ -28,7 +28,8 @@ impl Call<'_> {
         FormatError::Node { node: label(self.proto), operator, why: why.into() }
     }
 
-    fn attribute(&self, name: &str) -> Option<&AttributeProto> {
+    /// The attribute of that name.
+    pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
         self.proto.attribute.iter().find(|a| a.name.as_deref() == Some(name))
     }
 

@@ -6,6 +6,7 @@ mod proto;
 mod read;
 mod rows;
 mod tensor;
+mod values;
 
 pub use ops::operator_names;
 pub use read::read;

@@ -7,7 +7,7 @@ use lepton_ir::ops::unary::UnaryFunction as U;
 use lepton_ir::{Op, ops::pool::Pool};
 
 use super::call::{Call, Results};
-use super::rows;
+use super::{rows, values};
 
 /// A parameter of a function: the attribute's name and default.
 pub type Parameter = Option<(&'static str, f32)>;
@@ -149,6 +149,15 @@ pub const ROWS: &[Row] = &[
     row("Not", "Not", rows::plain),
     row("BatchNormalization", "BatchNormalization", rows::normalise),
     row("InstanceNormalization", "InstanceNormalization", rows::normalise),
+    row("LayerNormalization", "LayerNormalization", values::layer_norm),
+    row("Cast", "Cast", values::cast),
+    row("ConstantOfShape", "ConstantOfShape", values::constant_of_shape),
+    row("Trilu", "Trilu", values::trilu),
+    row("CumSum", "CumSum", values::cum_sum),
+    row("ArgMax", "Arg", values::arg),
+    row("ArgMin", "Arg", values::arg),
+    row("LSTM", "LSTM", values::recurrent),
+    row("GRU", "GRU", values::recurrent),
 ];
 
 /// True if the table has that operator of ONNX's own domain and Lepton can express it.

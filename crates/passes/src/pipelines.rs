@@ -10,6 +10,14 @@ pub const SIMPLIFY: &[Pass] = &[
     Pass { name: "fold-batch-norm", run: scale::fold },
 ];
 
+/// Gives matrix products with constant weights their one form, [`Linear`](lepton_ir::ops::matmul::Linear)
+/// with its bias: what changes the storage of weights starts from.
+pub const PRODUCTS: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+];
+
 /// Gives the engine what it has kernels for: fused products in channels-last
 /// layout, and integer products where the graph is quantised.
 pub const LOWER: &[Pass] = &[

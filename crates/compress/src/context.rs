@@ -1,0 +1,122 @@
+//! What methods may ask for besides the graph; computed once per graph, when first asked for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use lepton_ir::Graph;
+use lepton_tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::CompressError;
+use crate::quantize::{Calibration, Observations, observe, sensitivity};
+
+/// How much each quantisable node suffers from quantisation.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sensitivities {
+    /// Label and error of each node, in execution order; the unit is that of [`sensitivity`].
+    pub nodes: Vec<(String, f64)>,
+}
+
+impl Sensitivities {
+    /// The labels of the `count` nodes with the largest error; the earlier of equals first.
+    pub fn most(&self, count: usize) -> std::collections::BTreeSet<String> {
+        let mut order: Vec<&(String, f64)> = self.nodes.iter().collect();
+        order.sort_by(|a, b| b.1.total_cmp(&a.1));
+        order.into_iter().take(count).map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// A hash of everything that determines what a graph computes, constants included, in hex.
+pub fn fingerprint(graph: &Graph) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for &id in graph.inputs() {
+        hasher.update(format!("input {id:?} {}\n", graph.value(id).name).as_bytes());
+        hasher.update(graph.fact(id).to_string().as_bytes());
+    }
+    for id in graph.constants() {
+        let tensor = graph.constant(id).expect("listed as a constant");
+        hasher.update(format!("constant {id:?} {:?}\n", graph.fact(id)).as_bytes());
+        hasher.update(tensor.bytes());
+    }
+    for (_, node) in graph.nodes() {
+        hasher.update(format!("{node:?}\n").as_bytes());
+    }
+    hasher.update(format!("outputs {:?}", graph.outputs()).as_bytes());
+    hasher.finalize().to_hex().to_string()
+}
+
+/// Calibration samples, and what was found with them.
+pub struct Context<'a> {
+    samples: &'a [Vec<Tensor>],
+    observations: Mutex<BTreeMap<String, Arc<Observations>>>,
+    sensitivities: Mutex<BTreeMap<String, Arc<Sensitivities>>>,
+}
+
+impl<'a> Context<'a> {
+    /// `samples`: batches of one tensor per graph input; may be empty for methods that need none.
+    pub fn new(samples: &'a [Vec<Tensor>]) -> Self {
+        Context { samples, observations: Mutex::default(), sensitivities: Mutex::default() }
+    }
+
+    /// The samples.
+    pub fn samples(&self) -> &'a [Vec<Tensor>] {
+        self.samples
+    }
+
+    /// The samples.
+    ///
+    /// # Errors
+    /// There are none.
+    pub fn required_samples(&self, what: &'static str) -> Result<&'a [Vec<Tensor>], CompressError> {
+        if self.samples.is_empty() {
+            return Err(CompressError::NoSamples { what });
+        }
+        Ok(self.samples)
+    }
+
+    /// Gives observations made earlier on a graph with this [`fingerprint`].
+    pub fn provide_observations(&self, fingerprint: String, observations: Observations) {
+        let mut known = self.observations.lock().unwrap_or_else(|e| e.into_inner());
+        known.insert(fingerprint, Arc::new(observations));
+    }
+
+    /// Gives sensitivities found earlier on a graph with this [`fingerprint`].
+    pub fn provide_sensitivities(&self, fingerprint: String, sensitivities: Sensitivities) {
+        let mut known = self.sensitivities.lock().unwrap_or_else(|e| e.into_inner());
+        known.insert(fingerprint, Arc::new(sensitivities));
+    }
+
+    /// What the samples show of the activations of a simplified graph.
+    ///
+    /// # Errors
+    /// Those of [`observe`].
+    pub fn observations(&self, graph: &Graph) -> Result<Arc<Observations>, CompressError> {
+        let key = fingerprint(graph);
+        let mut known = self.observations.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(found) = known.get(&key) {
+            return Ok(found.clone());
+        }
+        let batches = self.required_samples("calibration")?.iter().cloned().map(Ok);
+        let made = Arc::new(observe(graph, batches, &mut |_| true)?);
+        known.insert(key, made.clone());
+        Ok(made)
+    }
+
+    /// How much each node of a simplified graph suffers, ranges chosen by least squared error.
+    ///
+    /// # Errors
+    /// Those of [`observe`] and [`sensitivity`].
+    pub fn sensitivities(&self, graph: &Graph) -> Result<Arc<Sensitivities>, CompressError> {
+        let key = fingerprint(graph);
+        let mut known = self.sensitivities.lock().unwrap_or_else(|e| e.into_inner());
+        if let Some(found) = known.get(&key) {
+            return Ok(found.clone());
+        }
+        let ranges = self.observations(graph)?.ranges(Calibration::Mse);
+        let samples = self.required_samples("sensitivity")?;
+        let nodes = sensitivity(graph, &ranges, samples, &mut |_, _| true)?;
+        let made = Arc::new(Sensitivities { nodes });
+        known.insert(key, made.clone());
+        Ok(made)
+    }
+}

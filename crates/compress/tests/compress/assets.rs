@@ -1,0 +1,171 @@
+//! A real network on real images: accuracy for each calibration, latency, and what runs in int8.
+//!
+//! ```sh
+//! cargo test --release -p lepton-compress --test compress -- resnet20 --ignored --nocapture
+//! ```
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use lepton_compress::{Context, ParameterValue as V, Parameters, Recipe, method, simplified};
+use lepton_data::{DataOptions, DataSet, Split};
+use lepton_formats::onnx::{self, NoExternalData};
+use lepton_ir::Graph;
+use lepton_measure::{MeasureBudget, interleaved};
+use lepton_runtime::{Session, SessionOptions};
+use lepton_tensor::Tensor;
+
+/// The folder of real models and data, or `None` (said on the output) where there is none.
+fn assets() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/assets");
+    let folder = std::env::var_os("LEPTON_ASSETS").map_or(beside, PathBuf::from);
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    println!("skipped: no assets");
+    None
+}
+
+/// CIFAR-10 images as the ResNets take them, in batches of `size`, with labels.
+fn images(assets: &Path, split: Split, limit: usize, size: usize) -> Vec<(Tensor, Vec<i64>)> {
+    let file = match split {
+        Split::Test => "test_10k_jpeg.tar.gz",
+        _ => "train_50k_jpeg.tar.gz",
+    };
+    let folder = assets.join("image/cifar10");
+    let mut text = String::from(
+        "layout = \"nchw\"\nscale = \"1/255\"\nmean = [0.485, 0.456, 0.406]\n\
+         std = [0.229, 0.224, 0.225]\n",
+    );
+    let shuffle = split != Split::Test;
+    writeln!(
+        text,
+        "path = {:?}\nshuffle = {shuffle}\nseed = 1\nlimit = {limit}",
+        folder.join(file)
+    )
+    .unwrap();
+    let path = std::env::temp_dir().join(format!("lepton-compress-{}.toml", std::process::id()));
+    std::fs::write(&path, text).unwrap();
+    let set = DataSet::open(&path, &DataOptions::default()).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let subset = set.split(Split::All).unwrap();
+    let batch = |batch: Result<lepton_data::Batch, _>| {
+        let mut batch = batch.unwrap();
+        (batch.inputs.remove(0).1, batch.labels.unwrap().to_i64_vec())
+    };
+    subset.batches(size).map(batch).collect()
+}
+
+fn model(assets: &Path, path: &str) -> Graph {
+    let bytes = std::fs::read(assets.join(path)).unwrap();
+    let graph = onnx::read(bytes.into(), &NoExternalData).unwrap();
+    simplified(&graph).unwrap()
+}
+
+/// Percentage of images whose largest score is their label's.
+fn accuracy(graph: &Graph, images: &[(Tensor, Vec<i64>)]) -> f64 {
+    let session = Session::new(graph, SessionOptions::default()).unwrap();
+    let (mut right, mut all) = (0, 0);
+    for (input, labels) in images {
+        let scores = session.run(std::slice::from_ref(input)).unwrap().remove(0);
+        let classes = scores.shape()[1];
+        for (row, label) in scores.to_f64_vec().chunks(classes).zip(labels) {
+            let best = (0..classes).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+            right += usize::from(best as i64 == *label);
+            all += 1;
+        }
+    }
+    right as f64 / all as f64 * 100.0
+}
+
+fn latency(graphs: &[&Graph], input: &Tensor) {
+    let options = SessionOptions { threads: 1, ..SessionOptions::default() };
+    let sessions: Vec<Session> =
+        graphs.iter().map(|g| Session::new(g, options.clone()).unwrap()).collect();
+    let mut runs: Vec<_> = sessions
+        .iter()
+        .map(|session| move || session.run(std::slice::from_ref(input)).map(|_| ()))
+        .collect();
+    let mut candidates: Vec<&mut dyn FnMut() -> Result<(), lepton_runtime::RuntimeError>> =
+        runs.iter_mut().map(|run| run as _).collect();
+    let budget = MeasureBudget::default();
+    let measured = interleaved(&mut candidates, budget).unwrap();
+    for (i, found) in measured.latencies.iter().enumerate() {
+        println!("  {i}: median {:.1} us, p95 {:.1} us", found.p50_us, found.p95_us);
+    }
+    println!("  speed-up of 1 over 0: {:?}", measured.speedup(0, 1));
+}
+
+fn profile(graph: &Graph, input: &Tensor) -> Vec<lepton_runtime::StepProfile> {
+    let session = Session::new(graph, SessionOptions::default()).unwrap();
+    for _ in 0..20 {
+        session.run(std::slice::from_ref(input)).unwrap();
+    }
+    session.profile(std::slice::from_ref(input)).unwrap().1
+}
+
+#[test]
+#[ignore = "a minute; run by name"]
+fn resnet20() {
+    let Some(assets) = assets() else { return };
+    let graph = model(&assets, "image/resnet_cifar10/resnet20_jpeg_finetuned.onnx");
+    let test = images(&assets, Split::Test, 10_000, 250);
+    let samples: Vec<Vec<Tensor>> =
+        images(&assets, Split::Train, 500, 50).into_iter().map(|(x, _)| vec![x]).collect();
+    let context = Context::new(&samples);
+    let base = accuracy(&graph, &test);
+    println!("f32: {base:.2} %");
+    let word = |w: &str| Parameters::new().with("calibration", V::Word(w.into()));
+    let variants = [
+        word("min-max"),
+        word("percentile"),
+        word("mse"),
+        word("kl"),
+        word("mse").with("bias_correction", V::Flag(true)),
+        word("mse").with("equalize", V::Flag(true)),
+        word("mse").with("keep", V::Count(2)),
+        word("mse").with("per_channel", V::Flag(false)),
+    ];
+    for parameters in variants {
+        let recipe = Recipe::new().then("static-int8", parameters);
+        let started = std::time::Instant::now();
+        let quantised = recipe.apply(&graph, &context).unwrap();
+        let took = started.elapsed();
+        let found = accuracy(&quantised, &test);
+        println!("{recipe}: {found:.2} % (made in {took:.2?})");
+        assert!(found > base - 0.5, "{recipe}: {found} against {base}");
+    }
+    let bf16 = method("bf16").unwrap().apply(&graph, &Parameters::new(), &context).unwrap();
+    let found = accuracy(&bf16, &test);
+    println!("bf16: {found:.2} %");
+    assert!(found > base - 0.5);
+}
+
+#[test]
+#[ignore = "measures; run by name"]
+fn resnet20_runs_in_integers() {
+    let Some(assets) = assets() else { return };
+    let graph = model(&assets, "image/resnet_cifar10/resnet20_jpeg_finetuned.onnx");
+    let first = |size: usize| images(&assets, Split::Test, size, size).remove(0).0;
+    let samples = [vec![first(50)]];
+    let method = method("static-int8").unwrap();
+    let quantised = method.apply(&graph, &Parameters::new(), &Context::new(&samples)).unwrap();
+    for size in [1, 16] {
+        println!("latency of f32 (0) and int8 (1), batch {size}");
+        latency(&[&graph, &quantised], &first(size));
+    }
+    for (name, graph) in [("f32", &graph), ("int8", &quantised)] {
+        let mut steps = profile(graph, &first(1));
+        let total: f64 = steps.iter().map(|s| s.time_us).sum();
+        println!("{name}: {total:.1} us");
+        steps.sort_by(|a, b| b.time_us.total_cmp(&a.time_us));
+        for s in &steps {
+            let share = s.time_us / total * 100.0;
+            println!("{:8.1} us {share:4.1} % {} {} [{}]", s.time_us, s.op, s.node, s.kernel);
+        }
+    }
+    let steps = profile(&quantised, &first(1));
+    let float = |op: &str| ["Conv", "Linear", "Gemm", "MatMul", "Pool", "Binary"].contains(&op);
+    let slow: Vec<_> = steps.iter().filter(|s| s.kernel == "reference" || float(&s.op)).collect();
+    assert!(slow.is_empty(), "{slow:#?}");
+}

@@ -1,0 +1,1 @@
+//! Static quantisation of small graphs.

@@ -1,4 +1,7 @@
 //! Compression on small graphs and on real models.
 
 mod assets;
+mod graphs;
+mod lowering;
+mod methods;
 mod static_int8;

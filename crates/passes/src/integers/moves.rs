@@ -5,6 +5,7 @@ use lepton_ir::ops::pool::PoolFunction;
 use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
 use lepton_tensor::{DType, Tensor};
 
+use super::products::Bytes;
 use super::{Parameters, add_dequantiser, add_quantiser, dequantised, operand, quantiser};
 use crate::pass::sole_producer;
 
@@ -63,7 +64,13 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
             continue;
         }
         let source = operand(&node, 0).filter(|_| moves(&node.op));
-        let Some((bytes, p)) = source.and_then(|x| dequantised(graph, x)) else { continue };
+        let behind = |x| match renames(&node.op) || matches!(node.op, Op::Transpose(_)) {
+            true => Bytes::directly_behind(graph, x),
+            false => Bytes::behind(graph, x),
+        };
+        let Some(source) = source.and_then(behind) else { continue };
+        let p = source.parameters;
+        let bytes = source.reordered(graph)?;
         let Some(inputs) = byte_operands(graph, &node, bytes, p) else { continue };
         let moved = graph.add_node(node.name.clone(), node.op.clone(), &inputs)?[0];
         let real = add_dequantiser(graph, moved, p)?;

@@ -169,3 +169,52 @@ fn resnet20_runs_in_integers() {
     let slow: Vec<_> = steps.iter().filter(|s| s.kernel == "reference" || float(&s.op)).collect();
     assert!(slow.is_empty(), "{slow:#?}");
 }
+
+/// Models whose integer form is compared with the original on inputs that look random.
+const MODELS: &[&str] = &[
+    "image/resnet_cifar10/resnet20.onnx",
+    "image/ultraface/version-slim-320_simplified.onnx",
+    "image/ultraface/version-RFB-320_without_postprocessing.onnx",
+    "image/mnist_models/lenet5_caffe.onnx",
+    "image/mnist_models/lenet_300_100.onnx",
+    "medical/pneumoniamnist/pneumonia_cnn.onnx",
+    "medical/covid_ct/ct_cnn.onnx",
+    "finance/uci_credit_default/default_mlp.onnx",
+    "finance/ulb_creditcard_sample/fraud_mlp.onnx",
+];
+
+#[test]
+#[ignore = "half a minute; run by name"]
+fn real_models_quantise() {
+    let Some(assets) = assets() else { return };
+    for path in MODELS {
+        let graph = model(&assets, path);
+        let shape: Vec<usize> = graph.input_specs()[0]
+            .1
+            .dims
+            .iter()
+            .enumerate()
+            .map(|(axis, d)| d.as_usize().unwrap_or(if axis == 0 { 1 } else { 32 }))
+            .collect();
+        let samples = crate::graphs::batches(&shape, 4);
+        let context = Context::new(&samples);
+        let none = Parameters::new();
+        let made = method("static-int8").unwrap().apply(&graph, &none, &context).unwrap();
+        let run = |graph: &Graph| {
+            let session = Session::new(graph, SessionOptions::default()).unwrap();
+            session.run(&samples[0]).unwrap()
+        };
+        let error = crate::graphs::relative_error(&run(&graph), &run(&made));
+        let steps = profile(&made, &samples[0][0]);
+        let float = |s: &&lepton_runtime::StepProfile| {
+            ["Conv", "Linear", "Gemm", "MatMul"].contains(&s.op.as_str())
+        };
+        let float: Vec<&str> = steps.iter().filter(float).map(|s| s.node.as_str()).collect();
+        let mut kernels: std::collections::BTreeMap<String, usize> = Default::default();
+        for s in &steps {
+            *kernels.entry(format!("{}[{}]", s.op, s.kernel)).or_default() += 1;
+        }
+        println!("{path}: error {error:.4}, in f32: {float:?}\n  {kernels:?}");
+        assert!(error < 0.15, "{path}: {error}");
+    }
+}

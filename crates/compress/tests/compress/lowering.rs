@@ -89,7 +89,9 @@ fn each_layer_is_within_a_step() {
         }
         let step = made.constant(node.inputs[1].unwrap()).unwrap().to_f64_vec()[0];
         let mut watched = made.clone();
-        watched.set_outputs(vec![node.outputs[0].unwrap()]);
+        let real = node.outputs[0].unwrap();
+        watched.set_value_name(real, "watched");
+        watched.set_outputs(vec![real]);
         watched.remove_dead();
         let want = interpret::run(&watched, &batches[1]).unwrap();
         let have = same_bits(&watched, &batches[1]);

@@ -24,8 +24,8 @@ struct Product {
 
 /// A byte tensor, perhaps to be transposed first.
 pub(super) struct Bytes {
-    value: ValueId,
-    permutation: Option<Vec<usize>>,
+    pub value: ValueId,
+    pub permutation: Option<Vec<usize>>,
     pub parameters: Parameters,
 }
 

@@ -205,6 +205,7 @@ fn real_models_quantise() {
             session.run(&samples[0]).unwrap()
         };
         let error = crate::graphs::relative_error(&run(&graph), &run(&made));
+        if error > 0.15 { println!("{:?}\n{:?}\n{:?}", run(&graph)[0].to_f64_vec(), run(&made)[0].to_f64_vec(), context.observations(&graph).unwrap().ranges(lepton_compress::Calibration::Mse)); println!("{:?}", context.observations(&graph).unwrap().ranges(lepton_compress::Calibration::MinMax)); }
         let steps = profile(&made, &samples[0][0]);
         let float = |s: &&lepton_runtime::StepProfile| {
             ["Conv", "Linear", "Gemm", "MatMul"].contains(&s.op.as_str())

@@ -1,5 +1,7 @@
 //! Compression on small graphs and on real models.
 
+#![allow(clippy::result_large_err)]
+
 mod assets;
 mod graphs;
 mod lowering;

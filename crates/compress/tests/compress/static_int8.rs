@@ -205,7 +205,7 @@ fn bias_correction_takes_out_the_mean_error() {
     let made = quantize_static(&graph, &options).unwrap();
     let corrected = bias_correction(&graph, &made, &batches).unwrap();
     let mean_error = |candidate: &Graph| {
-        let mut sums = vec![0.0; 5];
+        let mut sums = [0.0; 5];
         for batch in &batches {
             let want = interpret::run(&graph, batch).unwrap()[0].to_f64_vec();
             let have = interpret::run(candidate, batch).unwrap()[0].to_f64_vec();

@@ -1,6 +1,7 @@
 //! What verbs print: one JSON object with its schema, or lines for people.
 
 use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 /// Version of the JSON that verbs print.
@@ -32,5 +33,35 @@ pub fn count(value: u64) -> String {
         10_000..10_000_000 => format!("{:.1} k", value as f64 / 1e3),
         10_000_000..10_000_000_000 => format!("{:.1} M", value as f64 / 1e6),
         _ => format!("{:.2} G", value as f64 / 1e9),
+    }
+}
+
+/// A progress bar with ETA on stderr; invisible where that is no terminal.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// Of `total` units of work.
+    pub fn new(total: u64, unit: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let template = format!("{{bar:30}} {{percent:>3}} % {{msg}} {unit} (ETA {{eta}})");
+        bar.set_style(ProgressStyle::with_template(&template).expect("the template is fixed"));
+        Bar(bar)
+    }
+
+    /// So much is done.
+    pub fn at(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    /// So much of `total` is done, and this is going on.
+    pub fn tell(&self, done: u64, total: u64, message: String) {
+        self.0.set_length(total);
+        self.0.set_position(done.min(total));
+        self.0.set_message(message);
+    }
+
+    /// Removes the bar.
+    pub fn finish(self) {
+        self.0.finish_and_clear();
     }
 }

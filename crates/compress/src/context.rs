@@ -45,9 +45,16 @@ pub fn fingerprint(graph: &Graph) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
+/// Batches that can be read as often as wanted, without all being in memory at once.
+pub trait Batches {
+    /// The batches, one tensor per graph input each; the same ones every time.
+    fn batches(&self) -> Box<dyn Iterator<Item = Result<Vec<Tensor>, CompressError>> + '_>;
+}
+
 /// Calibration samples, and what was found with them.
 pub struct Context<'a> {
     samples: &'a [Vec<Tensor>],
+    batches: Option<&'a dyn Batches>,
     observations: Mutex<BTreeMap<String, Arc<Observations>>>,
     sensitivities: Mutex<BTreeMap<String, Arc<Sensitivities>>>,
 }
@@ -55,7 +62,17 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// `samples`: batches of one tensor per graph input; may be empty for methods that need none.
     pub fn new(samples: &'a [Vec<Tensor>]) -> Self {
-        Context { samples, observations: Mutex::default(), sensitivities: Mutex::default() }
+        Context {
+            samples,
+            batches: None,
+            observations: Mutex::default(),
+            sensitivities: Mutex::default(),
+        }
+    }
+
+    /// The same with calibration on `batches`, of which `samples` is a part small enough to keep.
+    pub fn with_batches(self, batches: &'a dyn Batches) -> Self {
+        Context { batches: Some(batches), ..self }
     }
 
     /// The samples.
@@ -86,6 +103,18 @@ impl<'a> Context<'a> {
         known.insert(fingerprint, Arc::new(sensitivities));
     }
 
+    /// Every graph's observations so far, by its [`fingerprint`].
+    pub fn known_observations(&self) -> Vec<(String, Arc<Observations>)> {
+        let known = self.observations.lock().unwrap_or_else(|e| e.into_inner());
+        known.iter().map(|(key, found)| (key.clone(), found.clone())).collect()
+    }
+
+    /// Every graph's sensitivities so far, by its [`fingerprint`].
+    pub fn known_sensitivities(&self) -> Vec<(String, Arc<Sensitivities>)> {
+        let known = self.sensitivities.lock().unwrap_or_else(|e| e.into_inner());
+        known.iter().map(|(key, found)| (key.clone(), found.clone())).collect()
+    }
+
     /// What the samples show of the activations of a simplified graph.
     ///
     /// # Errors
@@ -96,8 +125,13 @@ impl<'a> Context<'a> {
         if let Some(found) = known.get(&key) {
             return Ok(found.clone());
         }
-        let batches = self.required_samples("calibration")?.iter().cloned().map(Ok);
-        let made = Arc::new(observe(graph, batches, &mut |_| true)?);
+        let made = Arc::new(match self.batches {
+            Some(batches) => observe(graph, batches.batches(), &mut |_| true)?,
+            None => {
+                let samples = self.required_samples("calibration")?;
+                observe(graph, samples.iter().cloned().map(Ok), &mut |_| true)?
+            }
+        });
         known.insert(key, made.clone());
         Ok(made)
     }

@@ -14,7 +14,7 @@ mod parameters;
 pub mod quantize;
 mod recipe;
 
-pub use context::{Context, Sensitivities, fingerprint};
+pub use context::{Batches, Context, Sensitivities, fingerprint};
 pub use error::CompressError;
 pub use methods::{METHODS, Method, Needs, method};
 pub use parameters::{Kind, Parameter, ParameterValue, Parameters};

@@ -18,6 +18,16 @@ pub const PRODUCTS: &[Pass] = &[
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },
 ];
 
+/// The least that kernels need: channels-last layout and linear layers, every operator of the
+/// graph still a step of its own. What graph optimisation gives is measured against it.
+pub const PLAIN: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "channels-last", run: layout::channels_last },
+    Pass { name: "sink-transposes", run: layout::sink },
+    Pass { name: "merge-transposes", run: layout::merge },
+];
+
 /// Gives the engine what it has kernels for: fused products in channels-last
 /// layout, and integer products where the graph is quantised.
 pub const LOWER: &[Pass] = &[

@@ -172,3 +172,27 @@ fn linear_layers_keep_their_biases() {
     let error = relative_error(&interpret::run(&graph, &batches[0]).unwrap(), &ran);
     assert!(error < 0.02, "{error}");
 }
+
+#[test]
+fn groups_without_an_integer_kernel_run_in_f32() {
+    let source = format!(
+        "graph \"g\" {{ input %x: f32[n,8,6,6]\n{}{}{}
+         %a: f32[n,8,6,6] = Conv(%x, %w1)
+         %b: f32[n,16,6,6] = Conv(%a, %w2) {{pads=[1, 1, 1, 1], group=4}}
+         %c: f32[n,4,6,6] = Conv(%b, %w3)
+         output %c }}",
+        constant("w1", &[8, 8, 1, 1], 1),
+        constant("w2", &[16, 2, 3, 3], 2),
+        constant("w3", &[4, 16, 1, 1], 3),
+    );
+    let graph = simplified(&text::parse(&source).unwrap()).unwrap();
+    let batches = batches(&[2, 8, 6, 6], 4);
+    let made = quantised(&graph, &batches);
+    let session = Session::new(&made, SessionOptions::default()).unwrap();
+    let (ran, steps) = session.profile(&batches[0]).unwrap();
+    let kernels: Vec<&str> = steps.iter().map(|s| s.kernel).collect();
+    assert!(!kernels.contains(&"reference"), "{kernels:?}");
+    assert_eq!(kernels.iter().filter(|k| **k == "conv-u8s8").count(), 2, "{kernels:?}");
+    let error = relative_error(&interpret::run(&graph, &batches[0]).unwrap(), &ran);
+    assert!(error < 0.02, "{error}");
+}

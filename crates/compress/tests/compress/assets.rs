@@ -8,10 +8,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use lepton_compress::{Context, ParameterValue as V, Parameters, Recipe, method, simplified};
-use lepton_data::{DataOptions, DataSet, Split};
+use lepton_data::{DataOptions, DataSet, Split, read_npz};
 use lepton_formats::onnx::{self, NoExternalData};
 use lepton_ir::Graph;
-use lepton_measure::{MeasureBudget, interleaved};
+use lepton_measure::{Accumulator, MeasureBudget, Metric, interleaved};
 use lepton_runtime::{Session, SessionOptions};
 use lepton_tensor::{DType, Tensor};
 
@@ -220,5 +220,89 @@ fn real_models_quantise() {
         }
         println!("{path}: error {error:.4}\n  {kernels:?}");
         assert!(error < 0.15, "{path}: {error}");
+    }
+}
+
+/// Multiplies the channels between the two convolutions of each residual block by factors from
+/// 1/100 to 100 and divides them again: the function stays, the ranges do not.
+fn rescaled(graph: &Graph) -> Graph {
+    let mut made = graph.clone();
+    let convs: Vec<_> =
+        made.nodes().filter(|(_, n)| n.op.name() == "Conv").map(|(_, n)| n.clone()).collect();
+    let pairs = convs.iter().skip(1).step_by(2).zip(convs.iter().skip(2).step_by(2));
+    for (seed, (first, second)) in pairs.enumerate() {
+        let channels = made.constant(first.inputs[1].unwrap()).unwrap().shape()[0];
+        let random = crate::graphs::values(channels, seed as u32 + 1);
+        let factors: Vec<f64> = random.iter().map(|r| 10f64.powf(*r as f64 * 2.0)).collect();
+        for (id, axis, invert) in
+            [(first.inputs[1], 0, false), (first.inputs[2], 0, false), (second.inputs[1], 1, true)]
+        {
+            let tensor = made.constant(id.unwrap()).unwrap().clone();
+            let stride: usize = tensor.shape()[axis + 1..].iter().product();
+            let scale = |(i, v): (usize, f64)| {
+                let factor = factors[i / stride % channels];
+                if invert { v / factor } else { v * factor }
+            };
+            let values: Vec<f64> = tensor.to_f64_vec().into_iter().enumerate().map(scale).collect();
+            let tensor = Tensor::from_f64_slice(DType::F32, tensor.shape(), &values).unwrap();
+            made.set_constant(id.unwrap(), tensor);
+        }
+    }
+    made
+}
+
+#[test]
+#[ignore = "half a minute; run by name"]
+fn rescaled_resnet20_is_repaired_by_equalisation() {
+    let Some(assets) = assets() else { return };
+    let graph = model(&assets, "image/resnet_cifar10/resnet20_jpeg_finetuned.onnx");
+    let graph = rescaled(&graph);
+    let test = images(&assets, Split::Test, 2000, 250);
+    let samples: Vec<Vec<Tensor>> =
+        images(&assets, Split::Train, 250, 50).into_iter().map(|(x, _)| vec![x]).collect();
+    let context = Context::new(&samples);
+    let base = accuracy(&graph, &test);
+    let with = |equalize: bool| {
+        let chosen = Parameters::new().with("equalize", V::Flag(equalize));
+        let made = method("static-int8").unwrap().apply(&graph, &chosen, &context).unwrap();
+        accuracy(&made, &test)
+    };
+    let (naive, repaired) = (with(false), with(true));
+    println!("f32 {base:.2} %, int8 {naive:.2} %, equalised int8 {repaired:.2} %");
+    assert!(naive < base - 5.0, "the stress is too weak to show anything");
+    assert!(repaired > base - 1.0);
+}
+
+#[test]
+fn tabular_models_rank_as_before() {
+    let Some(assets) = assets() else { return };
+    for name in ["uci_credit_default/default_mlp", "ulb_creditcard_sample/fraud_mlp"] {
+        let graph = model(&assets, &format!("finance/{name}.onnx"));
+        let arrays = read_npz(&assets.join(format!("finance/{name}_test.npz"))).unwrap();
+        let array = |wanted: &str| &arrays.iter().find(|(n, _)| n == wanted).unwrap().1;
+        let features = array("features");
+        let (columns, rows) = (features.shape()[1], features.shape()[0]);
+        let values = features.as_slice::<f32>().unwrap();
+        // Calibrated on the first rows, judged on the others.
+        let part = |from: usize, to: usize| {
+            let values = &values[from * columns..to * columns];
+            vec![Tensor::from_slice([to - from, columns], values).unwrap()]
+        };
+        let (samples, test) = ([part(0, 300)], part(300, rows));
+        let labels = Tensor::vector(&array("labels").to_i64_vec()[300..]);
+        let auc = |graph: &Graph| {
+            let session = Session::new(graph, SessionOptions::default()).unwrap();
+            let mut accumulator = Accumulator::new(Metric::find("auc").unwrap());
+            accumulator.update(&session.run(&test).unwrap()[0], Some(&labels)).unwrap();
+            accumulator.finish().unwrap().result.value
+        };
+        let context = Context::new(&samples);
+        let base = auc(&graph);
+        for method in lepton_compress::METHODS {
+            let made = method.apply(&graph, &Parameters::new(), &context).unwrap();
+            let found = auc(&made);
+            println!("{name}, {}: AUC {found:.4}, f32 {base:.4}", method.name);
+            assert!(found > base - 0.005, "{name}, {}: {found} against {base}", method.name);
+        }
     }
 }

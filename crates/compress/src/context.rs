@@ -26,6 +26,21 @@ impl Sensitivities {
     }
 }
 
+/// Rows from which sensitivities are judged: enough to rank layers, and each layer costs a run.
+const SENSITIVITY_ROWS: usize = 128;
+
+/// The first batches that together have `rows` rows, at least one batch.
+fn first_rows(samples: &[Vec<Tensor>], rows: usize) -> &[Vec<Tensor>] {
+    let mut seen = 0;
+    for (i, sample) in samples.iter().enumerate() {
+        seen += sample.first().and_then(|t| t.shape().first().copied()).unwrap_or(1);
+        if seen >= rows {
+            return &samples[..=i];
+        }
+    }
+    samples
+}
+
 /// A hash of everything that determines what a graph computes, constants included, in hex.
 pub fn fingerprint(graph: &Graph) -> String {
     let mut hasher = blake3::Hasher::new();
@@ -136,7 +151,8 @@ impl<'a> Context<'a> {
         Ok(made)
     }
 
-    /// How much each node of a simplified graph suffers, ranges chosen by least squared error.
+    /// How much each node of a simplified graph suffers, ranges chosen by least squared error;
+    /// judged from the first samples, about 128 rows.
     ///
     /// # Errors
     /// Those of [`observe`] and [`sensitivity`].
@@ -147,7 +163,7 @@ impl<'a> Context<'a> {
             return Ok(found.clone());
         }
         let ranges = self.observations(graph)?.ranges(Calibration::Mse);
-        let samples = self.required_samples("sensitivity")?;
+        let samples = first_rows(self.required_samples("sensitivity")?, SENSITIVITY_ROWS);
         let nodes = sensitivity(graph, &ranges, samples, &mut |_, _| true)?;
         let made = Arc::new(Sensitivities { nodes });
         known.insert(key, made.clone());

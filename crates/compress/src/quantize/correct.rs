@@ -9,6 +9,7 @@ use lepton_ir::{Graph, Node, NodeId, Op, Quant, ValueId};
 use lepton_runtime::{Session, SessionOptions};
 use lepton_tensor::{DType, Tensor, row_major_strides};
 
+use super::observe::watching;
 use super::place::operand;
 use crate::error::CompressError;
 
@@ -72,10 +73,8 @@ fn means(
     values: &[(ValueId, usize)],
     samples: &[Vec<Tensor>],
 ) -> Result<Vec<Vec<f64>>, CompressError> {
-    let mut watched = graph.clone();
-    watched.set_outputs(values.iter().map(|(id, _)| *id).collect());
-    watched.remove_dead();
-    let session = Session::new(&watched, SessionOptions::default())?;
+    let ids: Vec<ValueId> = values.iter().map(|(id, _)| *id).collect();
+    let session = Session::new(&watching(graph, &ids), SessionOptions::default())?;
     let mut sums: Vec<Vec<f64>> = vec![Vec::new(); values.len()];
     let mut counts = vec![0usize; values.len()];
     for sample in samples {

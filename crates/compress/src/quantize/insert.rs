@@ -85,7 +85,6 @@ fn parameters(
 ) -> Result<BTreeMap<ValueId, (f32, u8)>, CompressError> {
     let mut groups = Groups::new(graph.value_count());
     for (id, node) in graph.nodes() {
-        let Some(y) = node.outputs.first().copied().flatten() else { continue };
         let shares = match placement.role(id) {
             Role::Move => true,
             Role::Combine => matches!(node.op, Op::Concat(_)),
@@ -94,7 +93,7 @@ fn parameters(
         if shares {
             let sources = if placement.role(id) == Role::Move { 1 } else { node.inputs.len() };
             for &x in node.inputs[..sources].iter().flatten() {
-                groups.join(x, y);
+                node.outputs.iter().flatten().for_each(|&y| groups.join(x, y));
             }
         }
     }

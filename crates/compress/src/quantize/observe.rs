@@ -51,9 +51,7 @@ pub fn observe(
     keep_going: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Observations, CompressError> {
     let wanted = observable(graph);
-    let mut watched = graph.clone();
-    watched.set_outputs(wanted.clone());
-    let session = Session::new(&watched, SessionOptions::default())?;
+    let session = Session::new(&watching(graph, &wanted), SessionOptions::default())?;
     let mut histograms = vec![Histogram::default(); wanted.len()];
     let mut done = 0;
     for batch in batches {
@@ -94,6 +92,20 @@ pub(crate) fn described(graph: &Graph, value: ValueId) -> (String, String) {
     let node =
         graph.producer(value).map_or_else(|| "input".into(), |(_, node)| graph.node_label(node));
     (graph.value_label(value), node)
+}
+
+/// The graph with these values as its outputs, and nothing else in it.
+pub(crate) fn watching(graph: &Graph, values: &[ValueId]) -> Graph {
+    let mut watched = graph.clone();
+    for &id in values {
+        // Outputs must have names.
+        if watched.value(id).name.is_empty() {
+            watched.set_value_name(id, format!("#{}", id.index()));
+        }
+    }
+    watched.set_outputs(values.to_vec());
+    watched.remove_dead();
+    watched
 }
 
 /// The f32 activations that operators which can be quantised read or make, each once.

@@ -79,7 +79,7 @@ fn possible(graph: &Graph, node: &Node, keep: &BTreeSet<String>) -> Role {
     let real = |id: &ValueId| graph.fact(*id).dtype == DType::F32;
     let varying = varying(graph, node);
     if keep.contains(&graph.node_label(node))
-        || node.outputs.len() != 1
+        || (node.outputs.len() != 1 && !matches!(node.op, Op::Split(_)))
         || !node.outputs.iter().flatten().all(real)
         || varying.is_empty()
         || !varying.iter().all(|(_, id)| real(id))
@@ -143,7 +143,6 @@ type Users = [Vec<(NodeId, usize)>];
 /// True if a node without weights stands between nodes that work on integers.
 fn belongs(graph: &Graph, users: &Users, roles: &[Role], id: NodeId, node: &Node) -> bool {
     let role = roles[id.index()];
-    let y = node.outputs[0].expect("it was given a role");
     let above = varying(graph, node).iter().all(|(_, x)| match graph.producer(*x) {
         None => role == Role::Move,
         Some((producer, made_by)) => match role {
@@ -157,8 +156,9 @@ fn belongs(graph: &Graph, users: &Users, roles: &[Role], id: NodeId, node: &Node
         },
     });
     // A bias belongs to its product whatever follows.
-    let below = role == Role::Bias
-        || users[y.index()].iter().any(|(user, _)| roles[user.index()] != Role::Float);
+    let works =
+        |y: &ValueId| users[y.index()].iter().any(|(user, _)| roles[user.index()] != Role::Float);
+    let below = role == Role::Bias || node.outputs.iter().flatten().any(works);
     above && below
 }
 

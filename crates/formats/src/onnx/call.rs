@@ -59,6 +59,18 @@ impl Call<'_> {
         found.map_or(default.to_string(), |s| String::from_utf8_lossy(s).into_owned())
     }
 
+    /// A list of words; empty where absent.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let text = |s: &bytes::Bytes| String::from_utf8_lossy(s).into_owned();
+        self.attribute(name).map(|a| a.strings.iter().map(text).collect()).unwrap_or_default()
+    }
+
+    /// Operand `index` as a truth value, if it is a known one.
+    pub fn known_truth(&self, index: usize) -> Option<bool> {
+        let tensor = self.graph.constant(self.input(index)?)?;
+        tensor.to_i64_vec().first().map(|&value| value != 0)
+    }
+
     /// Operand `index`, if connected.
     pub fn input(&self, index: usize) -> Option<ValueId> {
         self.inputs.get(index).copied().flatten()

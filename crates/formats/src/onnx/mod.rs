@@ -1,15 +1,23 @@
 //! ONNX: reading operator sets 7 and newer, writing operator set 21.
 
+mod branches;
 mod call;
+mod decomposed;
+mod emit;
+mod functions;
+mod fused;
+mod link;
 mod ops;
 mod proto;
 mod read;
 mod rows;
 mod tensor;
 mod values;
+mod write;
 
 pub use ops::operator_names;
 pub use read::read;
+pub use write::{OPSET, WriteOptions, write};
 
 use bytes::Bytes;
 

@@ -8,7 +8,7 @@ use lepton_ir::ops::unary::UnaryFunction as U;
 use super::call::{Call, Results};
 use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
-use super::{decomposed, fused, rows, values};
+use super::{decomposed, fused, normalised, quantised, rows, values};
 
 /// A parameter of a function: the attribute's name and default.
 pub type Parameter = Option<(&'static str, f32)>;
@@ -146,7 +146,8 @@ impl Row {
     }
 }
 
-const WINDOW: &[Link] = &[
+/// Attributes of a convolution.
+pub const WINDOW: &[Link] = &[
     link("strides", "strides", Form::Ints),
     link("pads", "pads", Form::Ints),
     link("dilations", "dilations", Form::Ints),
@@ -212,6 +213,7 @@ const RESIZE: &[Link] = &[
 /// The operators whose attributes go over one by one.
 pub const ROWS: &[Row] = &[
     row("Conv", "Conv", WINDOW).also(&["kernel_shape"]).read(rows::conv).write(fused::conv),
+    row("QLinearConv", "Conv", WINDOW).also(&["kernel_shape"]).read(quantised::conv),
     row("ConvInteger", "ConvInteger", WINDOW).also(&["kernel_shape"]),
     row("ConvTranspose", "ConvTranspose", TRANSPOSED_WINDOW).also(&["kernel_shape"]),
     row("MatMul", "MatMul", &[]),
@@ -297,7 +299,8 @@ pub const ROWS: &[Row] = &[
         "LayerNormalization",
         &[link("axis", "axis", Form::Int(-1)), link("epsilon", "epsilon", Form::Float(1e-5))],
     )
-    .also(&["stash_type"]),
+    .also(&["stash_type"])
+    .read(normalised::layer),
     row("Cast", "Cast", &[link("to", "to", Form::Type(None))]).also(&["saturate", "round_mode"]),
     row("ConstantOfShape", "ConstantOfShape", &[link("value", "value", Form::Tensor)]),
     row("Trilu", "Trilu", &[link("upper", "upper", Form::Int(1))]),
@@ -347,6 +350,13 @@ pub const DECOMPOSED: &[(&str, fn(&mut Call<'_>) -> Results)] = &[
     ("DepthToSpace", decomposed::depth_to_space),
     ("SpaceToDepth", decomposed::space_to_depth),
     ("Upsample", decomposed::upsample),
+    ("Hardmax", decomposed::hardmax),
+    ("OneHot", decomposed::one_hot),
+    ("RMSNormalization", normalised::root_mean_square),
+    ("LpNormalization", normalised::norm),
+    ("MeanVarianceNormalization", normalised::mean_variance),
+    ("GroupNormalization", normalised::group),
+    ("QLinearMatMul", quantised::matmul),
 ];
 
 /// Operators that the reader itself understands: they define values or hold graphs.

@@ -20,7 +20,17 @@ const OLDEST_OPSET: i64 = 7;
 /// Reads a model. Weights share `bytes` where they are aligned; tensors kept outside come from
 /// `external`. Shapes declared for intermediate values and outputs are hints and not used.
 pub fn read(bytes: Bytes, external: &dyn ExternalData) -> Result<Graph, FormatError> {
-    let model = ModelProto::decode(bytes).map_err(|error| damaged(error.to_string()))?;
+    read_fixed(bytes, external, &HashMap::new())
+}
+
+/// Reads a model whose inputs named in `fixed` are those tensors from now on: for what must be
+/// known before a model runs (axes, shapes, a sampling rate that decides between branches).
+pub fn read_fixed(
+    bytes: Bytes,
+    external: &dyn ExternalData,
+    fixed: &HashMap<String, Tensor>,
+) -> Result<Graph, FormatError> {
+    let model = decode(bytes)?;
     let proto = model.graph.as_ref().ok_or_else(|| damaged("it has no graph".into()))?;
     let graphs = all_graphs(proto)?;
     check_limits(&graphs)?;
@@ -32,6 +42,15 @@ pub fn read(bytes: Bytes, external: &dyn ExternalData) -> Result<Graph, FormatEr
         version: versions.get(ONNX_DOMAIN).copied().unwrap_or(OLDEST_OPSET),
         external,
     };
+    for (name, tensor) in fixed {
+        let found = proto.input.iter().find(|input| input.name.as_ref() == Some(name));
+        let input = found.ok_or_else(|| FormatError::tensor(name, "there is no such input"))?;
+        if input_fact(name, input)?.dtype != tensor.dtype() {
+            return Err(FormatError::tensor(name, "the fixed tensor has another element type"));
+        }
+        let id = reader.graph.add_constant(name, tensor.clone());
+        reader.define(name, id)?;
+    }
     reader.read_body(proto)?;
     let outputs = reader.results(proto)?;
     reader.graph.set_outputs(outputs);
@@ -52,6 +71,11 @@ fn all_graphs(proto: &GraphProto) -> Result<Vec<&GraphProto>, FormatError> {
         (start, depth) = (end, depth + 1);
     }
     Ok(all)
+}
+
+/// The message.
+pub fn decode(bytes: Bytes) -> Result<ModelProto, FormatError> {
+    ModelProto::decode(bytes).map_err(|error| damaged(error.to_string()))
 }
 
 fn damaged(why: String) -> FormatError {

@@ -153,6 +153,16 @@ pub fn split(call: &mut Call<'_>, _: &Row) -> Results {
     }
     let parts = call.int("num_outputs", call.proto.output.len() as i64);
     let parts = usize::try_from(parts).map_err(|_| call.error("negative num_outputs"))?;
+    let extent = call.fact(0)?.dims.get(call.axis("axis", 0)?).and_then(|d| d.as_usize());
+    if let Some(extent) = extent.filter(|extent| parts > 0 && extent % parts != 0) {
+        // The last parts are shorter; bounded, because there are as many results as parts.
+        let length = extent.div_ceil(parts);
+        let parts = parts.min(call.proto.output.len());
+        let part = |i: usize| length.min(extent.saturating_sub(i * length)) as i64;
+        let lengths: Vec<i64> = (0..parts).map(part).collect();
+        let lengths = call.integers(&lengths);
+        return call.emit(Split { axis, parts: 0 }, &[inputs[0], Some(lengths)]);
+    }
     call.emit(Split { axis, parts }, &inputs[..1])
 }
 

@@ -9,6 +9,7 @@ use super::emit::{Emit, Written};
 use super::link::{float, int, word};
 use super::ops::{BINARY, REDUCE, UNARY};
 use super::proto::AttributeProto;
+use super::tensor::number_of;
 use crate::error::FormatError;
 
 /// A function of one element.
@@ -75,20 +76,41 @@ fn single(emit: &mut Emit<'_>, op: &Unary, x: &str, dtype: DType) -> Result<Sing
 
 /// A function of two elements.
 pub fn binary(emit: &mut Emit<'_>, op: &Binary) -> Written {
-    let (a, b) = (emit.inputs[0].clone(), emit.inputs[1].clone());
+    let (mut a, mut b) = (emit.inputs[0].clone(), emit.inputs[1].clone());
     match op.function {
+        // Lepton's take numbers too.
+        BinaryFunction::And | BinaryFunction::Or | BinaryFunction::Xor => {
+            for (index, name) in [&mut a, &mut b].into_iter().enumerate() {
+                if emit.fact(index)?.dtype != DType::Bool {
+                    let to = vec![int("to", number_of(DType::Bool) as i64)];
+                    *name = emit.step("Cast", &[&*name], to);
+                }
+            }
+            by_table(emit, op, &a, &b)
+        }
         BinaryFunction::Fmod => emit.last("Mod", &[&a, &b], vec![int("fmod", 1)]),
         BinaryFunction::Mod if emit.fact(0)?.dtype.is_float() => {
-            let quotient = emit.step("Div", &[&a, &b], Vec::new());
-            let whole = emit.step("Floor", &[&quotient], Vec::new());
-            let product = emit.step("Mul", &[&b, &whole], Vec::new());
-            emit.last("Sub", &[&a, &product], Vec::new())
+            let rest = emit.step("Mod", &[&a, &b], vec![int("fmod", 1)]);
+            let dtype = emit.fact(0)?.dtype;
+            let zero = emit.scalar(dtype, 0.0)?;
+            let below = emit.step("Less", &[&rest, &zero], Vec::new());
+            let down = emit.step("Less", &[&b, &zero], Vec::new());
+            let differ = emit.step("Xor", &[&below, &down], Vec::new());
+            let none = emit.step("Equal", &[&rest, &zero], Vec::new());
+            let some = emit.step("Not", &[&none], Vec::new());
+            let wrong = emit.step("And", &[&differ, &some], Vec::new());
+            let other = emit.step("Add", &[&rest, &b], Vec::new());
+            emit.last("Where", &[&wrong, &other, &rest], Vec::new())
         }
         BinaryFunction::Mod => emit.last("Mod", &[&a, &b], Vec::new()),
-        function => match BINARY.iter().find(|row| row.1 == function) {
-            Some((name, _)) => emit.last(name, &[&a, &b], Vec::new()),
-            None => Err(emit.error("ONNX has no such function")),
-        },
+        _ => by_table(emit, op, &a, &b),
+    }
+}
+
+fn by_table(emit: &mut Emit<'_>, op: &Binary, a: &str, b: &str) -> Written {
+    match BINARY.iter().find(|row| row.1 == op.function) {
+        Some((name, _)) => emit.last(name, &[a, b], Vec::new()),
+        None => Err(emit.error("ONNX has no such function")),
     }
 }
 

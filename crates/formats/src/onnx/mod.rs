@@ -15,6 +15,7 @@ mod read;
 mod rows;
 mod tensor;
 mod values;
+mod wire;
 mod write;
 
 pub use ops::operator_names;

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::call::{Call, label};
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use super::{ExternalData, branches, ops, tensor};
+use super::{ExternalData, branches, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 
@@ -75,6 +75,7 @@ fn all_graphs(proto: &GraphProto) -> Result<Vec<&GraphProto>, FormatError> {
 
 /// The message.
 pub fn decode(bytes: Bytes) -> Result<ModelProto, FormatError> {
+    wire::check(&bytes).map_err(damaged)?;
     ModelProto::decode(bytes).map_err(|error| damaged(error.to_string()))
 }
 

@@ -154,8 +154,10 @@ pub fn split(call: &mut Call<'_>, _: &Row) -> Results {
     let parts = call.int("num_outputs", call.proto.output.len() as i64);
     let parts = usize::try_from(parts).map_err(|_| call.error("negative num_outputs"))?;
     let extent = call.fact(0)?.dims.get(call.axis("axis", 0)?).and_then(|d| d.as_usize());
-    if let Some(extent) = extent.filter(|extent| parts > 0 && extent % parts != 0) {
-        // The last parts are shorter; bounded, because there are as many results as parts.
+    let too_few =
+        |extent: &usize| extent.div_ceil(parts.max(1)).saturating_mul(parts - 1) > *extent;
+    if let Some(extent) = extent.filter(|extent| parts > 0 && too_few(extent)) {
+        // More than the last part is shorter. There are as many results as parts.
         let length = extent.div_ceil(parts);
         let parts = parts.min(call.proto.output.len());
         let part = |i: usize| length.min(extent.saturating_sub(i * length)) as i64;

@@ -103,6 +103,8 @@ pub struct Indirection {
     image_stride: usize,
     /// Output width, where three taps across read neighbouring pixels and so do neighbouring rows.
     shared_width: Option<usize>,
+    /// Taps that may be neighbours in memory: those of one line of the kernel.
+    line_taps: usize,
 }
 
 impl Indirection {
@@ -114,6 +116,7 @@ impl Indirection {
             rows_per_image: usize::MAX,
             image_stride: 0,
             shared_width: None,
+            line_taps: 1,
         }
     }
 
@@ -144,6 +147,7 @@ impl Indirection {
             rows_per_image,
             image_stride,
             shared_width: None,
+            line_taps: 1,
         })
     }
 
@@ -165,6 +169,7 @@ impl Indirection {
         })?;
         let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
         rows.shared_width = shares.then_some(width);
+        rows.line_taps = if window.dilation[1] == 1 { window.kernel[1] } else { 1 };
         Ok(rows)
     }
 
@@ -177,6 +182,11 @@ impl Indirection {
     /// output and a line of three taps.
     pub(crate) fn shared_width(&self) -> Option<usize> {
         self.shared_width
+    }
+
+    /// Taps of one line of the kernel, which lie side by side inside an image.
+    pub(crate) fn line_taps(&self) -> usize {
+        self.line_taps
     }
 
     /// True if plain rows of `bytes`-byte elements start on the same sets of an L1 cache, so that a

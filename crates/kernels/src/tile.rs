@@ -122,21 +122,76 @@ impl<'a> Gathered<'a> {
         let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
         let addresses = addresses.as_mut_ptr().cast::<usize>();
         let all = self.direct.input.rows.taps();
-        for first in (0..all).step_by(TAP_BLOCK) {
-            let taps = first..all.min(first + TAP_BLOCK);
+        let line = self.direct.input.rows.line_taps();
+        let block = TAP_BLOCK - TAP_BLOCK % line.min(TAP_BLOCK);
+        for first in (0..all).step_by(block) {
+            let taps = first..all.min(first + block);
             // SAFETY: TAP_BLOCK · PITCH slots; a row's copies fill taps · CHANNELS ≤ MERGED_LIMIT.
             unsafe {
                 self.direct.addresses(row, count, taps.clone(), addresses);
                 for r in 0..count {
                     let to = self.scratch.as_mut_ptr().cast::<u8>();
                     let to = to.add(r * PackedS8::MERGED_LIMIT + first * CHANNELS);
-                    for tap in 0..taps.len() {
-                        let from = *addresses.add(tap * PITCH + r);
-                        let from = std::ptr::with_exposed_provenance::<[u8; CHANNELS]>(from);
-                        to.add(tap * CHANNELS).cast::<[u8; CHANNELS]>().write(from.read());
-                    }
+                    gather_row::<CHANNELS>(addresses.add(r), taps.len(), line, to);
                 }
             }
+        }
+    }
+}
+
+/// Copies `CHANNELS` bytes from each of the addresses, `PITCH` slots apart; taps of a line that lie
+/// side by side are copied as one.
+///
+/// # Safety
+/// The addresses are readable for as many bytes, and `to` is writable for all taps.
+#[inline(always)]
+unsafe fn gather_row<const CHANNELS: usize>(
+    addresses: *const usize,
+    taps: usize,
+    line: usize,
+    to: *mut u8,
+) {
+    let mut tap = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while tap < taps {
+            let first = *addresses.add(tap * PITCH);
+            let neighbours = tap + line <= taps
+                && (1..line).all(|i| *addresses.add((tap + i) * PITCH) == first + i * CHANNELS);
+            let count = if neighbours { line } else { 1 };
+            let from = std::ptr::with_exposed_provenance::<u8>(first);
+            copy_short(from, to.add(tap * CHANNELS), count * CHANNELS);
+            tap += count;
+        }
+    }
+}
+
+/// Copies a few bytes: two overlapping words where they are enough.
+///
+/// # Safety
+/// `count` bytes are readable and writable.
+#[inline(always)]
+unsafe fn copy_short(from: *const u8, to: *mut u8, count: usize) {
+    // SAFETY: words at the beginning and at the end cover up to twice their size and no more than
+    // `count` bytes; all are read before one is written.
+    unsafe {
+        match count {
+            8..=16 => {
+                let ends = [from, from.add(count - 8)].map(|at| at.cast::<u64>().read_unaligned());
+                to.cast::<u64>().write_unaligned(ends[0]);
+                to.add(count - 8).cast::<u64>().write_unaligned(ends[1]);
+            }
+            4..8 => {
+                let ends = [from, from.add(count - 4)].map(|at| at.cast::<u32>().read_unaligned());
+                to.cast::<u32>().write_unaligned(ends[0]);
+                to.add(count - 4).cast::<u32>().write_unaligned(ends[1]);
+            }
+            0..4 => {
+                for i in 0..count {
+                    *to.add(i) = *from.add(i);
+                }
+            }
+            _ => std::ptr::copy_nonoverlapping(from, to, count),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The pipelines: which passes run, in which order.
 
 use crate::integers::{self, moves, products, tables, weights};
-use crate::{Pass, constants, epilogue, identity, layout, linear, scale};
+use crate::{Pass, constants, epilogue, identity, layout, linear, scale, sink};
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
 pub const SIMPLIFY: &[Pass] = &[
@@ -39,7 +39,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "fuse-residual", run: epilogue::fuse_residual },
     Pass { name: "fuse-activation", run: epilogue::fuse_activation },
     Pass { name: "channels-last", run: layout::channels_last },
-    Pass { name: "sink-transposes", run: layout::sink },
+    Pass { name: "sink-transposes", run: sink::sink },
     Pass { name: "merge-transposes", run: layout::merge },
     Pass { name: "unsigned-activations", run: integers::unsign },
     Pass { name: "cancel-quantisations", run: moves::cancel },

@@ -101,7 +101,7 @@ fn small_models_give_finite_results() {
         let count = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|i| (i % 17) as f32 / 17.0).collect();
         let x = Tensor::from_slice(shape, &values).unwrap();
-        let results = interpret::run(&graph, &[x.clone()]).unwrap();
+        let results = interpret::run(&graph, std::slice::from_ref(&x)).unwrap();
         assert_eq!(interpret::run(&back, &[x]).unwrap(), results, "{name} after writing");
         let all = results[0].to_f64_vec();
         assert!(!all.is_empty() && all.iter().all(|v| v.is_finite()), "{name}: {all:?}");

@@ -338,8 +338,11 @@ pub const ROWS: &[Row] = &[
     .write(fused::recurrent),
 ];
 
+/// Adds what a node means to Lepton's graph.
+type Translate = fn(&mut Call<'_>) -> Results;
+
 /// Operators that are read as several of Lepton's, and never written.
-pub const DECOMPOSED: &[(&str, fn(&mut Call<'_>) -> Results)] = &[
+pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("Gelu", decomposed::gelu),
     ("Mod", decomposed::modulo),
     ("Mean", decomposed::mean),

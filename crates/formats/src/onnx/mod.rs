@@ -4,6 +4,7 @@ mod branches;
 mod call;
 mod decomposed;
 mod emit;
+mod folded;
 mod functions;
 mod fused;
 mod link;
@@ -19,7 +20,7 @@ mod wire;
 mod write;
 
 pub use ops::operator_names;
-pub use read::{read, read_fixed};
+pub use read::{Fixed, read, read_fixed};
 pub use write::{OPSET, WriteOptions, write};
 
 use bytes::Bytes;

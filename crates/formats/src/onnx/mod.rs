@@ -1,5 +1,6 @@
 //! ONNX: reading operator sets 7 and newer, writing operator set 21.
 
+mod attention;
 mod branches;
 mod call;
 mod decomposed;

@@ -88,6 +88,11 @@ pub fn compare_layers(
 
 fn session(graph: &Graph, outputs: Vec<ValueId>) -> Result<Session, MeasureError> {
     let mut graph = graph.clone();
+    for (at, &id) in outputs.iter().enumerate() {
+        if graph.value(id).name.is_empty() {
+            graph.set_value_name(id, format!("compared {at}"));
+        }
+    }
     graph.set_outputs(outputs);
     Session::new(&graph, SessionOptions::default())
         .map_err(|error| MeasureError::Run(error.to_string()))

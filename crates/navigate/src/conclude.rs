@@ -1,6 +1,6 @@
 //! From what is known of the candidates to the choice, the verdicts and `best.lepton`.
 
-use lepton_formats::artefact;
+use lepton_formats::{artefact, onnx};
 use lepton_measure::{Evaluation, paired_drop};
 use serde_json::json;
 
@@ -46,12 +46,13 @@ pub(crate) fn conclude(search: &mut Search<'_, '_>) -> Result<Report, NavigateEr
         target: setup.goal.target,
         candidates,
         chosen: None,
+        onnx: None,
         confirmed: false,
         notes: setup.notes.clone(),
         origin: setup.origin.clone(),
     };
     decide(&mut report);
-    write_best(setup, &report)?;
+    write_best(setup, &mut report)?;
     Ok(report)
 }
 
@@ -161,26 +162,46 @@ fn missed(report: &Report, rows: &[usize], tuned: &[Standing]) -> String {
     )
 }
 
-fn write_best(setup: &Setup<'_>, report: &Report) -> Result<(), NavigateError> {
-    let path = setup.path("best.lepton");
+const BEST: &str = "best.lepton";
+const BEST_ONNX: &str = "best.onnx";
+
+/// Writes the chosen candidate, as an artefact and, where ONNX can say it, as ONNX.
+fn write_best(setup: &Setup<'_>, report: &mut Report) -> Result<(), NavigateError> {
     let Some(candidate) = report.chosen.map(|at| &report.candidates[at]) else {
         // A result of an earlier goal must not pass for one of this goal.
-        return match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(NavigateError::File { path, error })
-            }
-            _ => Ok(()),
-        };
+        return remove(setup, BEST).and_then(|()| remove(setup, BEST_ONNX));
     };
     let file = candidate.file.as_ref().expect("the original is never chosen");
-    let mut artefact = steps::load(setup, file)?;
-    artefact.measurements = json!({
-        "machine": report.origin.machine,
-        "instruction_set": report.origin.instruction_set,
-        "threads": report.origin.threads,
-        "evaluation": { "blake3": report.origin.data_hashes[2], "samples": report.origin.samples[2] },
+    let mut best = steps::load(setup, file)?;
+    let origin = &report.origin;
+    best.measurements = json!({
+        "machine": origin.machine,
+        "instruction_set": origin.instruction_set,
+        "threads": origin.threads,
+        "evaluation": { "blake3": origin.data_hashes[2], "samples": origin.samples[2] },
         "measured": candidate.measured,
     })
     .to_string();
-    write_whole(&path, &artefact::write(&artefact)?)
+    write_whole(&setup.path(BEST), &artefact::write(&best)?)?;
+    match onnx::write(&best.graph, &onnx::WriteOptions::default()) {
+        Ok(bytes) => {
+            write_whole(&setup.path(BEST_ONNX), &bytes)?;
+            report.onnx = Some(BEST_ONNX.into());
+            Ok(())
+        }
+        Err(why) => {
+            report.notes.push(format!("not written as ONNX: {why}"));
+            remove(setup, BEST_ONNX)
+        }
+    }
+}
+
+fn remove(setup: &Setup<'_>, name: &str) -> Result<(), NavigateError> {
+    let path = setup.path(name);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(NavigateError::File { path, error })
+        }
+        _ => Ok(()),
+    }
 }

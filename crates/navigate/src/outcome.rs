@@ -122,6 +122,8 @@ pub struct Report {
     pub candidates: Vec<Candidate>,
     /// Index of the chosen one, if a candidate keeps all limits.
     pub chosen: Option<usize>,
+    /// The chosen one as ONNX, relative to the report, where ONNX can say it.
+    pub onnx: Option<String>,
     /// True where the chosen one keeps the limit of the drop on the evaluation samples too.
     pub confirmed: bool,
     /// What would have to change, where the goal was missed, and other remarks.

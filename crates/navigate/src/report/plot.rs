@@ -241,6 +241,10 @@ fn mark(svg: &mut String, point: &Point<'_>, x: &Axis, y: &Axis, labels: &mut Ve
         y.place(point.high),
         if class == "chosen" { 8 } else { 5 }
     );
+    // What another candidate beats is named in the table and when pointed at.
+    if class == "dominated" && point.measured.speedup.is_some() {
+        return;
+    }
     // A label moves down until it covers no earlier one.
     let mut at = (px + 10.0, py + 4.0);
     let turned = at.0 > WIDTH - RIGHT - 110.0;

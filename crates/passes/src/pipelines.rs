@@ -24,7 +24,7 @@ pub const PLAIN: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "linear", run: linear::form },
     Pass { name: "channels-last", run: layout::channels_last },
-    Pass { name: "sink-transposes", run: layout::sink },
+    Pass { name: "sink-transposes", run: sink::sink },
     Pass { name: "merge-transposes", run: layout::merge },
 ];
 

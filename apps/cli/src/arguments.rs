@@ -11,6 +11,7 @@ const EXAMPLES: &str = "\
 Examples:
   lepton optimize model.onnx --data data.toml --max-drop 0.5 --target latency --out out/
   lepton inspect model.onnx
+  lepton diff model.onnx out/best.lepton --data data.toml
   lepton run model.onnx --input in.npz --output out.npz
   lepton eval model.onnx --data test.toml --metric top1 --json
   lepton bench model.onnx --threads 1 --dim batch=1
@@ -37,6 +38,8 @@ pub enum Verb {
     Eval(Eval),
     /// Load time, first run, and latency.
     Bench(Bench),
+    /// How two versions of a model differ, layer by layer, the worst first.
+    Diff(Diff),
     /// Finds the fastest or smallest version of a model that keeps its accuracy.
     Optimize(Box<Optimize>),
     /// Time, multiply-adds and bytes of each step.
@@ -137,6 +140,26 @@ pub struct Profile {
     /// Write a Chrome trace (open it in Perfetto).
     #[arg(long)]
     pub trace: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Diff {
+    /// The reference.
+    pub first: PathBuf,
+    /// The version that is compared with it.
+    pub second: PathBuf,
+    /// A data set; its test rows are used.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Samples, at least.
+    #[arg(long, default_value_t = 32)]
+    pub samples: usize,
+    /// Layers to print.
+    #[arg(long, default_value_t = 20)]
+    pub top: usize,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

@@ -5,7 +5,7 @@ use lepton::{DataOptions, DataSet, Error, Metric, Model, Session, SessionOptions
 use serde_json::json;
 
 use crate::arguments::Eval;
-use crate::output::{Bar, print_json};
+use crate::output::{Bar, print_json, say};
 
 /// Measures accuracy on the test split of a data set.
 pub fn eval(arguments: &Eval) -> Result<()> {
@@ -27,7 +27,7 @@ pub fn eval(arguments: &Eval) -> Result<()> {
     if arguments.json {
         return print_json("eval", json!({ "result": result, "samples": subset.len() }));
     }
-    println!(
+    say!(
         "{}: {:.4}  [{:.4}, {:.4}] at {:.0} % confidence, {} samples",
         result.metric,
         result.value,

@@ -4,6 +4,7 @@
 mod arguments;
 mod bench;
 mod check;
+mod diff;
 mod eval;
 mod inspect;
 mod optimize;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Verb::Eval(arguments) => eval::eval(arguments),
         Verb::Bench(arguments) => bench::bench(arguments),
         Verb::Profile(arguments) => profile::profile(arguments),
+        Verb::Diff(arguments) => diff::diff(arguments),
         Verb::Optimize(arguments) => match optimize::optimize(arguments) {
             Ok(true) => Ok(()),
             Ok(false) => return ExitCode::from(GOAL_NOT_MET),

@@ -7,7 +7,7 @@ use lepton::{
 };
 
 use crate::arguments::Optimize;
-use crate::output::{Bar, print_json};
+use crate::output::{Bar, print_json, say, say_part};
 
 /// Searches, shows the table, and says whether the goal was met.
 pub fn optimize(arguments: &Optimize) -> Result<bool> {
@@ -82,24 +82,30 @@ fn print_table(report: &Report) {
     let first = report.candidates.iter().find_map(|c| c.measured.as_ref());
     let metrics: Vec<&str> =
         first.map_or(vec![], |m| m.evaluation.iter().map(|e| e.metric.as_str()).collect());
-    print!("{:<names$}", "candidate");
-    metrics.iter().for_each(|metric| print!("  {metric:>20}"));
-    println!(
+    say_part!("{:<names$}", "candidate");
+    metrics.iter().for_each(|metric| say_part!("  {metric:>20}"));
+    say!(
         "  {:>6}  {:>9}  {:>9}  {:>7}  {:>9}  {:>9}  {:>9}  verdict",
-        "drop", "p50", "p95", "faster", "file", "memory", "$/million"
+        "drop",
+        "p50",
+        "p95",
+        "faster",
+        "file",
+        "memory",
+        "$/million"
     );
     for candidate in &report.candidates {
         let (_, verdict) = verdict(&candidate.verdict);
         let Some(m) = &candidate.measured else {
-            println!("{:<names$}  {verdict}", candidate.name);
+            say!("{:<names$}  {verdict}", candidate.name);
             continue;
         };
-        print!("{:<names$}", candidate.name);
+        say_part!("{:<names$}", candidate.name);
         for result in &m.evaluation {
             let text = format!("{:.4} [{:.4},{:.4}]", result.value, result.low, result.high);
-            print!("  {text:>20}");
+            say_part!("  {text:>20}");
         }
-        println!(
+        say!(
             "  {:>6.2}  {:>9}  {:>9}  {:>6.2}x  {:>9}  {:>9}  {:>9.4}  {verdict}",
             m.drop + 0.0,
             time(m.latency.p50_us),
@@ -114,12 +120,12 @@ fn print_table(report: &Report) {
 
 fn print_choice(report: &Report, arguments: &Optimize) {
     for note in &report.notes {
-        println!("note: {note}");
+        say!("note: {note}");
     }
     let out = arguments.out.display();
     match report.chosen.map(|at| &report.candidates[at]) {
-        Some(chosen) => println!("\nchosen: {} -> {out}/best.lepton", chosen.name),
-        None => println!("\nno candidate meets the goal"),
+        Some(chosen) => say!("\nchosen: {} -> {out}/best.lepton", chosen.name),
+        None => say!("\nno candidate meets the goal"),
     }
-    println!("report: {out}/report.html, {out}/report.json");
+    say!("report: {out}/report.html, {out}/report.json");
 }

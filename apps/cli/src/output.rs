@@ -1,8 +1,33 @@
 //! What verbs print: one JSON object with its schema, or lines for people.
 
+use std::io::Write;
+
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+
+/// `println!` to a reader that may go away, as `head` does: the program then ends quietly.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::line(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// `print!` in the manner of [`say`].
+macro_rules! say_part {
+    ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
+}
+
+pub(crate) use {say, say_part};
+
+/// Writes to stdout; a reader that went away ends the program.
+pub fn line(text: std::fmt::Arguments<'_>) {
+    if let Err(error) = std::io::stdout().lock().write_fmt(text) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("lepton: cannot write the output: {error}");
+            std::process::exit(1);
+        }
+        std::process::exit(0);
+    }
+}
 
 /// Version of the JSON that verbs print.
 const SCHEMA: u32 = 1;
@@ -13,7 +38,7 @@ pub fn print_json(verb: &str, value: Value) -> Result<()> {
     if let (Some(into), Some(from)) = (object.as_object_mut(), value.as_object()) {
         into.extend(from.clone());
     }
-    println!("{}", serde_json::to_string_pretty(&object)?);
+    say!("{}", serde_json::to_string_pretty(&object)?);
     Ok(())
 }
 

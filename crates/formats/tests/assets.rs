@@ -101,9 +101,30 @@ fn small_models_give_finite_results() {
         let count = shape.iter().product();
         let values: Vec<f32> = (0..count).map(|i| (i % 17) as f32 / 17.0).collect();
         let x = Tensor::from_slice(shape, &values).unwrap();
-        let results = interpret::run(&graph, &[x.clone()]).unwrap();
+        let results = interpret::run(&graph, std::slice::from_ref(&x)).unwrap();
         assert_eq!(interpret::run(&back, &[x]).unwrap(), results, "{name} after writing");
         let all = results[0].to_f64_vec();
         assert!(!all.is_empty() && all.iter().all(|v| v.is_finite()), "{name}: {all:?}");
     }
+}
+
+/// The branches of silero's detector of speech depend on the sampling rate and on extents.
+#[test]
+fn branches_that_are_decided_go() {
+    let Some(folder) = assets() else { return };
+    let name = "audio/silero_vad/silero_vad.onnx";
+    let bytes = std::fs::read(folder.join(name)).unwrap();
+    let shapes = [("input".into(), vec![1, 576]), ("state".into(), vec![2, 1, 128])].into();
+    let tensors = [("sr".into(), Tensor::scalar(16000i64))].into();
+    let fixed = onnx::Fixed { tensors, shapes };
+    let graph = onnx::read_fixed(bytes.into(), &NoExternalData, &fixed).unwrap();
+    assert!(graph.nodes().all(|(_, node)| node.op.name() != "If"), "{:?}", graph.operator_counts());
+    let samples: Vec<f32> = (0..576).map(|i| (i as f32 * 0.3).sin() * 0.1).collect();
+    let x = Tensor::from_slice([1, 576], &samples).unwrap();
+    let state = Tensor::zeros(DType::F32, [2, 1, 128]).unwrap();
+    let results = interpret::run(&graph, &[x, state]).unwrap();
+    // ONNX Runtime 1.32 for the same input.
+    let expected = 0.005_966_07;
+    let found = results[0].to_f64_vec()[0];
+    assert!((found - expected).abs() < 1e-5, "{found}");
 }

@@ -91,7 +91,9 @@ fn every_operator_of_onnx_survives_writing_and_reading() {
             &interpret::run(&graph, &given).unwrap(),
             &what,
         );
-        assert_eq!(written(&back).unwrap(), bytes, "{what} is not written the same again");
+        // Reading does arithmetic on constants; after that it changes nothing.
+        let again = written(&back).unwrap();
+        assert_eq!(written(&read(again.clone())).unwrap(), again, "{what} is written in two ways");
         written_names.push(case.op.name());
     }
     for name in Op::NAMES {

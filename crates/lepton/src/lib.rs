@@ -7,19 +7,22 @@
 //! ```
 #![allow(clippy::result_large_err)]
 
+mod diff;
 mod error;
 mod mapped;
 mod model;
 mod optimize;
 mod samples;
 
+pub use diff::diff;
 pub use error::Error;
 pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
 pub use lepton_ir::text::print_brief as print_graph;
 pub use lepton_ir::{Dim, Fact, Graph, Operands};
 pub use lepton_kernels::Isa;
 pub use lepton_measure::{
-    Latency, METRICS, Machine, Metric, MetricResult, Price, PriceList, peak_resident_bytes,
+    Comparison, Latency, LayerDifference, METRICS, Machine, Metric, MetricResult, Price, PriceList,
+    peak_resident_bytes,
 };
 pub use lepton_navigate::{
     Candidate, Finished, Goal, Limits, Measured, NavigateError, Progress, Report, Target, Verdict,

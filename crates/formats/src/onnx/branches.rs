@@ -7,6 +7,7 @@ use lepton_ir::{Dim, Fact, Graph, ValueId};
 
 use super::call::label;
 use super::emit::{Emit, Written};
+use super::folded;
 use super::link::graph;
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
@@ -57,8 +58,8 @@ impl Reader<'_> {
         }
         let condition = node.input.first().map_or("", String::as_str);
         let condition = *self.names.get(condition).ok_or_else(|| error("it has no condition"))?;
-        let fact = self.graph.fact(condition);
-        let results = match fact.constant.as_ref().map(lepton_tensor::Tensor::to_i64_vec) {
+        let truth = folded::known(&self.graph, condition).map(|tensor| tensor.to_i64_vec());
+        let results = match truth {
             Some(truth) if truth.len() == 1 => {
                 self.inline(if truth[0] != 0 { first } else { second })?
             }

@@ -1,9 +1,11 @@
 //! ONNX: reading operator sets 7 and newer, writing operator set 21.
 
+mod attention;
 mod branches;
 mod call;
 mod decomposed;
 mod emit;
+mod folded;
 mod functions;
 mod fused;
 mod link;
@@ -19,7 +21,7 @@ mod wire;
 mod write;
 
 pub use ops::operator_names;
-pub use read::{read, read_fixed};
+pub use read::{Fixed, read, read_fixed};
 pub use write::{OPSET, WriteOptions, write};
 
 use bytes::Bytes;

@@ -8,7 +8,7 @@ use lepton_ir::ops::unary::UnaryFunction as U;
 use super::call::{Call, Results};
 use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
-use super::{decomposed, fused, normalised, quantised, rows, values};
+use super::{attention, decomposed, fused, normalised, quantised, rows, values};
 
 /// A parameter of a function: the attribute's name and default.
 pub type Parameter = Option<(&'static str, f32)>;
@@ -338,8 +338,11 @@ pub const ROWS: &[Row] = &[
     .write(fused::recurrent),
 ];
 
+/// Adds what a node means to Lepton's graph.
+type Translate = fn(&mut Call<'_>) -> Results;
+
 /// Operators that are read as several of Lepton's, and never written.
-pub const DECOMPOSED: &[(&str, fn(&mut Call<'_>) -> Results)] = &[
+pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("Gelu", decomposed::gelu),
     ("Mod", decomposed::modulo),
     ("Mean", decomposed::mean),
@@ -357,6 +360,7 @@ pub const DECOMPOSED: &[(&str, fn(&mut Call<'_>) -> Results)] = &[
     ("MeanVarianceNormalization", normalised::mean_variance),
     ("GroupNormalization", normalised::group),
     ("QLinearMatMul", quantised::matmul),
+    ("Attention", attention::attention),
 ];
 
 /// Operators that the reader itself understands: they define values or hold graphs.

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::call::{Call, label};
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use super::{ExternalData, branches, ops, tensor, wire};
+use super::{ExternalData, branches, folded, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 
@@ -20,15 +20,24 @@ const OLDEST_OPSET: i64 = 7;
 /// Reads a model. Weights share `bytes` where they are aligned; tensors kept outside come from
 /// `external`. Shapes declared for intermediate values and outputs are hints and not used.
 pub fn read(bytes: Bytes, external: &dyn ExternalData) -> Result<Graph, FormatError> {
-    read_fixed(bytes, external, &HashMap::new())
+    read_fixed(bytes, external, &Fixed::default())
 }
 
-/// Reads a model whose inputs named in `fixed` are those tensors from now on: for what must be
-/// known before a model runs (axes, shapes, a sampling rate that decides between branches).
+/// What is known about a model's inputs beyond the file, by their names: for what must be known
+/// before a model runs (axes, shapes, a sampling rate or an extent that decides between branches).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fixed {
+    /// Inputs that are those tensors from now on, and no longer inputs.
+    pub tensors: HashMap<String, Tensor>,
+    /// Shapes of inputs, which the declared ones must allow.
+    pub shapes: HashMap<String, Vec<usize>>,
+}
+
+/// Reads a model of whose inputs something is `fixed`.
 pub fn read_fixed(
     bytes: Bytes,
     external: &dyn ExternalData,
-    fixed: &HashMap<String, Tensor>,
+    fixed: &Fixed,
 ) -> Result<Graph, FormatError> {
     let model = decode(bytes)?;
     let proto = model.graph.as_ref().ok_or_else(|| damaged("it has no graph".into()))?;
@@ -41,8 +50,22 @@ pub fn read_fixed(
         names: HashMap::new(),
         version: versions.get(ONNX_DOMAIN).copied().unwrap_or(OLDEST_OPSET),
         external,
+        shapes: &fixed.shapes,
     };
-    for (name, tensor) in fixed {
+    fix_tensors(&mut reader, proto, &fixed.tensors)?;
+    reader.read_body(proto)?;
+    let outputs = reader.results(proto)?;
+    reader.graph.set_outputs(outputs);
+    reader.graph.verify()?;
+    Ok(reader.graph)
+}
+
+fn fix_tensors(
+    reader: &mut Reader<'_>,
+    proto: &GraphProto,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<(), FormatError> {
+    for (name, tensor) in tensors {
         let found = proto.input.iter().find(|input| input.name.as_ref() == Some(name));
         let input = found.ok_or_else(|| FormatError::tensor(name, "there is no such input"))?;
         if input_fact(name, input)?.dtype != tensor.dtype() {
@@ -51,11 +74,16 @@ pub fn read_fixed(
         let id = reader.graph.add_constant(name, tensor.clone());
         reader.define(name, id)?;
     }
-    reader.read_body(proto)?;
-    let outputs = reader.results(proto)?;
-    reader.graph.set_outputs(outputs);
-    reader.graph.verify()?;
-    Ok(reader.graph)
+    Ok(())
+}
+
+/// The fact with the extents of `shape`; an error if it declares others.
+fn fix_shape(name: &str, fact: Fact, shape: &[usize]) -> Result<Fact, FormatError> {
+    let agree = |(dim, &extent): (&Dim, &usize)| dim.as_usize().is_none_or(|known| known == extent);
+    if fact.rank() == shape.len() && fact.dims.iter().zip(shape).all(agree) {
+        return Ok(Fact::dense(fact.dtype, shape));
+    }
+    Err(FormatError::tensor(name, format!("the fixed shape {shape:?} does not go with {fact}")))
 }
 
 /// The graph and those inside it.
@@ -189,6 +217,8 @@ pub struct Reader<'a> {
     pub version: i64,
     /// Where tensors outside the file are.
     pub external: &'a dyn ExternalData,
+    /// Shapes of inputs that are fixed.
+    pub shapes: &'a HashMap<String, Vec<usize>>,
 }
 
 impl Reader<'_> {
@@ -197,7 +227,18 @@ impl Reader<'_> {
         self.read_constants(proto)?;
         self.read_inputs(proto)?;
         for index in sorted(&proto.node)? {
-            self.read_node(&proto.node[index])?;
+            let node = &proto.node[index];
+            let is_output =
+                |name: &String| proto.output.iter().any(|o| o.name.as_ref() == Some(name));
+            match folded::results(self, node) {
+                Some(tensors) if !node.output.iter().any(is_output) => {
+                    for (name, tensor) in node.output.iter().zip(tensors) {
+                        let id = self.graph.add_constant(name, tensor);
+                        self.define(name, id)?;
+                    }
+                }
+                _ => self.read_node(node)?,
+            }
         }
         Ok(())
     }
@@ -230,7 +271,10 @@ impl Reader<'_> {
             if self.names.contains_key(name) {
                 continue;
             }
-            let fact = input_fact(name, input)?;
+            let mut fact = input_fact(name, input)?;
+            if let Some(shape) = self.shapes.get(name) {
+                fact = fix_shape(name, fact, shape)?;
+            }
             let id = self.graph.add_input(name, fact);
             self.define(name, id)?;
         }

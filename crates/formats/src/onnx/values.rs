@@ -1,10 +1,12 @@
 //! Rows that need a look at their attributes: order, resampling, layers with state.
 
+use lepton_ir::ValueId;
 use lepton_tensor::Tensor;
 
 use super::call::{Call, Results};
 use super::ops::Row;
 use super::rows::direct;
+use crate::error::FormatError;
 
 /// The number of elements as an attribute (before 10) or an operand.
 pub fn top_k(call: &mut Call<'_>, row: &Row) -> Results {
@@ -19,8 +21,8 @@ pub fn resize(call: &mut Call<'_>, row: &Row) -> Results {
     if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" {
         return Err(call.error("cropping is not supported; export a Slice before it"));
     }
-    if call.int("antialias", 0) != 0 || call.has("axes") {
-        return Err(call.error("antialias and axes are not supported"));
+    if call.int("antialias", 0) != 0 {
+        return Err(call.error("antialias is not supported"));
     }
     if call.text("keep_aspect_ratio_policy", "stretch") != "stretch" {
         return Err(call.error("keep_aspect_ratio_policy is not supported"));
@@ -36,7 +38,38 @@ pub fn resize(call: &mut Call<'_>, row: &Row) -> Results {
     if inputs.len() > 3 && inputs[2].is_some_and(|id| call.graph.fact(id).count().is(0)) {
         inputs[2] = None;
     }
+    if call.has("axes") {
+        inputs[2] = for_every_axis(call, inputs[2], |_| Some(1.0))?;
+        let own = call.fact(0)?.dims.clone();
+        let sizes = inputs.get(3).copied().flatten();
+        let sizes = for_every_axis(call, sizes, |axis| own[axis].as_known().map(|d| d as f64))?;
+        inputs.truncate(3);
+        inputs.push(sizes);
+    }
     call.emit(op, &inputs)
+}
+
+/// Scales or sizes of the axes in attribute `axes` as those of all axes; others keep their own.
+fn for_every_axis(
+    call: &mut Call<'_>,
+    given: Option<ValueId>,
+    own: impl Fn(usize) -> Option<f64>,
+) -> Result<Option<ValueId>, FormatError> {
+    let Some(given) = given else { return Ok(None) };
+    let known = call.graph.constant(given).map(|tensor| (tensor.dtype(), tensor.to_f64_vec()));
+    let (dtype, given) = known.ok_or_else(|| call.error("with axes, scales must be a constant"))?;
+    let rank = call.fact(0)?.rank();
+    let mut all: Vec<Option<f64>> = (0..rank).map(own).collect();
+    let axes = call.ints("axes");
+    for (axis, value) in axes.iter().zip(&given) {
+        let axis = if *axis < 0 { axis.saturating_add(rank as i64) } else { *axis };
+        let place = usize::try_from(axis).ok().and_then(|axis| all.get_mut(axis));
+        *place.ok_or_else(|| call.error(format!("there is no axis {axis}")))? = Some(*value);
+    }
+    let all: Option<Vec<f64>> = all.into_iter().collect();
+    let all = all.ok_or_else(|| call.error("the extents of the other axes must be known"))?;
+    let tensor = Tensor::from_f64_slice(dtype, [rank], &all);
+    Ok(Some(call.constant(tensor.map_err(|error| call.error(error.to_string()))?)))
 }
 
 /// The activations that a layer has where it does not name any.

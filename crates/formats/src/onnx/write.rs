@@ -101,10 +101,8 @@ impl Writer {
         let mut names: HashMap<ValueId, String> = outer.clone();
         let made = |id: &&ValueId| graph.value(**id).producer.is_some();
         for &id in graph.inputs().iter().chain(graph.outputs().iter().filter(made)) {
-            if !names.contains_key(&id) {
-                let name = self.name(&graph.value(id).name);
-                names.insert(id, name);
-            }
+            let wanted = &graph.value(id).name;
+            names.entry(id).or_insert_with(|| self.name(wanted));
         }
         for &id in graph.inputs().iter().filter(|id| !outer.contains_key(id)) {
             let info = value_info(&names[&id], graph.fact(id), true)?;

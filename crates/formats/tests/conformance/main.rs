@@ -92,6 +92,7 @@ fn read(files: &Files) -> Result<(Graph, bool), String> {
     let names = onnx::input_names(model.clone()).map_err(|error| error.to_string())?;
     let given = tensors(files, 0, "input")?;
     let fixed = names.into_iter().zip(given).filter(|(_, tensor)| decides_shapes(tensor)).collect();
+    let fixed = onnx::Fixed { tensors: fixed, ..onnx::Fixed::default() };
     let graph = onnx::read_fixed(model, &NoExternalData, &fixed);
     graph.map(|graph| (graph, true)).map_err(|error| error.to_string())
 }

@@ -1,6 +1,6 @@
 //! The pipelines: which passes run, in which order.
 
-use crate::integers::{self, moves, products, tables, weights};
+use crate::integers::{self, moves, pools, products, tables, weights};
 use crate::{Pass, constants, epilogue, identity, layout, linear, scale, sink};
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
@@ -45,6 +45,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "cancel-quantisations", run: moves::cancel },
     Pass { name: "move-bytes", run: moves::lower },
     Pass { name: "integer-products", run: products::form },
+    Pass { name: "integer-averages", run: pools::averages },
     Pass { name: "integer-pairs", run: moves::pairs },
     Pass { name: "tables", run: tables::form },
     Pass { name: "fuse-tables", run: products::fuse_tables },

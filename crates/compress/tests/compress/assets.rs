@@ -165,7 +165,8 @@ fn resnet20_runs_in_integers() {
         }
     }
     let steps = profile(&quantised, &first(1));
-    let float = |op: &str| ["Conv", "Linear", "Gemm", "MatMul", "Pool", "Binary"].contains(&op);
+    let float =
+        |op: &str| ["Conv", "Linear", "Gemm", "MatMul", "Pool(average)", "Binary"].contains(&op);
     let slow: Vec<_> = steps.iter().filter(|s| s.kernel == "reference" || float(&s.op)).collect();
     assert!(slow.is_empty(), "{slow:#?}");
 }

@@ -139,7 +139,8 @@ fn functions_become_tables_and_gates_integer_products() {
     let shown = text::print_brief(&low);
     assert_eq!(float_work(&low), 0, "{shown}");
     assert_eq!(count(&low, |op| matches!(op, Op::Unary(_))), 0, "{shown}");
-    assert_eq!(count(&low, |op| matches!(op, Op::IntegerConv(_))), 3, "{shown}");
+    // Three products and the average.
+    assert_eq!(count(&low, |op| matches!(op, Op::IntegerConv(_))), 4, "{shown}");
     let ran = same_bits(&made, &batches[0]);
     let error = relative_error(&interpret::run(&graph, &batches[0]).unwrap(), &ran);
     assert!(error < 0.05, "{error}");
@@ -174,7 +175,7 @@ fn linear_layers_keep_their_biases() {
 }
 
 #[test]
-fn groups_without_an_integer_kernel_run_in_f32() {
+fn grouped_convolutions_become_integers_too() {
     let source = format!(
         "graph \"g\" {{ input %x: f32[n,8,6,6]\n{}{}{}
          %a: f32[n,8,6,6] = Conv(%x, %w1)
@@ -192,7 +193,40 @@ fn groups_without_an_integer_kernel_run_in_f32() {
     let (ran, steps) = session.profile(&batches[0]).unwrap();
     let kernels: Vec<&str> = steps.iter().map(|s| s.kernel).collect();
     assert!(!kernels.contains(&"reference"), "{kernels:?}");
-    assert_eq!(kernels.iter().filter(|k| **k == "conv-u8s8").count(), 2, "{kernels:?}");
+    assert_eq!(float_work(session.lowered()), 0);
+    assert_eq!(same_bits(&made, &batches[0]), ran);
     let error = relative_error(&interpret::run(&graph, &batches[0]).unwrap(), &ran);
     assert!(error < 0.02, "{error}");
+}
+
+#[test]
+fn averages_become_integer_convolutions() {
+    let pools = [
+        ("{function=\"average\", kernel=[3, 2], strides=[2, 1]}", "[n,8,3,7]"),
+        ("{function=\"average\", kernel=[2, 2], pads=[1, 1, 0, 0], count_padding=1}", "[n,8,8,8]"),
+        ("{function=\"average\", global=1}", "[n,8,1,1]"),
+    ];
+    for (pool, shape) in pools {
+        let out = shape.replace("[n,8,", "[n,4,");
+        let source = format!(
+            "graph \"g\" {{ input %x: f32[n,4,8,8]\n{}{}
+             %a: f32[n,8,8,8] = Conv(%x, %w1)
+             %b: f32{shape} = Pool(%a) {pool}
+             %c: f32{out} = Conv(%b, %w2)
+             output %c }}",
+            constant("w1", &[8, 4, 1, 1], 1),
+            constant("w2", &[4, 8, 1, 1], 2),
+        );
+        let graph = simplified(&text::parse(&source).unwrap()).unwrap();
+        let batches = batches(&[2, 4, 8, 8], 4);
+        let made = quantised(&graph, &batches);
+        let low = lowered(&made);
+        let shown = text::print_brief(&low);
+        assert_eq!(count(&low, |op| matches!(op, Op::IntegerConv(_))), 3, "{shown}");
+        assert_eq!(count(&low, |op| matches!(op, Op::Pool(_))), 0, "{shown}");
+        let ran = same_bits(&made, &batches[0]);
+        let want = interpret::run(&made, &batches[0]).unwrap();
+        let error = relative_error(&want, &ran);
+        assert!(error < 0.02, "{pool}: {error}");
+    }
 }

@@ -69,7 +69,7 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
             continue;
         }
         let source = operand(&node, 0).filter(|_| moves(&node.op));
-        let behind = |x| match renames(&node.op) || matches!(node.op, Op::Transpose(_)) {
+        let behind = |x| match matches!(node.op, Op::Transpose(_)) {
             true => Bytes::directly_behind(graph, x),
             false => Bytes::behind(graph, x),
         };

@@ -76,21 +76,12 @@ pub(crate) fn is_candidate(graph: &Graph, node: &Node) -> bool {
     let Some(x) = operand(node, 0) else { return false };
     let rank = operand(node, 1).map_or(0, |w| graph.fact(w).rank());
     let form = match &node.op {
-        Op::Conv(conv) => rank == 4 && has_integer_kernel(graph, node, conv),
+        Op::Conv(_) => rank == 4,
         Op::Linear(_) | Op::MatMul(_) => rank == 2,
         Op::Gemm(op) => rank == 2 && !op.trans_a && op.alpha == 1.0,
         _ => false,
     };
     form && Bytes::behind(graph, x).is_some()
-}
-
-/// True for convolutions with one group, or with one channel to each group; the others have no
-/// integer kernel and are faster in f32.
-fn has_integer_kernel(graph: &Graph, node: &Node, conv: &Conv) -> bool {
-    let (Some(x), Some(w)) = (operand(node, 0), operand(node, 1)) else { return false };
-    let channels = &graph.fact(x).dims[conv.layout.channel_axis(graph.fact(x).rank())];
-    let made = &graph.fact(w).dims[0];
-    conv.group == 1 || (channels.is(conv.group as i64) && made.is(conv.group as i64))
 }
 
 impl Product {

@@ -91,6 +91,41 @@ enum Offsets {
     Table(Vec<i32>),
 }
 
+/// Bytes copied for a line of taps at most.
+pub(crate) const LINE_BYTES: usize = 32;
+
+/// The lines of taps that may be copied as one run of [`LINE_BYTES`] or half of that.
+#[derive(Clone, Debug)]
+struct Lines {
+    /// Taps in a line of the kernel.
+    taps: usize,
+    /// Elements between pixels.
+    pixel_stride: usize,
+    /// `[line][row]`: no tap is in the padding, and the image does not end before the run.
+    whole: Vec<bool>,
+}
+
+impl Lines {
+    /// `None` where taps are not neighbours or a line is too long.
+    fn of(rows: &Indirection, window: &Window, pixel_stride: usize) -> Option<Self> {
+        let [height, width] = window.kernel;
+        let neighbours = window.dilation[1] == 1 && width * pixel_stride <= LINE_BYTES;
+        let Offsets::Table(table) = &rows.offsets else { return None };
+        let count = rows.rows_per_image;
+        let whole = |i: usize| {
+            let (line, row) = (i / count, i % count);
+            let at = |tap: usize| table[(line * width + tap) * count + row];
+            let inside = (0..width).all(|tap| at(tap) != PADDING);
+            inside && at(0) as usize + LINE_BYTES <= rows.image_stride
+        };
+        neighbours.then(|| Lines {
+            taps: width,
+            pixel_stride,
+            whole: (0..height * count).map(whole).collect(),
+        })
+    }
+}
+
 /// For each output row and tap, where its input elements start: relative to the input's first
 /// element, so it is built once per shape and serves every run and every image of a batch.
 ///
@@ -103,6 +138,8 @@ pub struct Indirection {
     image_stride: usize,
     /// Output width, where three taps across read neighbouring pixels and so do neighbouring rows.
     shared_width: Option<usize>,
+    /// Lines of taps that are one run of bytes, for rows that are gathered.
+    lines: Option<Lines>,
 }
 
 impl Indirection {
@@ -114,6 +151,7 @@ impl Indirection {
             rows_per_image: usize::MAX,
             image_stride: 0,
             shared_width: None,
+            lines: None,
         }
     }
 
@@ -144,6 +182,7 @@ impl Indirection {
             rows_per_image,
             image_stride,
             shared_width: None,
+            lines: None,
         })
     }
 
@@ -165,6 +204,7 @@ impl Indirection {
         })?;
         let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
         rows.shared_width = shares.then_some(width);
+        rows.lines = Lines::of(&rows, window, pixel_stride);
         Ok(rows)
     }
 
@@ -177,6 +217,77 @@ impl Indirection {
     /// output and a line of three taps.
     pub(crate) fn shared_width(&self) -> Option<usize> {
         self.shared_width
+    }
+
+    /// Copies `CHANNELS` bytes of each tap of rows of bytes to one run a row, `pitch` apart.
+    ///
+    /// # Safety
+    /// Every tap of the rows is readable, from `padding` where it is in the padding; `to` is
+    /// writable for all rows and for [`LINE_BYTES`] more, whose contents are lost.
+    pub(crate) unsafe fn gather<const CHANNELS: usize>(
+        &self,
+        base: *const u8,
+        padding: *const u8,
+        rows: Range<usize>,
+        to: *mut u8,
+        pitch: usize,
+    ) {
+        let (mut image, mut row) =
+            (rows.start / self.rows_per_image, rows.start % self.rows_per_image);
+        for i in 0..rows.len() {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let base = base.wrapping_add(image * self.image_stride);
+                self.gather_row::<CHANNELS>(base, padding, row, to.add(i * pitch));
+            }
+            row += 1;
+            if row == self.rows_per_image {
+                (image, row) = (image + 1, 0);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Indirection::gather`], for one row of the image at `base`.
+    #[inline(always)]
+    unsafe fn gather_row<const CHANNELS: usize>(
+        &self,
+        base: *const u8,
+        padding: *const u8,
+        row: usize,
+        to: *mut u8,
+    ) {
+        let Offsets::Table(table) = &self.offsets else { unreachable!("merged taps") };
+        let lines = self.lines.as_ref().filter(|lines| lines.pixel_stride == CHANNELS);
+        let (line_taps, flags) = match lines {
+            Some(lines) => (lines.taps, lines.whole.as_slice()),
+            None => (self.taps, &[][..]),
+        };
+        let (mut first, mut place) = (0, row);
+        while first < self.taps {
+            // SAFETY: whole lines are followed by enough bytes of their image; taps as promised.
+            unsafe {
+                let to = to.add(first * CHANNELS);
+                if flags.get(place) == Some(&true) {
+                    let from = base.offset(table[first * self.rows_per_image + row] as isize);
+                    to.cast::<[u8; 16]>().write(from.cast::<[u8; 16]>().read());
+                    if line_taps * CHANNELS > 16 {
+                        to.add(16).cast::<[u8; 16]>().write(from.add(16).cast::<[u8; 16]>().read());
+                    }
+                } else {
+                    for tap in 0..line_taps {
+                        let from = match table[(first + tap) * self.rows_per_image + row] {
+                            PADDING => padding,
+                            offset => base.offset(offset as isize),
+                        };
+                        let bytes = from.cast::<[u8; CHANNELS]>().read();
+                        to.add(tap * CHANNELS).cast::<[u8; CHANNELS]>().write(bytes);
+                    }
+                }
+            }
+            first += line_taps;
+            place += self.rows_per_image;
+        }
     }
 
     /// True if plain rows of `bytes`-byte elements start on the same sets of an L1 cache, so that a

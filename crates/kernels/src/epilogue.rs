@@ -4,6 +4,7 @@
 //! every instruction set gives the same bits.
 
 use crate::isa::{self, Isa};
+use crate::map::{Unary, map_f32_in_place, map_u8_table_in_place};
 use crate::tile::BLOCK_STRIDE;
 
 /// The function applied to a finished f32 value.
@@ -56,40 +57,19 @@ impl Activation {
         }
     }
 
-    /// True if the clamp to [`Activation::bounds`] is all of it.
-    pub(crate) fn is_clamp(self) -> bool {
-        matches!(self, Activation::None | Activation::Relu | Activation::Clip { .. })
-    }
-
-    /// Applies the activation to one value.
-    pub fn apply(self, x: f32) -> f32 {
-        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
-        match self {
-            Activation::None => x,
-            Activation::Relu | Activation::Clip { .. } => {
-                let (low, high) = self.bounds();
-                clamp(x, low, high)
-            }
-            Activation::LeakyRelu { slope } => {
-                if x < 0.0 {
-                    slope * x
-                } else {
-                    x
-                }
-            }
-            Activation::Sigmoid => sigmoid(x),
-            Activation::Silu => x * sigmoid(x),
-            Activation::HardSigmoid { alpha, beta } => clamp(alpha * x + beta, 0.0, 1.0),
-            Activation::HardSwish => x * clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0),
-            Activation::Tanh => x.tanh(),
-            Activation::Gelu => {
-                0.5 * x * (1.0 + error_function(x * std::f32::consts::FRAC_1_SQRT_2))
-            }
-            Activation::GeluTanh => {
-                let inner = 0.797_884_6 * (x + 0.044_715 * x * x * x);
-                0.5 * x * (1.0 + inner.tanh())
-            }
-        }
+    /// The function that is applied to finished rows where it is not a clamp.
+    fn function(self) -> Option<Unary> {
+        Some(match self {
+            Activation::None | Activation::Relu | Activation::Clip { .. } => return None,
+            Activation::LeakyRelu { slope } => Unary::LeakyRelu { alpha: slope },
+            Activation::Sigmoid => Unary::Sigmoid,
+            Activation::Silu => Unary::Silu,
+            Activation::HardSigmoid { alpha, beta } => Unary::HardSigmoid { alpha, beta },
+            Activation::HardSwish => Unary::HardSwish,
+            Activation::Tanh => Unary::Tanh,
+            Activation::Gelu => Unary::Gelu,
+            Activation::GeluTanh => Unary::GeluTanh,
+        })
     }
 }
 
@@ -97,16 +77,6 @@ impl Activation {
 pub(crate) fn clamp(x: f32, low: f32, high: f32) -> f32 {
     let x = if x < low { low } else { x };
     if x > high { high } else { x }
-}
-
-/// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: absolute error 1.5e-7.
-fn error_function(x: f32) -> f32 {
-    let magnitude = x.abs();
-    let t = 1.0 / (1.0 + 0.327_591_1 * magnitude);
-    let polynomial = ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_7) * t - 0.284_496_74) * t
-        + 0.254_829_6)
-        * t;
-    (1.0 - polynomial * (-magnitude * magnitude).exp()).copysign(x)
 }
 
 /// Rows to add to the result, of the same shape as the output.
@@ -255,20 +225,13 @@ pub(crate) unsafe fn store_f32(
         }
         #[cfg(not(target_arch = "x86_64"))]
         isa::portable::epilogue::store_f32(block, 0, epilogue, output);
-        if !epilogue.activation.is_clamp() {
+        if let Some(function) = epilogue.activation.function() {
             for r in 0..block.rows {
                 let first = block.place(output.pointer, output.row_stride, r).cast_mut();
                 let row = std::slice::from_raw_parts_mut(first, block.columns);
-                activate(isa, epilogue.activation, row);
+                map_f32_in_place(isa, function, row);
             }
         }
-    }
-}
-
-/// Applies an activation that is not a clamp to a row in L1.
-fn activate(_isa: Isa, activation: Activation, row: &mut [f32]) {
-    for value in row {
-        *value = activation.apply(*value);
     }
 }
 
@@ -297,9 +260,8 @@ pub(crate) unsafe fn store_u8(
         if let Some(table) = epilogue.table {
             for r in 0..block.rows {
                 let first = block.place(output.pointer, output.row_stride, r).cast_mut();
-                for byte in std::slice::from_raw_parts_mut(first, block.columns) {
-                    *byte = table[usize::from(*byte)];
-                }
+                let row = std::slice::from_raw_parts_mut(first, block.columns);
+                map_u8_table_in_place(isa, table, row);
             }
         }
     }
@@ -408,22 +370,4 @@ unsafe fn finish_in_place(isa: Isa, block: &Block<f32>, epilogue: &EpilogueF32) 
     // SAFETY: as promised by the caller; the output is the accumulators themselves, which every
     // epilogue reads before it writes.
     unsafe { store_f32(isa, &local, &EpilogueF32 { bias, residual, ..*epilogue }, &output) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn activations_at_known_points() {
-        let near = |a: f32, b: f32| assert!((a - b).abs() < 2e-6, "{a} is not {b}");
-        near(Activation::Gelu.apply(1.0), 0.841_344_7);
-        near(Activation::GeluTanh.apply(1.0), 0.841_192);
-        near(Activation::Silu.apply(1.0), 0.731_058_6);
-        near(Activation::HardSwish.apply(1.0), 0.666_666_7);
-        near(Activation::HardSigmoid { alpha: 0.2, beta: 0.5 }.apply(1.0), 0.7);
-        near(Activation::LeakyRelu { slope: 0.1 }.apply(-2.0), -0.2);
-        near(Activation::Clip { low: 0.0, high: 6.0 }.apply(7.0), 6.0);
-        assert!(Activation::Relu.apply(f32::NAN).is_nan());
-    }
 }

@@ -117,7 +117,8 @@ unsafe fn run_u8s8(
             }
             Some(channels) => {
                 check_taps(input.rows, view.depth / channels);
-                let mut source = Gathered::new(direct, channels);
+                let mut source = Gathered::new(direct, channels, rows.end);
+                let view = PanelView { depth: source.depth(), ..view };
                 run(micro_u8s8(isa), &mut source, &view, rows, columns, finish);
             }
         }

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use crate::epilogue::{EpilogueF32, Output, RequantizeU8, Residual, ResidualU8};
-use crate::gemm::{Input, gemm_f32, gemm_u8s8};
+use crate::epilogue::{DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, ResidualU8};
+use crate::gemm::{Input, gemm_f32, gemm_u8s8, gemm_u8s8_f32};
 use crate::isa::Isa;
 use crate::pack::{PackedF32, PackedS8};
 
@@ -89,5 +89,40 @@ pub unsafe fn grouped_u8s8(
         // SAFETY: the caller's promise, for this group's channels and columns.
         unsafe { gemm_u8s8(isa, &input, weights, &epilogue, &output, rows.clone(), 0..columns) };
         column += columns;
+    }
+}
+
+/// u8 × s8 convolution in groups of `depth` input channels, scaled to f32; otherwise as
+/// [`grouped_f32`].
+///
+/// # Panics
+/// If taps or the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// As [`gemm_u8s8_f32`], for the channels and columns of all groups.
+pub unsafe fn grouped_u8s8_f32(
+    isa: Isa,
+    input: &Input<u8>,
+    groups: &[PackedS8],
+    depth: usize,
+    epilogue: &DequantizeF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+) {
+    let mut first = 0;
+    for (group, weights) in groups.iter().enumerate() {
+        let columns = first..first + weights.columns();
+        let input = group_input(input, group, depth);
+        let epilogue = DequantizeF32 {
+            bias_s32: epilogue.bias_s32.map(|bias| &bias[columns.clone()]),
+            scale: &epilogue.scale[columns.clone()],
+            bias: epilogue.bias.map(|bias| &bias[columns.clone()]),
+            residual: epilogue.residual.map(|residual| group_residual(residual, first)),
+            ..*epilogue
+        };
+        let (output, all) = (group_output(output, first), 0..columns.len());
+        // SAFETY: the caller's promise, for this group's channels and columns.
+        unsafe { gemm_u8s8_f32(isa, &input, weights, &epilogue, &output, rows.clone(), all) };
+        first = columns.end;
     }
 }

@@ -197,16 +197,33 @@ vectorised! {
 /// If the lengths differ.
 pub fn map_u8_table(isa: Isa, table: &[u8; 256], input: &[u8], output: &mut [u8]) {
     assert_eq!(input.len(), output.len(), "one result for each value");
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_vbmi() {
-        // SAFETY: the token proves the features.
-        return unsafe { crate::isa::avx512::map::table_vbmi(table, input, output) };
+    // SAFETY: both slices have as many bytes.
+    unsafe { look_up(isa, table, input.as_ptr(), output.as_mut_ptr(), input.len()) }
+}
+
+/// `bytes[i] = table[bytes[i]]`.
+pub fn map_u8_table_in_place(isa: Isa, table: &[u8; 256], bytes: &mut [u8]) {
+    let pointer = bytes.as_mut_ptr();
+    // SAFETY: both pointers are the same slice.
+    unsafe { look_up(isa, table, pointer, pointer, bytes.len()) }
+}
+
+/// # Safety
+/// `count` bytes are readable at `input` and writable at `output`, which are equal or apart.
+unsafe fn look_up(isa: Isa, table: &[u8; 256], input: *const u8, output: *mut u8, count: usize) {
+    // SAFETY: the tokens prove the features; the rest is the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_vbmi() {
+            return crate::isa::avx512::map::table_vbmi(table, input, output, count);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx2() {
+            return crate::isa::avx2::map::table(table, input, output, count);
+        }
+        let _ = isa;
+        for i in 0..count {
+            *output.add(i) = table[usize::from(*input.add(i))];
+        }
     }
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_avx2() {
-        // SAFETY: the token proves the features.
-        return unsafe { crate::isa::avx2::map::table(table, input, output) };
-    }
-    let _ = isa;
-    output.iter_mut().zip(input).for_each(|(y, &x)| *y = table[usize::from(x)]);
 }

@@ -206,12 +206,12 @@ pub fn dynamic_parameters(range: [f32; 2]) -> (f32, u8) {
 }
 
 /// How two quantised operands become one: with `f = a − zero_a` and `g = b − zero_b` as f32, a
-/// sum is `f scale_a + g scale_b`, a product `(f g) scale_a`; then [`Rounding`].
+/// sum is `f scale_a + g scale_b`, a product `(f scale_a)(g scale_b)`; then [`Rounding`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct QuantizedPair {
-    /// Sum: scale of a over scale of the output. Product: both scales over that of the output.
+    /// Factor of a.
     pub scale_a: f32,
-    /// Sum: scale of b over scale of the output. Product: unused.
+    /// Factor of b.
     pub scale_b: f32,
     /// Zero point of a.
     pub zero_a: i32,
@@ -242,7 +242,8 @@ unsafe fn pair_run<V: Vector, T: Byte, const PRODUCT: bool>(
             let g = load_bytes::<V, T>(b.offset(i as isize * strides[1]), strides[1], left);
             let f = V::from_int(V::int_sub(f, zero_a));
             let g = V::from_int(V::int_sub(g, zero_b));
-            let h = if PRODUCT { f * g * scale_a } else { f * scale_a + g * scale_b };
+            let (f, g) = (f * scale_a, g * scale_b);
+            let h = if PRODUCT { f * g } else { f + g };
             store_bytes::<V, T>(pair.rounding.apply(h), output.add(i), left);
         }
     }

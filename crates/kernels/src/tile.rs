@@ -6,11 +6,11 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::conv::Resolver;
+use crate::conv::{LINE_BYTES, Resolver};
 use crate::epilogue::Block;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
-use crate::pack::{PANEL, PackedS8, PanelView};
+use crate::pack::{PANEL, PanelView};
 
 /// Most rows in a tile, over all instruction sets.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -101,43 +101,54 @@ impl<T> RowSource for Direct<'_, T> {
     }
 }
 
+/// Bytes of gathered rows that are kept: several tiles, so that rows are in L1 and no longer on
+/// their way there when a tile reads them.
+const GATHERED: usize = 16 << 10;
+
 /// Rows whose few channels per tap are first gathered into one contiguous run.
 pub(crate) struct Gathered<'a> {
     direct: Direct<'a, u8>,
     channels: usize,
-    scratch: [MaybeUninit<u8>; TILE_ROWS * PackedS8::MERGED_LIMIT],
+    /// The last row anybody will ask for, plus one.
+    end: usize,
+    /// The rows in `scratch`.
+    held: Range<usize>,
+    /// Bytes of a row, with those that fill its last word.
+    row_bytes: usize,
+    scratch: [u8; GATHERED + LINE_BYTES],
 }
 
 impl<'a> Gathered<'a> {
-    pub fn new(direct: Direct<'a, u8>, channels: usize) -> Self {
-        let scratch = [MaybeUninit::uninit(); TILE_ROWS * PackedS8::MERGED_LIMIT];
-        Gathered { direct, channels, scratch }
+    /// Gathers rows before `end` of `channels` bytes a tap.
+    pub fn new(direct: Direct<'a, u8>, channels: usize, end: usize) -> Self {
+        let row_bytes = (direct.input.rows.taps() * channels).next_multiple_of(4);
+        assert!(row_bytes * TILE_ROWS <= GATHERED, "the longest row that is merged");
+        Gathered {
+            direct,
+            channels,
+            end,
+            held: 0..0,
+            row_bytes,
+            scratch: [0; GATHERED + LINE_BYTES],
+        }
     }
 
-    /// Copies `CHANNELS` bytes of each tap of each row.
+    /// Elements of a row: weights behind the last are zero.
+    pub fn depth(&self) -> usize {
+        self.row_bytes
+    }
+
+    /// Fills the scratch with the rows from `row` on.
     ///
     /// # Safety
     /// As [`RowSource::addresses`], for all taps.
-    unsafe fn gather<const CHANNELS: usize>(&mut self, row: usize, count: usize) {
-        let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-        let addresses = addresses.as_mut_ptr().cast::<usize>();
-        let all = self.direct.input.rows.taps();
-        for first in (0..all).step_by(TAP_BLOCK) {
-            let taps = first..all.min(first + TAP_BLOCK);
-            // SAFETY: TAP_BLOCK · PITCH slots; a row's copies fill taps · CHANNELS ≤ MERGED_LIMIT.
-            unsafe {
-                self.direct.addresses(row, count, taps.clone(), addresses);
-                for r in 0..count {
-                    let to = self.scratch.as_mut_ptr().cast::<u8>();
-                    let to = to.add(r * PackedS8::MERGED_LIMIT + first * CHANNELS);
-                    for tap in 0..taps.len() {
-                        let from = *addresses.add(tap * PITCH + r);
-                        let from = std::ptr::with_exposed_provenance::<[u8; CHANNELS]>(from);
-                        to.add(tap * CHANNELS).cast::<[u8; CHANNELS]>().write(from.read());
-                    }
-                }
-            }
-        }
+    unsafe fn gather<const CHANNELS: usize>(&mut self, row: usize) {
+        self.held = row..self.end.min(row + GATHERED / self.row_bytes);
+        let Input { base, rows, padding } = *self.direct.input;
+        let to = self.scratch.as_mut_ptr();
+        // SAFETY: the caller's promise; the rows and what may be written behind them are inside
+        // the scratch.
+        unsafe { rows.gather::<CHANNELS>(base, padding, self.held.clone(), to, self.row_bytes) };
     }
 }
 
@@ -149,16 +160,18 @@ impl RowSource for Gathered<'_> {
         _taps: Range<usize>,
         addresses: *mut usize,
     ) {
-        // SAFETY: the caller's promise; `count ≤ TILE_ROWS` rows of scratch.
+        // SAFETY: the caller's promise.
         unsafe {
-            match self.channels {
-                1 => self.gather::<1>(row, count),
-                2 => self.gather::<2>(row, count),
-                _ => self.gather::<3>(row, count),
+            if row < self.held.start || row + count > self.held.end {
+                match self.channels {
+                    1 => self.gather::<1>(row),
+                    2 => self.gather::<2>(row),
+                    _ => self.gather::<3>(row),
+                }
             }
             let first = self.scratch.as_ptr().expose_provenance();
             for r in 0..count {
-                *addresses.add(r) = first + r * PackedS8::MERGED_LIMIT;
+                *addresses.add(r) = first + (row + r - self.held.start) * self.row_bytes;
             }
         }
     }

@@ -107,42 +107,23 @@ fn copy_runs<T: Element>(walk: &Broadcast<1>, range: Range<usize>, input: &[T], 
     }
 }
 
-/// Writes a dense input to strided places of the output, the reverse of [`rearrange`]: the inside
-/// of a padded tensor, one part of a concatenation.
+/// Copies from strided places of the input (operand 0 of the walk) to strided places of the output
+/// (operand 1): the inside of a padded tensor, one part of a concatenation, a slice.
 ///
 /// # Panics
 /// If a slice is shorter than the walk needs.
-pub fn scatter<T: Element>(walk: &Broadcast<1>, input: &[T], output: &mut [T]) {
-    walk.check(&(0..walk.len()), [output.len()], input.len());
-    let [stride] = walk.inner_strides();
-    for Run { at, first: [first], count } in walk.runs(0..walk.len()) {
-        let run = &input[at..][..count];
-        if stride == 1 {
-            output[first..][..count].copy_from_slice(run);
-        } else {
-            for (i, &x) in run.iter().enumerate() {
-                output[first.wrapping_add_signed(i as isize * stride)] = x;
-            }
+pub fn copy_between<T: Element>(walk: &Broadcast<2>, input: &[T], output: &mut [T]) {
+    walk.check(&(0..walk.len()), [input.len(), output.len()], walk.len());
+    let strides = walk.inner_strides();
+    for Run { first: [from, to], count, .. } in walk.runs(0..walk.len()) {
+        if strides == [1, 1] {
+            output[to..][..count].copy_from_slice(&input[from..][..count]);
+            continue;
         }
-    }
-}
-
-/// Copies `count` blocks of `length` elements whose starts lie `input_stride` and `output_stride`
-/// apart: one part of a concatenation or split along an axis.
-///
-/// # Panics
-/// If a block reaches beyond its slice.
-pub fn copy_blocks<T: Element>(
-    count: usize,
-    length: usize,
-    input: &[T],
-    input_stride: usize,
-    output: &mut [T],
-    output_stride: usize,
-) {
-    for i in 0..count {
-        let from = &input[i * input_stride..][..length];
-        output[i * output_stride..][..length].copy_from_slice(from);
+        for i in 0..count as isize {
+            output[to.wrapping_add_signed(i * strides[1])] =
+                input[from.wrapping_add_signed(i * strides[0])];
+        }
     }
 }
 
@@ -156,13 +137,14 @@ pub fn copy_blocks<T: Element>(
 /// If the output does not hold one row for each index.
 pub fn gather_rows<T: Element>(
     length: usize,
-    indices: &[i64],
+    indices: &[impl Copy + Into<i64>],
     table: &[T],
     output: &mut [T],
 ) -> Result<(), usize> {
     assert_eq!(output.len(), indices.len() * length, "one row for each index");
     let rows = table.len().checked_div(length).unwrap_or(usize::MAX);
     for (position, &index) in indices.iter().enumerate() {
+        let index: i64 = index.into();
         let row = match usize::try_from(index) {
             Ok(row) => Some(row),
             Err(_) => usize::try_from(index.unsigned_abs()).ok().and_then(|n| rows.checked_sub(n)),

@@ -82,7 +82,7 @@ proptest! {
                     let g = (i32::from(y) - pair.zero_b) as f32;
                     let zero = i32::from(zeros.2);
                     prop_assert_eq!(i32::from(sum[i]), round(f * pair.scale_a + g * pair.scale_b, zero, 3, 250));
-                    prop_assert_eq!(i32::from(product[i]), round(f * g * pair.scale_a, zero, 3, 250));
+                    prop_assert_eq!(i32::from(product[i]), round((f * pair.scale_a) * (g * pair.scale_b), zero, 3, 250));
                 }
             }
         }

@@ -43,7 +43,14 @@ fn check<T: Element + PartialEq + std::fmt::Debug>(
         }
     }
     let mut back = vec![input[0]; len];
-    scatter(&walk, &want, &mut back);
+    let order: Vec<usize> = axes.iter().map(|&axis| shape[axis]).collect();
+    let strides = |shape: &[usize]| -> Vec<isize> {
+        (0..shape.len()).map(|i| shape[i + 1..].iter().product::<usize>() as isize).collect()
+    };
+    let (dense, all) = (strides(&order), strides(shape));
+    let permuted: Vec<isize> = axes.iter().map(|&axis| all[axis]).collect();
+    let walk = Broadcast::strided(&order, [0, 0], [&dense, &permuted]).unwrap();
+    copy_between(&walk, &want, &mut back);
     assert_eq!(back, input);
 }
 
@@ -71,7 +78,9 @@ proptest! {
             prop_assert_eq!(&output[i * length..][..length], &table[row * length..][..length]);
         }
         let mut joined = vec![-1; rows * (length + 2)];
-        copy_blocks(rows, length, &table, length, &mut joined[1..], length + 2);
+        let (near, far) = (length as isize, length as isize + 2);
+        let walk = Broadcast::strided(&[rows, length], [0, 1], [&[near, 1], &[far, 1]]).unwrap();
+        copy_between(&walk, &table, &mut joined);
         for row in 0..rows {
             let line = &joined[row * (length + 2)..][..length + 2];
             prop_assert_eq!(&line[1..=length], &table[row * length..][..length]);

@@ -1,13 +1,13 @@
-//! Channels last: image operators run in `nhwc`, transposes cancel or move to the borders.
+//! Channels last: image operators run in `nhwc`, between transposes that cancel.
 
 use lepton_ir::ops::transpose::{Transpose, inverse};
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Node, Op, ValueId};
 use lepton_tensor::{Layout, Tensor};
 
 /// Ranks the engine's image kernels take.
 const IMAGE_RANK: usize = 4;
 
-fn transposed(
+pub(crate) fn transposed(
     graph: &mut Graph,
     value: ValueId,
     permutation: Vec<usize>,
@@ -57,7 +57,7 @@ fn in_channels_last(graph: &Graph, node: &Node) -> Option<Op> {
 }
 
 /// The permutation and operand of a transpose that makes `value`.
-fn transpose_of(graph: &Graph, value: ValueId) -> Option<(Vec<usize>, ValueId)> {
+pub(crate) fn transpose_of(graph: &Graph, value: ValueId) -> Option<(Vec<usize>, ValueId)> {
     let (_, node) = graph.producer(value)?;
     let Op::Transpose(op) = &node.op else { return None };
     let x = node.inputs[0]?;
@@ -123,98 +123,29 @@ fn as_reshape(graph: &Graph, x: ValueId, permutation: &[usize]) -> Option<Tensor
     Some(Tensor::vector(&target))
 }
 
-/// Moves transposes from the operands of element-wise nodes to their result.
-pub fn sink(graph: &mut Graph) -> Result<usize, GraphError> {
-    let mut changes = 0;
-    for id in graph.order() {
-        let node = graph.node(id).clone();
-        let Some((permutation, inputs)) = sunk_inputs(graph, &node) else { continue };
-        let operands = added(graph, inputs);
-        move_below(graph, id, &node, operands, permutation)?;
-        changes += 1;
-    }
-    Ok(changes)
-}
-
-fn move_below(
-    graph: &mut Graph,
-    id: NodeId,
-    node: &Node,
-    operands: Vec<Option<ValueId>>,
-    permutation: Vec<usize>,
-) -> Result<(), GraphError> {
-    let made = graph.add_node(node.name.clone(), node.op.clone(), &operands)?[0];
-    let made = transposed(graph, made, permutation)?;
-    graph.replace_uses(node.outputs[0].expect("a used result"), made);
-    graph.remove_node(id);
-    Ok(())
-}
-
-enum Sunk {
+/// An operand that a rewriting makes.
+pub(crate) enum Sunk {
     Value(ValueId),
     Constant(Tensor),
+    Absent,
 }
 
 /// Operands of a node, constants added to the graph.
-fn added(graph: &mut Graph, inputs: Vec<Sunk>) -> Vec<Option<ValueId>> {
+pub(crate) fn added(graph: &mut Graph, inputs: Vec<Sunk>) -> Vec<Option<ValueId>> {
     let value = |input| match input {
         Sunk::Value(value) => Some(value),
         Sunk::Constant(tensor) => Some(graph.add_constant("", tensor)),
+        Sunk::Absent => None,
     };
     inputs.into_iter().map(value).collect()
 }
 
-/// True if the operands after the first have no axes in common with it.
-fn is_parameter(op: &Op) -> bool {
-    matches!(op, Op::Lookup(_) | Op::QuantizeLinear(_) | Op::DequantizeLinear(_))
-}
-
-fn is_elementwise(graph: &Graph, node: &Node) -> bool {
-    match &node.op {
-        Op::Unary(_) | Op::Binary(_) | Op::Lookup(_) | Op::IntegerBinary(_) => true,
-        Op::QuantizeLinear(_) | Op::DequantizeLinear(_) => {
-            let scale = node.inputs.get(1).copied().flatten();
-            scale.is_some_and(|scale| graph.fact(scale).count().is(1))
-        }
-        _ => false,
-    }
-}
-
-/// The operands without their transposes, if all operands that have axes share one.
-fn sunk_inputs(graph: &Graph, node: &Node) -> Option<(Vec<usize>, Vec<Sunk>)> {
-    if !is_elementwise(graph, node) {
-        return None;
-    }
-    let values: Vec<ValueId> = node.inputs.iter().copied().collect::<Option<_>>()?;
-    if is_parameter(&node.op) {
-        let (permutation, source) = transpose_of(graph, values[0])?;
-        let rest = values[1..].iter().map(|&value| Sunk::Value(value));
-        return Some((permutation, std::iter::once(Sunk::Value(source)).chain(rest).collect()));
-    }
-    let mut shared: Option<Vec<usize>> = None;
-    for &value in &values {
-        if let Some((permutation, _)) = transpose_of(graph, value) {
-            if shared.as_ref().is_some_and(|p| *p != permutation) {
-                return None;
-            }
-            shared = Some(permutation);
-        }
-    }
-    let permutation = shared?;
-    let rank = permutation.len();
-    let mut sunk = Vec::with_capacity(values.len());
-    for &value in &values {
-        sunk.push(if let Some((_, source)) = transpose_of(graph, value) {
-            Sunk::Value(source)
-        } else {
-            Sunk::Constant(untransposed(graph.constant(value)?, &permutation, rank)?)
-        });
-    }
-    Some((permutation, sunk))
-}
-
 /// A constant operand as it broadcasts against operands that are not transposed.
-fn untransposed(constant: &Tensor, permutation: &[usize], rank: usize) -> Option<Tensor> {
+pub(crate) fn untransposed(
+    constant: &Tensor,
+    permutation: &[usize],
+    rank: usize,
+) -> Option<Tensor> {
     let mut shape = vec![1; rank.checked_sub(constant.rank())?];
     shape.extend_from_slice(constant.shape());
     let full = constant.reshaped(shape).ok()?;

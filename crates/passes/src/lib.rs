@@ -11,5 +11,6 @@ mod linear;
 mod pass;
 pub mod pipelines;
 mod scale;
+mod sink;
 
 pub use pass::{Pass, PassError, run_pipeline};

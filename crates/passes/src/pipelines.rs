@@ -1,13 +1,31 @@
 //! The pipelines: which passes run, in which order.
 
 use crate::integers::{self, moves, products, tables, weights};
-use crate::{Pass, constants, epilogue, identity, layout, linear, scale};
+use crate::{Pass, constants, epilogue, identity, layout, linear, scale, sink};
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
 pub const SIMPLIFY: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
     Pass { name: "fold-batch-norm", run: scale::fold },
+];
+
+/// Gives matrix products with constant weights their one form, [`Linear`](lepton_ir::ops::matmul::Linear)
+/// with its bias: what changes the storage of weights starts from.
+pub const PRODUCTS: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+];
+
+/// The least that kernels need: channels-last layout and linear layers, every operator of the
+/// graph still a step of its own. What graph optimisation gives is measured against it.
+pub const PLAIN: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "channels-last", run: layout::channels_last },
+    Pass { name: "sink-transposes", run: sink::sink },
+    Pass { name: "merge-transposes", run: layout::merge },
 ];
 
 /// Gives the engine what it has kernels for: fused products in channels-last
@@ -21,7 +39,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "fuse-residual", run: epilogue::fuse_residual },
     Pass { name: "fuse-activation", run: epilogue::fuse_activation },
     Pass { name: "channels-last", run: layout::channels_last },
-    Pass { name: "sink-transposes", run: layout::sink },
+    Pass { name: "sink-transposes", run: sink::sink },
     Pass { name: "merge-transposes", run: layout::merge },
     Pass { name: "unsigned-activations", run: integers::unsign },
     Pass { name: "cancel-quantisations", run: moves::cancel },

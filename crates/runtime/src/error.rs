@@ -25,6 +25,14 @@ pub enum RuntimeError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// The data of an operand are not what the operator can take.
+    #[error("node `{node}`: {why}")]
+    Data {
+        /// The node.
+        node: String,
+        /// What is wrong with them.
+        why: String,
+    },
     /// A weight cannot be brought into the form a kernel takes.
     #[error("node `{node}`: {why}")]
     Kernel {

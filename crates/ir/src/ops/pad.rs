@@ -61,6 +61,13 @@ impl Pad {
         Ok(Some(amounts))
     }
 
+    /// Elements added before the first along every axis, where all are known; negative where
+    /// elements are removed.
+    pub fn added_before(&self, inputs: Operands<'_, Fact>) -> Result<Option<Vec<i64>>, Problem> {
+        let amounts = self.amounts(inputs)?;
+        Ok(amounts.and_then(|list| list.iter().map(|(before, _)| before.as_known()).collect()))
+    }
+
     /// The index of x that position `i` shows, counted from the first element of x.
     fn read(&self, i: i64, extent: i64) -> Option<usize> {
         let inside = |i: i64| usize::try_from(i).ok().filter(|_| i < extent);

@@ -119,6 +119,21 @@ impl Slice {
         Ok(Some(cuts))
     }
 
+    /// The first index and the step along every axis of x, where all are known.
+    pub fn first_and_step(
+        &self,
+        inputs: Operands<'_, Fact>,
+    ) -> Result<Option<Vec<(i64, i64)>>, Problem> {
+        let x = inputs.required(0, "x")?;
+        let mut places = vec![(0, 1); x.rank()];
+        let Some(cuts) = self.cuts(inputs)? else { return Ok(None) };
+        for cut in &cuts {
+            let Some(first) = cut.resolve(&x.dims[cut.axis]).0.as_known() else { return Ok(None) };
+            places[cut.axis] = (first, cut.step);
+        }
+        Ok(Some(places))
+    }
+
     /// Where unknown bounds may change the extent.
     fn unknown_axes(&self, inputs: Operands<'_, Fact>, rank: usize) -> Vec<usize> {
         let axes = inputs.optional(3).map(Fact::known_integers);

@@ -1,6 +1,7 @@
 //! Random geometries, and the references' view of them.
 
 use lepton_kernels::conv::{Indirection, Window};
+use lepton_kernels::epilogue::Activation;
 use proptest::prelude::*;
 
 /// A convolution (or, with one tap, a matrix product) of `images` images of `depth` channels.
@@ -166,4 +167,42 @@ impl Random {
         let middle = (self.bits() as usize % (end + 1)) / step * step;
         [0..middle, middle..end]
     }
+}
+
+/// The activation of one value, in f64.
+pub fn activated(activation: Activation, x: f32) -> f32 {
+    let x = f64::from(x);
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let y = match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Clip { low, high } => x.max(f64::from(low)).min(f64::from(high)),
+        Activation::LeakyRelu { slope } => {
+            if x < 0.0 {
+                f64::from(slope) * x
+            } else {
+                x
+            }
+        }
+        Activation::Sigmoid => sigmoid(x),
+        Activation::Silu => x * sigmoid(x),
+        Activation::HardSigmoid { alpha, beta } => {
+            (f64::from(alpha) * x + f64::from(beta)).clamp(0.0, 1.0)
+        }
+        Activation::HardSwish => x * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+        Activation::Tanh => x.tanh(),
+        Activation::Gelu => 0.5 * x * (1.0 + error_function(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Activation::GeluTanh => {
+            0.5 * x * (1.0 + (0.797_884_560_8 * (x + 0.044_715 * x * x * x)).tanh())
+        }
+    };
+    y as f32
+}
+
+/// Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26: absolute error 1.5e-7.
+fn error_function(x: f64) -> f64 {
+    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
+    let factors = [1.061_405_429, -1.453_152_027, 1.421_413_741, -0.284_496_736, 0.254_829_592];
+    let polynomial = factors.iter().fold(0.0, |sum, factor| sum * t + factor) * t;
+    (1.0 - polynomial * (-x * x).exp()).copysign(x)
 }

@@ -10,7 +10,7 @@ use lepton_kernels::gemm::Input;
 use lepton_kernels::pack::PackedF32;
 use proptest::prelude::*;
 
-use crate::case::{Case, Random, cases};
+use crate::case::{Case, Random, activated, cases};
 use crate::integer::Data;
 
 /// A case whose columns are its channels.
@@ -59,7 +59,7 @@ fn check_f32(case: &Case) {
                 if case.residual {
                     sum += addend[row * channels + c];
                 }
-                let expected = activation.apply(sum);
+                let expected = activated(activation, sum);
                 assert!((value - expected).abs() < 1e-5, "{isa} row {row} channel {c}");
             }
         }

@@ -7,7 +7,7 @@ use lepton_kernels::gemm::{Input, gemm_f32, gemm_f32_scratch, pack_f32, scratch_
 use lepton_kernels::pack::{PackedF32, WeightOrder};
 use proptest::prelude::*;
 
-use crate::case::{Case, Random, cases};
+use crate::case::{Case, Random, activated, cases};
 
 /// Inputs of one case.
 struct Data {
@@ -91,7 +91,7 @@ fn check(case: &Case, activation: Activation) {
                     assert!(value.is_nan(), "{isa} wrote into the gap of row {row}");
                     continue;
                 }
-                let expected = activation.apply(data.expected(case, row, column));
+                let expected = activated(activation, data.expected(case, row, column));
                 let tolerance = 1e-6 * (4 + case.window.taps() * case.depth) as f32;
                 assert!(
                     (value - expected).abs() <= tolerance,

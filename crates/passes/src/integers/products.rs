@@ -23,16 +23,23 @@ struct Product {
 }
 
 /// A byte tensor, perhaps to be transposed first.
-struct Bytes {
-    value: ValueId,
-    permutation: Option<Vec<usize>>,
-    parameters: Parameters,
+pub(super) struct Bytes {
+    pub value: ValueId,
+    pub permutation: Option<Vec<usize>>,
+    pub parameters: Parameters,
 }
 
 impl Bytes {
-    fn behind(graph: &Graph, value: ValueId) -> Option<Bytes> {
-        if let Some((value, parameters)) = dequantised(graph, value) {
-            return Some(Bytes { value, permutation: None, parameters });
+    /// The bytes that are dequantised to `value`.
+    pub fn directly_behind(graph: &Graph, value: ValueId) -> Option<Bytes> {
+        let (value, parameters) = dequantised(graph, value)?;
+        Some(Bytes { value, permutation: None, parameters })
+    }
+
+    /// The bytes that are dequantised, and perhaps transposed, to `value`.
+    pub fn behind(graph: &Graph, value: ValueId) -> Option<Bytes> {
+        if let Some(found) = Bytes::directly_behind(graph, value) {
+            return Some(found);
         }
         let (_, node) = graph.producer(value)?;
         let Op::Transpose(op) = &node.op else { return None };
@@ -49,11 +56,16 @@ impl Bytes {
             let real = super::add_dequantiser(graph, value, self.parameters)?;
             value = add_quantiser(graph, real, self.parameters.as_u8())?;
         }
+        Bytes { value, permutation: self.permutation.clone(), ..*self }.reordered(graph)
+    }
+
+    /// The bytes as they are, in the order the reader wants.
+    pub fn reordered(&self, graph: &mut Graph) -> Result<ValueId, GraphError> {
         match &self.permutation {
-            None => Ok(value),
+            None => Ok(self.value),
             Some(permutation) => {
                 let op = Transpose { permutation: permutation.clone() };
-                Ok(graph.add_node("", op, &[Some(value)])?[0])
+                Ok(graph.add_node("", op, &[Some(self.value)])?[0])
             }
         }
     }
@@ -64,12 +76,21 @@ pub(crate) fn is_candidate(graph: &Graph, node: &Node) -> bool {
     let Some(x) = operand(node, 0) else { return false };
     let rank = operand(node, 1).map_or(0, |w| graph.fact(w).rank());
     let form = match &node.op {
-        Op::Conv(_) => rank == 4,
+        Op::Conv(conv) => rank == 4 && has_integer_kernel(graph, node, conv),
         Op::Linear(_) | Op::MatMul(_) => rank == 2,
         Op::Gemm(op) => rank == 2 && !op.trans_a && op.alpha == 1.0,
         _ => false,
     };
     form && Bytes::behind(graph, x).is_some()
+}
+
+/// True for convolutions with one group, or with one channel to each group; the others have no
+/// integer kernel and are faster in f32.
+fn has_integer_kernel(graph: &Graph, node: &Node, conv: &Conv) -> bool {
+    let (Some(x), Some(w)) = (operand(node, 0), operand(node, 1)) else { return false };
+    let channels = &graph.fact(x).dims[conv.layout.channel_axis(graph.fact(x).rank())];
+    let made = &graph.fact(w).dims[0];
+    conv.group == 1 || (channels.is(conv.group as i64) && made.is(conv.group as i64))
 }
 
 impl Product {

@@ -95,7 +95,9 @@ pub(crate) fn binary(builder: &mut Builder<'_>, node: &Node, op: &Binary) -> Cho
         return Ok(None);
     };
     let float = is_f32(builder, node, 0) && is_f32(builder, node, 1);
-    let Some(function) = binary_function(op.function).filter(|_| float) else { return Ok(None) };
+    let Some(function) = binary_function(op.function).filter(|_| float) else {
+        return super::select::pair(builder, node, op.function);
+    };
     let (shape, sa, sb) = (builder.shape(y), builder.shape(a), builder.shape(b));
     let Some(walk) = Broadcast::dense(&shape, [&sa, &sb]) else { return Ok(None) };
     let places = [builder.place(a), builder.place(b), builder.place(y)];

@@ -2,18 +2,24 @@
 
 use std::sync::Arc;
 
+use lepton_ir::ops::binary::BinaryFunction;
 use lepton_ir::ops::integer::{IntegerConv, IntegerEpilogue, IntegerLinear};
+use lepton_ir::ops::lookup::IntegerBinary;
 use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 use lepton_ir::{Node, ValueId};
+use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::conv::Indirection;
 use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32};
 use lepton_kernels::epilogue::{
     Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8,
 };
 use lepton_kernels::gemm::{Input, gemm_u8s8, gemm_u8s8_f32};
+use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
 use lepton_kernels::map::map_u8_table;
 use lepton_kernels::pack::{PackedS8, WeightOrder};
-use lepton_kernels::quantize::{dequantize, quantize};
+use lepton_kernels::quantize::{
+    QuantizedPair, Rounding, add_quantized, dequantize, multiply_quantized, quantize,
+};
 use lepton_tensor::DType;
 
 use super::product::{activation, image_window, operand, refused};
@@ -24,6 +30,8 @@ use crate::plan::Builder;
 /// Weights in the form of one kernel.
 enum Weights {
     Dense(Arc<PackedS8>, Indirection),
+    /// One matrix for each group of so many channels.
+    Grouped(Arc<Vec<PackedS8>>, Indirection, usize),
     Depthwise(DepthwiseS8),
 }
 
@@ -81,6 +89,10 @@ impl Product {
                     let input = Input { base, rows: geometry, padding };
                     gemm_u8s8(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
                 }
+                Weights::Grouped(w, geometry, depth) => {
+                    let input = Input { base, rows: geometry, padding };
+                    grouped_u8s8(memory.isa, &input, w, *depth, &epilogue, &output, rows);
+                }
                 Weights::Depthwise(w) => {
                     depthwise_u8s8(memory.isa, base, padding, w, &epilogue, &output, rows);
                 }
@@ -109,6 +121,10 @@ impl Product {
                     let input = Input { base, rows: geometry, padding };
                     gemm_u8s8_f32(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
                 }
+                Weights::Grouped(w, geometry, depth) => {
+                    let input = Input { base, rows: geometry, padding };
+                    grouped_u8s8_f32(memory.isa, &input, w, *depth, &epilogue, &output, rows);
+                }
                 Weights::Depthwise(w) => {
                     depthwise_u8s8_f32(memory.isa, base, padding, w, &epilogue, &output, rows);
                 }
@@ -117,7 +133,7 @@ impl Product {
     }
 }
 
-/// Integer convolution with constant weights; grouped forms other than depthwise run by `eval`.
+/// Integer convolution with constant weights.
 pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> Choice {
     let (Some(x), Some(w), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
         return Ok(None);
@@ -142,7 +158,14 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         let pack = || PackedS8::pack(values, &order);
         Weights::Dense(builder.packs.get_or_pack(w, "s8", pack), rows)
     } else {
-        return Ok(None);
+        let each = columns / op.group.max(1);
+        let order = WeightOrder::ohwi(each, taps, depth);
+        let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
+        let pack = || {
+            let groups = values.chunks_exact(each * taps * depth);
+            groups.map(|part| PackedS8::pack(part, &order)).collect()
+        };
+        Weights::Grouped(builder.packs.get_or_pack(w, "s8-groups", pack), rows, depth)
     };
     let Ok(epilogue) = op.epilogue() else { return Ok(None) };
     let sizes = (ys[0] * ys[1] * ys[2], columns, weights.len());
@@ -270,6 +293,49 @@ pub(crate) fn dequantize_linear(
         _ => return Ok(None),
     };
     Ok(Some(Chosen { kernel: "dequantize", run }))
+}
+
+/// A sum or product of bytes.
+pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, op: &IntegerBinary) -> Choice {
+    let (Some(a), Some(b), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
+        return Ok(None);
+    };
+    let (shape, sa, sb) = (builder.shape(y), builder.shape(a), builder.shape(b));
+    let Some(walk) = Broadcast::dense(&shape, [&sa, &sb]) else { return Ok(None) };
+    let byte = |value: i64| u8::try_from(value).ok();
+    let (Some(zero), Some(low), Some(high)) = (byte(op.zero), byte(op.low), byte(op.high)) else {
+        return Ok(None);
+    };
+    let how = QuantizedPair {
+        scale_a: op.a_scale,
+        scale_b: op.b_scale,
+        zero_a: op.a_zero as i32,
+        zero_b: op.b_zero as i32,
+        rounding: Rounding::clamped(zero, low, high),
+    };
+    let places = [a, b, y].map(|id| builder.place(id));
+    let counts = [a, b, y].map(|id| builder.count(id));
+    let product = op.function == BinaryFunction::Mul;
+    let run = Box::new(move |memory: &Memory<'_>| {
+        over_rows(memory, counts[2], counts[2], |range| {
+            // SAFETY: the plan holds these counts of bytes at the places; ranges of the output
+            // are disjoint and the output is apart from both operands.
+            let (a, b, output) = unsafe {
+                (
+                    memory.slice::<u8>(places[0], counts[0]),
+                    memory.slice::<u8>(places[1], counts[1]),
+                    memory.slice_mut::<u8>(places[2], range.start, range.len()),
+                )
+            };
+            if product {
+                multiply_quantized(memory.isa, how, &walk, range, a, b, output);
+            } else {
+                add_quantized(memory.isa, how, &walk, range, a, b, output);
+            }
+        });
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel: if product { "multiply-u8" } else { "add-u8" }, run }))
 }
 
 /// A table of 256 bytes.

@@ -1,10 +1,14 @@
 //! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
 
+mod dynamic;
 mod elementwise;
 mod integer;
+mod moves;
 mod product;
+mod reduce;
 mod reference;
 mod rows;
+mod select;
 mod shape;
 
 use lepton_ir::{Graph, Node, Op, Operands};
@@ -13,6 +17,31 @@ use lepton_tensor::DType;
 use crate::error::RuntimeError;
 use crate::place::Memory;
 use crate::plan::{Builder, Run, Step};
+
+/// `$body` with `$T` standing for the plain type of `$size` bytes, for steps that only move bytes.
+macro_rules! by_size {
+    ($size:expr, $T:ident => $body:expr) => {
+        match $size {
+            1 => {
+                type $T = u8;
+                $body
+            }
+            2 => {
+                type $T = u16;
+                $body
+            }
+            4 => {
+                type $T = u32;
+                $body
+            }
+            _ => {
+                type $T = u64;
+                $body as crate::plan::Run
+            }
+        }
+    };
+}
+use by_size;
 
 /// A kernel chosen for a node.
 pub(crate) struct Chosen {
@@ -63,6 +92,23 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         Op::QuantizeLinear(op) => integer::quantize_linear(builder, node, op),
         Op::DequantizeLinear(op) => integer::dequantize_linear(builder, node, op),
         Op::Lookup(_) => integer::lookup(builder, node),
+        Op::IntegerBinary(op) => integer::pair(builder, node, op),
+        Op::DynamicConv(conv) => dynamic::conv(builder, node, conv),
+        Op::DynamicLinear(linear) => dynamic::linear(builder, node, linear),
+        Op::Slice(slice) => moves::slice(builder, node, slice),
+        Op::Expand(_) => moves::expand(builder, node),
+        Op::Tile(_) => moves::tile(builder, node),
+        Op::Concat(concat) => moves::concat(builder, node, concat.axis),
+        Op::Split(split) => moves::split(builder, node, split.axis),
+        Op::Pad(pad) => moves::pad(builder, node, pad),
+        Op::Gather(gather) => moves::gather(builder, node, gather),
+        Op::Reduce(reduce) => reduce::reduce(builder, node, reduce),
+        Op::LayerNormalization(op) => reduce::layer_normalization(builder, node, op),
+        Op::InstanceNormalization(op) => reduce::instance_normalization(builder, node, op),
+        Op::Arg(arg) => reduce::arg(builder, node, arg),
+        Op::Where(_) => select::choose(builder, node),
+        Op::Not(_) => select::not(builder, node),
+        Op::Cast(cast) => select::cast(builder, node, cast),
         _ => Ok(None),
     }
 }
@@ -72,6 +118,7 @@ pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
     match &node.op {
         Op::MatMul(_) => product::matmul_scratch(graph, node),
         Op::Conv(_) | Op::Linear(_) => product::bf16_scratch(graph, node),
+        Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
         _ => Vec::new(),
     }
 }

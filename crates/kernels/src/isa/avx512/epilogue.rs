@@ -139,6 +139,47 @@ impl Requantizer<'_> {
         }
     }
 
+    /// Columns `c..c + 16` of rows `r..r + 4` of the block.
+    ///
+    /// # Safety
+    /// As [`store_u8`]; the block has those rows and columns.
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+    unsafe fn four_rows(
+        &self,
+        block: &Block<i32>,
+        (r, c): (usize, usize),
+        (offset, factor): (__m512i, __m512),
+        output: &Output<u8>,
+    ) {
+        let zero_point = _mm512_set1_epi16(i16::from(self.epilogue.zero_point));
+        let lowest = _mm512_set1_epi8(self.epilogue.low as i8);
+        // Packing interleaves the rows word by word; this puts each row into its own lane.
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        // SAFETY: four rows of 16 columns, by the caller's promise.
+        unsafe {
+            let mut steps = [_mm512_setzero_si512(); 4];
+            for v in 0..4 {
+                let from = block.accumulators.add((r + v) * block.stride + c);
+                let sum = _mm512_add_epi32(_mm512_loadu_epi32(from), offset);
+                steps[v] = self.steps(sum, factor, self.residual(block, r + v, c), u16::MAX);
+            }
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(steps[0], steps[1]), zero_point);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(steps[2], steps[3]), zero_point);
+            let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), lowest);
+            let rows = _mm512_permutexvar_epi32(order, bytes);
+            let to = block.place(output.pointer, output.row_stride, r).cast_mut().add(c);
+            if output.row_stride == 16 {
+                _mm512_storeu_si512(to.cast(), rows);
+                return;
+            }
+            let next = |v: usize| to.add(v * output.row_stride).cast();
+            _mm_storeu_si128(next(0), _mm512_castsi512_si128(rows));
+            _mm_storeu_si128(next(1), _mm512_extracti32x4_epi32::<1>(rows));
+            _mm_storeu_si128(next(2), _mm512_extracti32x4_epi32::<2>(rows));
+            _mm_storeu_si128(next(3), _mm512_extracti32x4_epi32::<3>(rows));
+        }
+    }
+
     /// Up to 16 columns of the block from `c` on.
     ///
     /// # Safety
@@ -154,7 +195,11 @@ impl Requantizer<'_> {
         unsafe {
             let offset = _mm512_maskz_loadu_epi32(mask, bias.add(c));
             let factor = _mm512_maskz_loadu_ps(mask, multiplier.add(c));
-            for r in 0..block.rows {
+            let fours = if mask == u16::MAX { block.rows / 4 * 4 } else { 0 };
+            for r in (0..fours).step_by(4) {
+                self.four_rows(block, (r, c), (offset, factor), output);
+            }
+            for r in fours..block.rows {
                 let sum = _mm512_loadu_epi32(block.accumulators.add(r * block.stride + c));
                 let sum = _mm512_add_epi32(sum, offset);
                 let steps = self.steps(sum, factor, self.residual(block, r, c), mask);

@@ -1,0 +1,176 @@
+//! Steps that quantise their activations as they arrive, and multiply in integers.
+
+use std::sync::Arc;
+
+use lepton_ir::ops::dynamic::{DynamicConv, DynamicLinear};
+use lepton_ir::ops::unary::Unary;
+use lepton_ir::{Graph, Node, ValueId};
+use lepton_kernels::conv::Indirection;
+use lepton_kernels::epilogue::{Activation, DequantizeF32, Output, Residual};
+use lepton_kernels::gemm::{Input, gemm_u8s8_f32};
+use lepton_kernels::pack::{PackedS8, WeightOrder};
+use lepton_kernels::quantize::{dynamic_parameters, quantize, range_f32};
+use lepton_tensor::Layout;
+
+use super::product::{activation, image_window, operand, refused};
+use super::{Choice, Chosen, over_rows};
+use crate::place::{Memory, Place};
+use crate::plan::Builder;
+
+/// Bytes of padding a kernel may read behind the last channel.
+const SLACK: usize = 64;
+
+/// Everything a dynamic product needs at run time.
+struct Product {
+    weights: Arc<PackedS8>,
+    rows: Indirection,
+    activation: Activation,
+    x: Place,
+    x_count: usize,
+    w_scale: Place,
+    bias: Option<Place>,
+    residual: Option<Place>,
+    y: Place,
+    /// x as u8, padding, scale and correction of each column.
+    scratch: [Place; 4],
+    padding: usize,
+    row_count: usize,
+    columns: usize,
+    work: usize,
+}
+
+impl Product {
+    fn run(&self, memory: &Memory<'_>) {
+        let n = self.columns;
+        // SAFETY: the plan holds these counts at the places, which are all apart.
+        let (x, bytes, padding, w_scale, scales, corrections) = unsafe {
+            (
+                memory.slice::<f32>(self.x, self.x_count),
+                memory.slice_mut::<u8>(self.scratch[0], 0, self.x_count),
+                memory.slice_mut::<u8>(self.scratch[1], 0, self.padding),
+                memory.slice::<f32>(self.w_scale, n),
+                memory.slice_mut::<f32>(self.scratch[2], 0, n),
+                memory.slice_mut::<i32>(self.scratch[3], 0, n),
+            )
+        };
+        let (scale, zero) = dynamic_parameters(range_f32(memory.isa, x));
+        quantize(memory.isa, scale, zero, x, bytes);
+        padding.fill(zero);
+        for (to, from) in scales.iter_mut().zip(w_scale) {
+            *to = scale * from;
+        }
+        for (to, sum) in corrections.iter_mut().zip(self.weights.column_sums()) {
+            *to = sum.wrapping_mul(-i32::from(zero));
+        }
+        self.multiply(memory, scales, corrections);
+    }
+
+    fn multiply(&self, memory: &Memory<'_>, scale: &[f32], corrections: &[i32]) {
+        let n = self.columns;
+        over_rows(memory, self.row_count, self.work, |range| {
+            // SAFETY: the plan holds these counts at the places; the geometry was checked against
+            // the planned shapes; ranges of rows are disjoint.
+            unsafe {
+                let row = |place: Place| Residual { pointer: memory.read(place), row_stride: n };
+                let epilogue = DequantizeF32 {
+                    bias_s32: Some(corrections),
+                    scale,
+                    bias: self.bias.map(|place| memory.slice(place, n)),
+                    residual: self.residual.map(row),
+                    activation: self.activation,
+                };
+                let input = Input {
+                    base: memory.read::<u8>(self.scratch[0]),
+                    rows: &self.rows,
+                    padding: memory.read::<u8>(self.scratch[1]),
+                };
+                let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
+                gemm_u8s8_f32(memory.isa, &input, &self.weights, &epilogue, &output, range, 0..n);
+            }
+        });
+    }
+}
+
+/// Bytes of x as u8, of padding, and of the scale and correction of each column.
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
+    let shape = |id: Option<ValueId>| graph.fact(id?).shape();
+    let (x, y) = (shape(operand(node, 0)), shape(node.outputs[0]));
+    let (Some(x), Some(y)) = (x, y) else { return Vec::new() };
+    let columns = y.last().copied().unwrap_or(1);
+    vec![x.iter().product(), padding(&x), 4 * columns, 4 * columns]
+}
+
+fn padding(x: &[usize]) -> usize {
+    x.last().copied().unwrap_or(1) + SLACK
+}
+
+/// Convolution of channels-last images in one group.
+pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &DynamicConv) -> Choice {
+    let (Some(x), Some(w), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
+        return Ok(None);
+    };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    let (xs, ys) = (builder.shape(x), builder.shape(y));
+    let served = op.layout == Layout::Nhwc && xs.len() == 4 && op.group == 1;
+    if !served || xs.contains(&0) || ys.contains(&0) {
+        return Ok(None);
+    }
+    let Some(geometry) = image_window(&op.conv(), weights.shape(), &xs) else { return Ok(None) };
+    let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
+    let (columns, taps) = (weights.shape()[0], geometry.taps());
+    let order = WeightOrder::ohwi(columns, taps, xs[3]);
+    product(builder, node, "conv-dynamic-u8s8", &op.activation, (rows, order, columns))
+}
+
+/// Linear layer.
+pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &DynamicLinear) -> Choice {
+    let (Some(w), Some(y)) = (operand(node, 1), node.outputs[0]) else { return Ok(None) };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    let (depth, columns) = (weights.shape()[0], weights.shape()[1]);
+    if builder.count(y) == 0 || depth == 0 {
+        return Ok(None);
+    }
+    let order = WeightOrder::matrix(depth, columns);
+    let rows = Indirection::strided(depth);
+    product(builder, node, "linear-dynamic-u8s8", &op.activation, (rows, order, columns))
+}
+
+fn product(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    kernel: &'static str,
+    function: &Unary,
+    (rows, order, columns): (Indirection, WeightOrder, usize),
+) -> Choice {
+    let [Some(x), Some(w), Some(w_scale)] = node.inputs[..3] else { return Ok(None) };
+    let Some(y) = node.outputs[0] else { return Ok(None) };
+    let Some(activation) = activation(function) else { return Ok(None) };
+    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
+    let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
+    if builder.count(w_scale) != columns {
+        return Ok(None);
+    }
+    let row_count = builder.count(y) / columns;
+    let place = |id: ValueId| builder.place(id);
+    let product = Product {
+        weights: builder.packs.get_or_pack(w, "s8", || PackedS8::pack(values, &order)),
+        rows,
+        activation,
+        x: place(x),
+        x_count: builder.count(x),
+        w_scale: place(w_scale),
+        bias: operand(node, 3).map(place),
+        residual: operand(node, 4).map(place),
+        y: place(y),
+        scratch: [0, 1, 2, 3].map(|i| builder.scratch(i)),
+        padding: padding(&builder.shape(x)),
+        row_count,
+        columns,
+        work: row_count * weights.len() / 4,
+    };
+    let run = Box::new(move |memory: &Memory<'_>| {
+        product.run(memory);
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel, run }))
+}

@@ -1,0 +1,8 @@
+//! The runtime gives what the reference interpreter gives, on every instruction set and with one
+//! and two threads; every step has a kernel.
+
+mod case;
+mod elements;
+mod integers;
+mod networks;
+mod parts;

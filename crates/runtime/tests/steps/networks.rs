@@ -1,0 +1,79 @@
+//! Small networks: products, their epilogues, and what lies between them.
+
+use crate::case::{check, check_kernels, constant};
+
+#[test]
+fn a_residual_network() {
+    let source = format!(
+        "graph \"net\" {{ input %x: f32[n,3,9,7]\n{}{}{}{}{}
+         %a: f32[n,20,9,7] = Conv(%x, %w1, %b1) {{pads=[1, 1, 1, 1]}}
+         %r: f32[n,20,9,7] = Unary(%a) {{function=\"relu\"}}
+         %c: f32[n,20,9,7] = Conv(%r, %w2) {{pads=[1, 1, 1, 1]}}
+         %s: f32[n,20,9,7] = Binary(%c, %r)
+         %t: f32[n,20,9,7] = Unary(%s) {{function=\"relu\"}}
+         %d: f32[n,20,5,4] = Conv(%t, %w3) {{pads=[1, 1, 1, 1], strides=[2, 2], group=20}}
+         %m: f32[n,20,3,2] = Pool(%d) {{kernel=[2, 2], strides=[2, 2], ceil=1}}
+         %g: f32[n,20,1,1] = Pool(%m) {{function=\"average\", global=1}}
+         %f: f32[n,20] = Flatten(%g)
+         %y: f32[n,5] = Gemm(%f, %w4) {{trans_b=1}}
+         %p: f32[n,5] = Softmax(%y)
+         output %p, %y }}",
+        constant("w1", &[20, 3, 3, 3], 1),
+        constant("b1", &[20], 2),
+        constant("w2", &[20, 20, 3, 3], 3),
+        constant("w3", &[20, 1, 3, 3], 4),
+        constant("w4", &[5, 20], 5),
+    );
+    for batch in [1, 3] {
+        check(&source, &[&[batch, 3, 9, 7]]);
+    }
+}
+
+#[test]
+fn products_and_broadcasts() {
+    let source = format!(
+        "graph \"net\" {{ input %x: f32[n,6,8] input %k: f32[n,8,6]\n{}{}
+         %q: f32[n,6,12] = MatMul(%x, %w)
+         %h: f32[n,6,12] = Binary(%q, %b)
+         %e: f32[n,6,12] = Unary(%h) {{function=\"gelu\"}}
+         %s: f32[n,6,6] = MatMul(%x, %k)
+         %p: f32[n,6,6] = Softmax(%s)
+         %z: f32[n,6,12] = MatMul(%p, %e)
+         %t: f32[12,6,n] = Transpose(%z)
+         output %t }}",
+        constant("w", &[8, 12], 1),
+        constant("b", &[12], 2),
+    );
+    check(&source, &[&[2, 6, 8], &[2, 8, 6]]);
+}
+
+#[test]
+fn outputs_may_be_inputs_or_constants() {
+    let source = "graph \"net\" { input %x: f32[n,2]
+        const %c: f32[2] = [1., 2.]
+        %y: f32[2,n] = Transpose(%x)
+        output %x, %c, %y, %y }";
+    check(source, &[&[3, 2]]);
+}
+
+#[test]
+fn shortcuts_without_weights_stay_channels_last() {
+    let source = format!(
+        "graph \"net\" {{ input %x: f32[1,3,8,8]\n{}{}
+         const %from: i64[2] = [0, 0]\nconst %to: i64[2] = [8, 8]
+         const %axes: i64[2] = [2, 3]\nconst %steps: i64[2] = [2, 2]
+         const %pads: i64[8] = [0, 2, 0, 0, 0, 2, 0, 0]\nconst %last: i64[2] = [2, 3]
+         %a: f32[1,4,8,8] = Conv(%x, %w1) {{pads=[1, 1, 1, 1]}}
+         %s: f32[1,4,4,4] = Slice(%a, %from, %to, %axes, %steps)
+         %p: f32[1,8,4,4] = Pad(%s, %pads)
+         %c: f32[1,8,4,4] = Conv(%a, %w2) {{pads=[1, 1, 1, 1], strides=[2, 2]}}
+         %t: f32[1,8,4,4] = Binary(%c, %p)
+         %r: f32[1,8,4,4] = Unary(%t) {{function=\"relu\"}}
+         %m: f32[1,8] = Reduce(%r, %last) {{function=\"mean\", keep_dims=0}}
+         output %m }}",
+        constant("w1", &[4, 3, 3, 3], 1),
+        constant("w2", &[8, 4, 3, 3], 2),
+    );
+    let kernels = ["transpose", "conv-f32", "slice", "pad", "conv-f32", "reduce"];
+    check_kernels(&source, &kernels);
+}

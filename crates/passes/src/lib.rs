@@ -9,6 +9,7 @@ mod integers;
 mod layout;
 mod linear;
 mod pass;
+mod patterns;
 pub mod pipelines;
 mod scale;
 mod sink;

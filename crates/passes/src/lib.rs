@@ -12,6 +12,7 @@ mod pass;
 mod patterns;
 pub mod pipelines;
 mod scale;
+mod sequences;
 mod sink;
 
 pub use pass::{Pass, PassError, run_pipeline};

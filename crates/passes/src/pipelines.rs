@@ -1,7 +1,9 @@
 //! The pipelines: which passes run, in which order.
 
 use crate::integers::{self, moves, products, tables, weights};
-use crate::{Pass, constants, epilogue, identity, layout, linear, patterns, scale, sink};
+use crate::{
+    Pass, constants, epilogue, identity, layout, linear, patterns, scale, sequences, sink,
+};
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
 pub const SIMPLIFY: &[Pass] = &[
@@ -24,6 +26,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },
     Pass { name: "fuse-residual", run: epilogue::fuse_residual },
     Pass { name: "fuse-activation", run: epilogue::fuse_activation },
+    Pass { name: "sequences-as-images", run: sequences::as_images },
     Pass { name: "channels-last", run: layout::channels_last },
     Pass { name: "sink-transposes", run: sink::sink },
     Pass { name: "merge-transposes", run: layout::merge },

@@ -42,6 +42,17 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "remove-identities",
+        "input %x: f32[3,1,2] const %d: i64[1] = [1]
+         %q: f32[3,2] = Squeeze(%x, %d)
+         %u: f32[3,1,2] = Unsqueeze(%q, %d)
+         %y: f32[3,1,2] = Unary(%u) {function=\"abs\"}
+         output %y",
+        "input %x: f32[3,1,2]
+         %y: f32[3,1,2] = Unary(%x) {function=\"abs\"}
+         output %y",
+    ),
+    (
         "fold-batch-norm",
         "input %x: f32[1,1,2,2] const %w: f32[2,1,1,1] = [1, 2] const %b: f32[2] = [0.5, 1]
          const %g: f32[2] = [2, 4] const %h: f32[2] = [1, -1] const %m: f32[2] = [0.5, 3]
@@ -175,6 +186,22 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "sequences-as-images",
+        "input %x: f32[1,2,5] const %w: f32[1,2,2] = [1, 2, 3, 4]
+         %c: f32[1,1,3] = Conv(%x, %w) {strides=[2], pads=[0, 1]}
+         %y: f32[1,1,2] = Pool(%c) {kernel=[2]}
+         output %y",
+        "input %x: f32[1,2,5] const %a: i64[1] = [2] const %w: f32[1,2,1,2] = [1, 2, 3, 4]
+         const %b: i64[1] = [2]
+         %u: f32[1,2,1,5] = Unsqueeze(%x, %a)
+         %d: f32[1,1,1,3] = Conv(%u, %w) {strides=[1, 2], pads=[0, 0, 0, 1]}
+         %c: f32[1,1,3] = Squeeze(%d, %a)
+         %v: f32[1,1,1,3] = Unsqueeze(%c, %b)
+         %p: f32[1,1,1,2] = Pool(%v) {kernel=[1, 2]}
+         %y: f32[1,1,2] = Squeeze(%p, %b)
+         output %y",
+    ),
+    (
         "channels-last",
         "input %x: f32[1,2,4,4]
          %y: f32[1,2,2,2] = Pool(%x) {kernel=[2, 2], strides=[2, 2]}
@@ -230,6 +257,19 @@ const CASES: &[(&str, &str, &str)] = &[
         "input %x: f32[5,2,3] const %r: i64[1] = [0]
          %p: f32[2,3] = Reduce(%x, %r) {keep_dims=0}
          %y: f32[3,2] = Transpose(%p) {permutation=[1, 0]}
+         output %y",
+    ),
+    (
+        "sink-transposes",
+        "input %x: f32[5,1,3] const %a: i64[1] = [2] const %b: i64[2] = [0, 3]
+         %t: f32[3,5,1] = Transpose(%x) {permutation=[2, 0, 1]}
+         %s: f32[3,5] = Squeeze(%t, %a)
+         %y: f32[1,3,5,1] = Unsqueeze(%s, %b)
+         output %y",
+        "input %x: f32[5,1,3] const %a: i64[1] = [1] const %b: i64[2] = [0, 3]
+         %s: f32[5,3] = Squeeze(%x, %a)
+         %u: f32[1,5,3,1] = Unsqueeze(%s, %b)
+         %y: f32[1,3,5,1] = Transpose(%u) {permutation=[0, 2, 1, 3]}
          output %y",
     ),
     (

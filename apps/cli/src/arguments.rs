@@ -1,17 +1,22 @@
 //! The arguments of every verb: help text, completion and parsing come from here.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::units;
+
 const EXAMPLES: &str = "\
 Examples:
+  lepton optimize model.onnx --data data.toml --max-drop 0.5 --target latency --out out/
   lepton inspect model.onnx
+  lepton diff model.onnx out/best.lepton --data data.toml
   lepton run model.onnx --input in.npz --output out.npz
   lepton eval model.onnx --data test.toml --metric top1 --json
   lepton bench model.onnx --threads 1 --dim batch=1
 
-Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 invalid model, 5 unsupported model.";
+Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 invalid model, 4 goal not met, 5 unsupported model.";
 
 /// Runs, checks and measures trained models.
 #[derive(Parser)]
@@ -33,6 +38,10 @@ pub enum Verb {
     Eval(Eval),
     /// Load time, first run, and latency.
     Bench(Bench),
+    /// How two versions of a model differ, layer by layer, the worst first.
+    Diff(Diff),
+    /// Finds the fastest or smallest version of a model that keeps its accuracy.
+    Optimize(Box<Optimize>),
     /// Time, multiply-adds and bytes of each step.
     Profile(Profile),
 }
@@ -132,6 +141,87 @@ pub struct Profile {
     #[arg(long)]
     pub trace: Option<PathBuf>,
     /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Diff {
+    /// The reference.
+    pub first: PathBuf,
+    /// The version that is compared with it.
+    pub second: PathBuf,
+    /// A data set; its test rows are used.
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Samples, at least.
+    #[arg(long, default_value_t = 32)]
+    pub samples: usize,
+    /// Layers to print.
+    #[arg(long, default_value_t = 20)]
+    pub top: usize,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Optimize {
+    /// The model.
+    pub model: PathBuf,
+    /// A data set with training rows (for calibration and tuning) and test rows (for the result).
+    #[arg(long)]
+    pub data: PathBuf,
+    /// The metric. Default: top1 where the data has labels, else agreement with the original.
+    #[arg(long)]
+    pub metric: Option<String>,
+    /// Most loss of the metric, in points (hundredths); for errors in per cent of the original's.
+    #[arg(long, default_value_t = 0.5, allow_negative_numbers = true)]
+    pub max_drop: f64,
+    /// Most median latency, such as 800us or 2ms.
+    #[arg(long, value_parser = units::duration)]
+    pub max_latency: Option<Duration>,
+    /// Most bytes of the file, such as 300KB.
+    #[arg(long, value_parser = units::bytes)]
+    pub max_size: Option<u64>,
+    /// Most US dollars per million inferences.
+    #[arg(long)]
+    pub max_cost: Option<f64>,
+    /// What to make as small as possible.
+    #[arg(long, value_parser = ["latency", "size", "cost"], default_value = "latency")]
+    pub target: String,
+    /// Try no new candidate after this time, such as 10m.
+    #[arg(long, value_parser = units::duration)]
+    pub time_budget: Option<Duration>,
+    /// Folder for best.lepton, report.html, report.json and the journal; an interrupted search
+    /// goes on from it.
+    #[arg(long)]
+    pub out: PathBuf,
+    /// Threads of a run.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Seed of everything drawn at random.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Samples for calibration, at most.
+    #[arg(long, default_value_t = 512)]
+    pub calibration_samples: usize,
+    /// Samples for tuning, at most.
+    #[arg(long, default_value_t = 2000)]
+    pub tuning_samples: usize,
+    /// Time to measure the latency of each candidate.
+    #[arg(long, value_parser = units::duration, default_value = "2s")]
+    pub latency_time: Duration,
+    /// Instance type whose price counts.
+    #[arg(long, default_value = "c7i.large")]
+    pub instance: String,
+    /// A price list of your own, as TOML.
+    #[arg(long)]
+    pub prices: Option<PathBuf>,
+    /// Share of the time a machine is busy.
+    #[arg(long, default_value_t = 0.5)]
+    pub utilisation: f64,
+    /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -7,7 +7,7 @@ use lepton::{Error, Latency, Model, Session, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Bench;
-use crate::output::{bytes, print_json};
+use crate::output::{bytes, print_json, say};
 
 /// Runs before the clock counts.
 const WARM_UP: usize = 10;
@@ -46,7 +46,7 @@ pub fn bench(arguments: &Bench) -> Result<()> {
             }),
         );
     }
-    println!(
+    say!(
         "p50 {:.1} us, p95 {:.1} us, min {:.1} us over {} runs, {} thread(s), {}",
         latency.p50_us,
         latency.p95_us,
@@ -55,8 +55,8 @@ pub fn bench(arguments: &Bench) -> Result<()> {
         arguments.threads,
         session.isa()
     );
-    println!("load {:.1} ms, first run {:.1} ms", load_us / 1e3, first_us / 1e3);
-    println!(
+    say!("load {:.1} ms, first run {:.1} ms", load_us / 1e3, first_us / 1e3);
+    say!(
         "{} steps, arena {} (unshared {}), weights {}",
         plan.steps,
         bytes(plan.arena_bytes),

@@ -5,7 +5,7 @@ use lepton::{Model, Session, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Check;
-use crate::output::print_json;
+use crate::output::{print_json, say};
 
 /// Largest difference from the golden output that still passes.
 const GOLDEN_TOLERANCE: f64 = 1e-3;
@@ -42,13 +42,13 @@ pub fn check(arguments: &Check) -> Result<()> {
             json!({ "ok": true, "golden_difference": difference, "without_kernel": missing }),
         );
     }
-    println!("{}: ok, {} nodes", arguments.model.display(), model.graph().node_count());
+    say!("{}: ok, {} nodes", arguments.model.display(), model.graph().node_count());
     match difference {
-        Some(found) => println!("  golden output reproduced, largest difference {found:.1e}"),
-        None => println!("  ran once on made-up inputs"),
+        Some(found) => say!("  golden output reproduced, largest difference {found:.1e}"),
+        None => say!("  ran once on made-up inputs"),
     }
     if !missing.is_empty() {
-        println!("  without a fast kernel: {}", missing.join(" "));
+        say!("  without a fast kernel: {}", missing.join(" "));
     }
     Ok(())
 }

@@ -1,13 +1,11 @@
 //! `lepton eval`.
 
-use std::io::{IsTerminal, Write};
-
 use anyhow::Result;
 use lepton::{DataOptions, DataSet, Error, Metric, Model, Session, SessionOptions, Split};
 use serde_json::json;
 
 use crate::arguments::Eval;
-use crate::output::print_json;
+use crate::output::{Bar, print_json, say};
 
 /// Measures accuracy on the test split of a data set.
 pub fn eval(arguments: &Eval) -> Result<()> {
@@ -19,28 +17,24 @@ pub fn eval(arguments: &Eval) -> Result<()> {
     let described = arguments.data.extension().is_some_and(|e| e == "toml");
     let split = if described { Split::Test } else { Split::All };
     let subset = data.split(split).map_err(Error::from)?;
-    let terminal = std::io::stderr().is_terminal();
-    let done = lepton::evaluate(&session, &subset, metric, arguments.batch, |samples| {
-        if terminal {
-            eprint!("\r{samples} samples");
-            let _ = std::io::stderr().flush();
-        }
-    })?;
-    if terminal {
-        eprint!("\r\x1b[K");
-    }
-    let result = &done.evaluation.result;
+    let bar = Bar::new(subset.len() as u64, "samples");
+    let mut evaluations = lepton::evaluate(&session, None, &subset, &[metric], &mut |samples| {
+        bar.at(samples as u64);
+    })
+    .map_err(Error::from)?;
+    bar.finish();
+    let result = evaluations.remove(0).result;
     if arguments.json {
-        return print_json("eval", json!({ "result": result, "samples": done.samples }));
+        return print_json("eval", json!({ "result": result, "samples": subset.len() }));
     }
-    println!(
+    say!(
         "{}: {:.4}  [{:.4}, {:.4}] at {:.0} % confidence, {} samples",
         result.metric,
         result.value,
         result.low,
         result.high,
         result.confidence * 100.0,
-        done.samples
+        subset.len()
     );
     Ok(())
 }

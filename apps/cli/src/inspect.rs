@@ -5,7 +5,7 @@ use lepton::{Fact, Graph, Model, Operands};
 use serde_json::json;
 
 use crate::arguments::Inspect;
-use crate::output::{bytes, count, print_json};
+use crate::output::{bytes, count, print_json, say};
 
 /// Multiply–adds at the given extents; symbols left open count as 1.
 fn multiply_adds(graph: &Graph, dims: &[(String, usize)]) -> Result<u64> {
@@ -47,13 +47,13 @@ pub fn inspect(arguments: &Inspect) -> Result<()> {
             }),
         );
     }
-    println!("{}: {} of {}", arguments.model.display(), bytes(model.file_bytes()), model.format());
+    say!("{}: {} of {}", arguments.model.display(), bytes(model.file_bytes()), model.format());
     for (kind, specs) in [("input ", &inputs), ("output", &outputs)] {
         for (name, fact) in specs {
-            println!("  {kind} {name}: {fact}");
+            say!("  {kind} {name}: {fact}");
         }
     }
-    println!(
+    say!(
         "  {} parameters in {}, {} multiply-adds, {} nodes",
         count(graph.parameter_count() as u64),
         bytes(graph.constant_bytes()),
@@ -62,9 +62,9 @@ pub fn inspect(arguments: &Inspect) -> Result<()> {
     );
     let operators: Vec<String> =
         graph.operator_counts().iter().map(|(name, n)| format!("{name}×{n}")).collect();
-    println!("  {}", operators.join(" "));
+    say!("  {}", operators.join(" "));
     if arguments.graph {
-        println!("{}", lepton::print_graph(graph));
+        say!("{}", lepton::print_graph(graph));
     }
     Ok(())
 }

@@ -4,17 +4,23 @@
 mod arguments;
 mod bench;
 mod check;
+mod diff;
 mod eval;
 mod inspect;
+mod optimize;
 mod output;
 mod profile;
 mod run;
+mod units;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use arguments::{Cli, Verb};
+
+/// Exit code of a search that found nothing within the limits.
+const GOAL_NOT_MET: u8 = 4;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -31,6 +37,12 @@ fn main() -> ExitCode {
         Verb::Eval(arguments) => eval::eval(arguments),
         Verb::Bench(arguments) => bench::bench(arguments),
         Verb::Profile(arguments) => profile::profile(arguments),
+        Verb::Diff(arguments) => diff::diff(arguments),
+        Verb::Optimize(arguments) => match optimize::optimize(arguments) {
+            Ok(true) => Ok(()),
+            Ok(false) => return ExitCode::from(GOAL_NOT_MET),
+            Err(error) => Err(error),
+        },
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

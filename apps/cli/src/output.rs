@@ -1,7 +1,33 @@
 //! What verbs print: one JSON object with its schema, or lines for people.
 
+use std::io::Write;
+
 use anyhow::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
+
+/// `println!` to a reader that may go away, as `head` does: the program then ends quietly.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::line(format_args!("{}\n", format_args!($($text)*))) };
+}
+
+/// `print!` in the manner of [`say`].
+macro_rules! say_part {
+    ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
+}
+
+pub(crate) use {say, say_part};
+
+/// Writes to stdout; a reader that went away ends the program.
+pub fn line(text: std::fmt::Arguments<'_>) {
+    if let Err(error) = std::io::stdout().lock().write_fmt(text) {
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            eprintln!("lepton: cannot write the output: {error}");
+            std::process::exit(1);
+        }
+        std::process::exit(0);
+    }
+}
 
 /// Version of the JSON that verbs print.
 const SCHEMA: u32 = 1;
@@ -12,7 +38,7 @@ pub fn print_json(verb: &str, value: Value) -> Result<()> {
     if let (Some(into), Some(from)) = (object.as_object_mut(), value.as_object()) {
         into.extend(from.clone());
     }
-    println!("{}", serde_json::to_string_pretty(&object)?);
+    say!("{}", serde_json::to_string_pretty(&object)?);
     Ok(())
 }
 
@@ -32,5 +58,35 @@ pub fn count(value: u64) -> String {
         10_000..10_000_000 => format!("{:.1} k", value as f64 / 1e3),
         10_000_000..10_000_000_000 => format!("{:.1} M", value as f64 / 1e6),
         _ => format!("{:.2} G", value as f64 / 1e9),
+    }
+}
+
+/// A progress bar with ETA on stderr; invisible where that is no terminal.
+pub struct Bar(ProgressBar);
+
+impl Bar {
+    /// Of `total` units of work.
+    pub fn new(total: u64, unit: &str) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+        let template = format!("{{bar:30}} {{percent:>3}} % {{msg}} {unit} (ETA {{eta}})");
+        bar.set_style(ProgressStyle::with_template(&template).expect("the template is fixed"));
+        Bar(bar)
+    }
+
+    /// So much is done.
+    pub fn at(&self, done: u64) {
+        self.0.set_position(done);
+    }
+
+    /// So much of `total` is done, and this is going on.
+    pub fn tell(&self, done: u64, total: u64, message: String) {
+        self.0.set_length(total);
+        self.0.set_position(done.min(total));
+        self.0.set_message(message);
+    }
+
+    /// Removes the bar.
+    pub fn finish(self) {
+        self.0.finish_and_clear();
     }
 }

@@ -7,7 +7,7 @@ use lepton::{Error, Model, Session, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
-use crate::output::{count, print_json};
+use crate::output::{count, print_json, say};
 
 /// Profiled runs; each step's median is shown.
 const RUNS: usize = 51;
@@ -37,10 +37,10 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         return print_json("profile", json!({ "runs": RUNS, "steps": list }));
     }
     let total: f64 = steps.iter().map(|s| s.time_us).sum();
-    println!("{:>9} {:>6} {:>9} {:>9} {:>9}  step", "us", "%", "MAC", "GMAC/s", "GB/s");
+    say!("{:>9} {:>6} {:>9} {:>9} {:>9}  step", "us", "%", "MAC", "GMAC/s", "GB/s");
     for step in &steps {
         let rate = |amount: u64| amount as f64 / step.time_us.max(1e-3) / 1e3;
-        println!(
+        say!(
             "{:>9.2} {:>6.1} {:>9} {:>9.1} {:>9.1}  {} [{}] {}",
             step.time_us,
             100.0 * step.time_us / total.max(1e-9),
@@ -52,7 +52,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
             step.node
         );
     }
-    println!("{total:>9.2}  total, medians of {RUNS} runs");
+    say!("{total:>9.2}  total, medians of {RUNS} runs");
     Ok(())
 }
 

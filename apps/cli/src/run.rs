@@ -5,7 +5,7 @@ use lepton::{Error, Model, Session, SessionOptions, Tensor};
 use serde_json::json;
 
 use crate::arguments::Run;
-use crate::output::print_json;
+use crate::output::{print_json, say};
 
 /// Runs the model on the arrays of an .npz file and writes its outputs to another.
 pub fn run(arguments: &Run) -> Result<()> {
@@ -29,7 +29,7 @@ pub fn run(arguments: &Run) -> Result<()> {
         return print_json("run", json!({ "output": arguments.output, "outputs": shapes }));
     }
     for ((name, _), tensor) in specs.iter().zip(&outputs) {
-        println!("{name}: {}{:?}", tensor.dtype(), tensor.shape());
+        say!("{name}: {}{:?}", tensor.dtype(), tensor.shape());
     }
     Ok(())
 }

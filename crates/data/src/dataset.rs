@@ -224,6 +224,21 @@ impl Subset {
         self.part.plans.iter().zip(&self.names).map(named).collect()
     }
 
+    /// `count` rows drawn by `seed`, and the others; each in the order they are stored. `None`
+    /// where a part would be empty.
+    pub fn divide(&self, count: usize, seed: u64) -> Option<(Self, Self)> {
+        let mut rows = self.rows.to_vec();
+        if count == 0 || count >= rows.len() {
+            return None;
+        }
+        select::shuffle(&mut rows, &mut select::random(seed, 4));
+        let mut rest = rows.split_off(count);
+        rows.sort_unstable();
+        rest.sort_unstable();
+        let with = |rows: Vec<u32>| Subset { rows: Arc::new(rows), ..self.clone() };
+        Some((with(rows), with(rest)))
+    }
+
     /// True where rows have labels.
     pub fn has_labels(&self) -> bool {
         self.part.source.labels.is_some()

@@ -1,11 +1,14 @@
-//! Artefacts round-trip, and no damage to one makes the reader panic.
+//! Artefacts round-trip, are small, aligned and canonical; damage to one is always noticed.
 
 use std::sync::Arc;
 
 use lepton_formats::artefact::{Artefact, Golden, read, write};
-use lepton_ir::ops::matmul::MatMul;
+use lepton_ir::ops::binary::{Binary, BinaryFunction};
+use lepton_ir::ops::matmul::{Gemm, MatMul};
+use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_ir::{Dim, Fact, Graph};
 use lepton_tensor::{DType, Tensor};
+use proptest::prelude::*;
 
 fn sample() -> Artefact {
     let mut graph = Graph::new("tiny");
@@ -23,27 +26,167 @@ fn sample() -> Artefact {
     Artefact { graph, golden: Some(golden), provenance: "{}".into(), measurements: "{}".into() }
 }
 
-#[test]
-fn writing_and_reading_are_inverse_and_canonical() {
-    let artefact = sample();
-    let bytes = write(&artefact).unwrap();
-    assert_eq!(bytes, write(&artefact).unwrap());
-    assert!(bytes.len() < 1024, "{} bytes", bytes.len());
-    let back = read(Arc::new(bytes.clone())).unwrap();
-    assert_eq!(write(&back).unwrap(), bytes);
-    let golden = back.golden.unwrap();
-    assert_eq!(lepton_ir::interpret::run(&back.graph, &golden.inputs).unwrap(), golden.outputs);
+/// Fully connected layers with rectifiers, named as exporters do.
+fn perceptron(widths: &[usize]) -> Artefact {
+    let mut graph = Graph::new("main_graph");
+    let dims = vec![Dim::symbol("batch"), Dim::from(widths[0])];
+    let mut x = graph.add_input("input", Fact::new(DType::F32, dims));
+    for (layer, pair) in widths.windows(2).enumerate() {
+        let numbers = |count: usize| (0..count).map(|i| i as f32 * 1e-3 - 0.5).collect::<Vec<_>>();
+        let w = Tensor::from_slice([pair[1], pair[0]], &numbers(pair[0] * pair[1])).unwrap();
+        let w = graph.add_constant(format!("layers.{layer}.weight"), w);
+        let b =
+            graph.add_constant(format!("layers.{layer}.bias"), Tensor::vector(&numbers(pair[1])));
+        let gemm = Gemm { trans_b: true, ..Gemm::default() };
+        let name = format!("/layers.{layer}/Gemm");
+        x = graph.add_node(name.clone(), gemm, &[Some(x), Some(w), Some(b)]).unwrap()[0];
+        graph.set_value_name(x, format!("{name}_output_0"));
+        let relu = Unary::new(UnaryFunction::Relu);
+        x = graph.add_node(format!("/layers.{layer}/Relu"), relu, &[Some(x)]).unwrap()[0];
+        graph.set_value_name(x, format!("/layers.{layer}/Relu_output_0"));
+    }
+    graph.set_value_name(x, "output");
+    graph.set_outputs(vec![x]);
+    Artefact { graph, golden: None, provenance: String::new(), measurements: String::new() }
 }
 
 #[test]
-fn damage_is_an_error_never_a_panic() {
-    let bytes = write(&sample()).unwrap();
+fn writing_and_reading_are_inverse_and_canonical() {
+    for artefact in [sample(), perceptron(&[16, 64, 16, 4])] {
+        let bytes = write(&artefact).unwrap();
+        assert_eq!(bytes, write(&artefact).unwrap());
+        let back = read(Arc::new(bytes.clone())).unwrap();
+        assert_eq!(write(&back).unwrap(), bytes);
+        assert_eq!(back.golden, artefact.golden);
+        assert_eq!(back.graph.input_specs(), artefact.graph.input_specs());
+        assert_eq!(back.graph.output_specs(), artefact.graph.output_specs());
+        assert_eq!(back.graph.operator_counts(), artefact.graph.operator_counts());
+        if let Some(golden) = back.golden {
+            let found = lepton_ir::interpret::run(&back.graph, &golden.inputs).unwrap();
+            assert_eq!(found, golden.outputs);
+        }
+    }
+}
+
+#[test]
+fn bytes_do_not_depend_on_the_order_of_edits() {
+    let add = Binary::new(BinaryFunction::Add);
+    let build = |unused: bool| {
+        let mut graph = Graph::new("g");
+        let x = graph.add_input("x", Fact::dense(DType::F32, &[2]));
+        if unused {
+            let c = graph.add_constant("unused", Tensor::vector(&[9f32, 9.0]));
+            graph.add_node("dead", add.clone(), &[Some(x), Some(c)]).unwrap();
+        }
+        let c = graph.add_constant("c", Tensor::vector(&[1f32, 2.0]));
+        let y = graph.add_node("sum", add.clone(), &[Some(x), Some(c)]).unwrap()[0];
+        graph.set_value_name(y, "y");
+        graph.set_outputs(vec![y]);
+        graph.remove_dead();
+        Artefact { graph, golden: None, provenance: String::new(), measurements: String::new() }
+    };
+    assert_eq!(write(&build(true)).unwrap(), write(&build(false)).unwrap());
+}
+
+/// Bytes besides the elements of the weights.
+fn overhead(artefact: &Artefact) -> usize {
+    write(artefact).unwrap().len() - artefact.graph.constant_bytes()
+}
+
+#[test]
+fn a_small_model_stays_small() {
+    let mut artefact = perceptron(&[16, 64, 16, 4]);
+    let (weights, model) = (artefact.graph.constant_bytes(), overhead(&artefact));
+    artefact.golden = Some(Golden {
+        inputs: vec![Tensor::zeros(DType::F32, [1, 16]).unwrap()],
+        outputs: vec![Tensor::zeros(DType::F32, [1, 4]).unwrap()],
+    });
+    let golden = overhead(&artefact) - model;
+    artefact.provenance = r#"{"source":"blake3:0123456789abcdef","tool":"lepton 0.1.0"}"#.into();
+    let provenance = overhead(&artefact) - model - golden;
+    println!("weights {weights}, model {model}, golden {golden}, provenance {provenance} bytes");
+    assert!(weights < 10_240 && model < 1024, "{model} bytes besides the weights");
+    // Each may move the weights to the next multiple of 64.
+    assert!(golden <= 20 * 4 + 32 + 63 && provenance <= artefact.provenance.len() + 63);
+}
+
+#[test]
+fn large_tensors_are_aligned_and_not_copied() {
+    let artefact = perceptron(&[500, 600, 30, 3]);
+    let bytes: Arc<Vec<u8>> = Arc::new(write(&artefact).unwrap());
+    let back = read(bytes.clone()).unwrap();
+    let file = bytes.as_ptr_range();
+    let mut shared = 0;
+    for id in back.graph.constants() {
+        let tensor = back.graph.constant(id).unwrap();
+        let length = tensor.bytes().len();
+        let at = tensor.bytes().as_ptr() as usize;
+        let unit = match length {
+            1_048_576.. => 4096,
+            4096.. => 64,
+            _ => continue,
+        };
+        assert!(file.contains(&tensor.bytes().as_ptr()), "{length} bytes were copied");
+        assert_eq!((at - file.start as usize) % unit, 0, "{length} bytes");
+        shared += 1;
+    }
+    assert_eq!(shared, 2, "the weights of two layers are large");
+    // A page for the section, 63 bytes for a tensor of 64-byte alignment.
+    assert!(overhead(&artefact) < 1024 + 4096 + 63);
+}
+
+#[test]
+fn any_change_of_a_byte_and_any_cut_is_noticed() {
+    let original = sample();
+    let bytes = write(&original).unwrap();
     for length in 0..bytes.len() {
         assert!(read(Arc::new(bytes[..length].to_vec())).is_err(), "cut to {length}");
     }
+    // The minor version and the optional features do not change what a reader does.
+    let ignored = [10..12, 24..32];
     for bit in 0..bytes.len() * 8 {
         let mut changed = bytes.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
-        let _ = read(Arc::new(changed));
+        match read(Arc::new(changed)) {
+            Err(_) => {}
+            Ok(same) => {
+                assert!(ignored.iter().any(|range| range.contains(&(bit / 8))), "bit {bit}");
+                assert_eq!(same, original);
+            }
+        }
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(read(Arc::new(longer)).is_err());
+}
+
+#[test]
+fn what_a_newer_program_requires_is_named() {
+    let mut bytes = write(&sample()).unwrap();
+    bytes[16] = 0b100;
+    let error = read(Arc::new(bytes.clone())).unwrap_err().to_string();
+    assert!(error.contains("feature bit 2"), "{error}");
+    bytes[8] = 2;
+    let error = read(Arc::new(bytes)).unwrap_err().to_string();
+    assert!(error.contains("version 2"), "{error}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changes_of_a_larger_artefact_are_noticed(
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 1u8..=255), 1..8),
+    ) {
+        let original = perceptron(&[16, 64, 16, 4]);
+        let bytes = write(&original).unwrap();
+        let mut changed = bytes.clone();
+        for (index, change) in changes {
+            changed[index.index(bytes.len())] ^= change;
+        }
+        match read(Arc::new(changed)) {
+            Ok(same) => prop_assert_eq!(write(&same).unwrap(), bytes),
+            Err(error) => prop_assert!(!error.to_string().is_empty()),
+        }
     }
 }

@@ -15,7 +15,7 @@ pub enum Error {
         error: std::io::Error,
     },
     /// A file that is not a model Lepton knows.
-    #[error("{path}: not a model file; known formats: .onnx")]
+    #[error("{path}: not a model file; known formats: .onnx, .lepton")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -37,6 +37,9 @@ pub enum Error {
     /// A measurement that cannot be made.
     #[error(transparent)]
     Measure(#[from] lepton_measure::MeasureError),
+    /// A search that could not be done.
+    #[error(transparent)]
+    Navigate(#[from] lepton_navigate::NavigateError),
     /// Inputs and model do not go together.
     #[error("{0}")]
     Inputs(String),
@@ -50,6 +53,9 @@ impl Error {
     /// for wrong usage, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         use lepton_formats::FormatError;
+        use lepton_ir::GraphError;
+        use lepton_navigate::NavigateError;
+        use lepton_runtime::RuntimeError;
         match self {
             Error::Format { error, .. } => match error {
                 FormatError::UnknownOperators(_) | FormatError::Unsupported(_) => 5,
@@ -57,7 +63,35 @@ impl Error {
             },
             Error::UnknownFormat { .. } => 3,
             Error::Inputs(_) => 2,
+            Error::Runtime(RuntimeError::Graph(GraphError::Input { .. })) => 2,
+            Error::Data(error) => data_code(error),
+            Error::Measure(error) => measure_code(error),
+            Error::Navigate(error) => match error {
+                NavigateError::Goal(_) | NavigateError::Inputs(_) => 2,
+                NavigateError::Data(error) => data_code(error),
+                NavigateError::Runtime(RuntimeError::Graph(GraphError::Input { .. })) => 2,
+                NavigateError::Measure(error) => measure_code(error),
+                _ => 1,
+            },
             _ => 1,
         }
+    }
+}
+
+/// Data that do not answer the request are wrong usage; broken files are failures.
+fn data_code(error: &lepton_data::DataError) -> u8 {
+    use lepton_data::DataError;
+    match error {
+        DataError::MissingLabels { .. } | DataError::Options { .. } => 2,
+        _ => 1,
+    }
+}
+
+fn measure_code(error: &lepton_measure::MeasureError) -> u8 {
+    use lepton_measure::MeasureError;
+    match error {
+        MeasureError::UnknownMetric { .. } | MeasureError::Argument(_) => 2,
+        MeasureError::MissingLabels { .. } | MeasureError::PriceList(_) => 2,
+        _ => 1,
     }
 }

@@ -7,20 +7,31 @@
 //! ```
 #![allow(clippy::result_large_err)]
 
+mod diff;
 mod error;
-mod evaluate;
 mod mapped;
 mod model;
+mod optimize;
 mod samples;
 
+pub use diff::diff;
 pub use error::Error;
-pub use evaluate::{Evaluated, evaluate};
 pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
 pub use lepton_ir::text::print_brief as print_graph;
 pub use lepton_ir::{Dim, Fact, Graph, Operands};
 pub use lepton_kernels::Isa;
-pub use lepton_measure::{Latency, METRICS, Machine, Metric, MetricResult};
-pub use lepton_runtime::{PlanSummary, RuntimeError, Session, SessionOptions, StepProfile};
+pub use lepton_measure::{
+    Comparison, Latency, LayerDifference, METRICS, Machine, Metric, MetricResult, Price, PriceList,
+    peak_resident_bytes,
+};
+pub use lepton_navigate::{
+    Candidate, Finished, Goal, Limits, Measured, NavigateError, Progress, Report, Target, Verdict,
+    evaluate, report, write_whole,
+};
+pub use lepton_runtime::{
+    Lowering, PlanSummary, RuntimeError, Session, SessionOptions, StepProfile,
+};
 pub use lepton_tensor::{DType, Tensor};
 pub use model::Model;
+pub use optimize::optimize;
 pub use samples::sample_inputs;

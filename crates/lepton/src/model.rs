@@ -1,5 +1,6 @@
 //! A model: a verified graph and where it came from.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,18 +16,23 @@ pub struct Model {
     graph: Graph,
     path: PathBuf,
     format: Format,
+    bytes: Bytes,
     file_bytes: usize,
     artefact: Option<Artefact>,
 }
 
 /// Tensors that a model keeps in files beside its own.
-struct Beside<'a>(&'a Path);
+struct Beside<'a> {
+    folder: &'a Path,
+    /// Bytes handed out so far.
+    loaded: Cell<usize>,
+}
 
 impl ExternalData for Beside<'_> {
     fn load(&self, location: &str, offset: u64, length: Option<u64>) -> Result<Bytes, String> {
-        let path = self.0.join(location);
+        let path = self.folder.join(location);
         // A link could lead out of the folder although the path does not.
-        let folder = self.0.canonicalize().map_err(|e| e.to_string())?;
+        let folder = self.folder.canonicalize().map_err(|e| e.to_string())?;
         let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
         if !real.starts_with(&folder) {
             return Err(format!("{} leads out of the model's folder", path.display()));
@@ -43,6 +49,7 @@ impl ExternalData for Beside<'_> {
                 .filter(|&end| end <= bytes.len())
                 .ok_or_else(outside)?,
         };
+        self.loaded.set(self.loaded.get() + end - start);
         Ok(bytes.slice(start..end))
     }
 }
@@ -52,21 +59,24 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref().to_path_buf();
         let bytes = file_bytes(&path)?;
-        let file_bytes = bytes.len();
+        let mut file_bytes = bytes.len();
         let failed = |error| Error::Format { path: path.clone(), error };
         let format = sniff(&bytes).ok_or_else(|| Error::UnknownFormat { path: path.clone() })?;
         let (graph, artefact) = match format {
             Format::Onnx => {
                 let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-                let beside = Beside(folder.unwrap_or(Path::new(".")));
-                (onnx::read(bytes, &beside).map_err(failed)?, None)
+                let folder = folder.unwrap_or(Path::new("."));
+                let beside = Beside { folder, loaded: Cell::new(0) };
+                let graph = onnx::read(bytes.clone(), &beside).map_err(failed)?;
+                file_bytes += beside.loaded.get();
+                (graph, None)
             }
             Format::Lepton => {
-                let artefact = artefact::read(Arc::new(bytes)).map_err(failed)?;
+                let artefact = artefact::read(Arc::new(bytes.clone())).map_err(failed)?;
                 (artefact.graph.clone(), Some(artefact))
             }
         };
-        Ok(Model { graph, path, format, file_bytes, artefact })
+        Ok(Model { graph, path, format, bytes, file_bytes, artefact })
     }
 
     /// The graph.
@@ -84,7 +94,19 @@ impl Model {
         self.format.extension()
     }
 
-    /// Bytes of its file.
+    /// 64 hexadecimal digits (BLAKE3) that stand for the file and the tensors beside it.
+    pub fn content_hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.bytes);
+        if self.file_bytes != self.bytes.len() {
+            for id in self.graph.constants() {
+                hasher.update(self.graph.constant(id).map_or(&[], |tensor| tensor.bytes()));
+            }
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
+    /// Bytes of its file and of the tensors beside it.
     pub fn file_bytes(&self) -> usize {
         self.file_bytes
     }

@@ -21,6 +21,9 @@ pub enum MeasureError {
         /// The metric.
         metric: &'static str,
     },
+    /// Two models cannot be run side by side.
+    #[error("{0}")]
+    Run(String),
     /// A label is not a class of the model.
     #[error("label {label} of sample {sample} is outside the model's {classes} classes")]
     LabelOutside {

@@ -1,6 +1,6 @@
 //! The pipelines: which passes run, in which order.
 
-use crate::integers::{self, moves, products, tables, weights};
+use crate::integers::{self, moves, pools, products, tables, weights};
 use crate::{
     Pass, constants, epilogue, identity, layout, linear, patterns, scale, sequences, sink,
 };
@@ -10,6 +10,24 @@ pub const SIMPLIFY: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
     Pass { name: "fold-batch-norm", run: scale::fold },
+];
+
+/// Gives matrix products with constant weights their one form, [`Linear`](lepton_ir::ops::matmul::Linear)
+/// with its bias: what changes the storage of weights starts from.
+pub const PRODUCTS: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+];
+
+/// The least that kernels need: channels-last layout and linear layers, every operator of the
+/// graph still a step of its own. What graph optimisation gives is measured against it.
+pub const PLAIN: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "channels-last", run: layout::channels_last },
+    Pass { name: "sink-transposes", run: sink::sink },
+    Pass { name: "merge-transposes", run: layout::merge },
 ];
 
 /// Gives the engine what it has kernels for: fused products in channels-last
@@ -34,6 +52,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "cancel-quantisations", run: moves::cancel },
     Pass { name: "move-bytes", run: moves::lower },
     Pass { name: "integer-products", run: products::form },
+    Pass { name: "integer-averages", run: pools::averages },
     Pass { name: "integer-pairs", run: moves::pairs },
     Pass { name: "tables", run: tables::form },
     Pass { name: "fuse-tables", run: products::fuse_tables },

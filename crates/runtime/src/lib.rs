@@ -14,5 +14,5 @@ mod steps;
 mod threads;
 
 pub use error::RuntimeError;
-pub use session::{PlanSummary, Session, SessionOptions, StepProfile};
+pub use session::{Lowering, PlanSummary, Session, SessionOptions, StepProfile};
 pub use threads::Threads;

@@ -18,6 +18,16 @@ use crate::threads::Threads;
 /// Plans kept for different input shapes.
 const KEPT_PLANS: usize = 16;
 
+/// What happens to a graph before it is planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lowering {
+    /// Everything in [`pipelines::LOWER`].
+    #[default]
+    Full,
+    /// Only [`pipelines::PLAIN`]: one step per operator of the graph.
+    Plain,
+}
+
 /// How a session runs.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
@@ -28,12 +38,19 @@ pub struct SessionOptions {
     pub isa: Isa,
     /// Most bytes the arena may take.
     pub memory_limit: usize,
+    /// What happens to the graph first.
+    pub lowering: Lowering,
 }
 
 impl Default for SessionOptions {
     fn default() -> Self {
         let forced = std::env::var("LEPTON_ISA").ok().and_then(|name| Isa::named(&name));
-        SessionOptions { threads: 1, isa: forced.unwrap_or_else(Isa::best), memory_limit: 16 << 30 }
+        SessionOptions {
+            threads: 1,
+            isa: forced.unwrap_or_else(Isa::best),
+            memory_limit: 16 << 30,
+            lowering: Lowering::Full,
+        }
     }
 }
 
@@ -90,7 +107,11 @@ impl Session {
     /// Lowers the graph; plans are made when shapes are known.
     pub fn new(graph: &Graph, options: SessionOptions) -> Result<Self, RuntimeError> {
         let mut lowered = graph.clone();
-        run_pipeline(pipelines::LOWER, &mut lowered)?;
+        let pipeline = match options.lowering {
+            Lowering::Full => pipelines::LOWER,
+            Lowering::Plain => pipelines::PLAIN,
+        };
+        run_pipeline(pipeline, &mut lowered)?;
         let lowered = lowered.compacted();
         lowered.verify()?;
         Ok(Session {

@@ -75,7 +75,7 @@ pub fn write(artefact: &Artefact) -> Result<Vec<u8>, FormatError> {
     put_text(&mut texts[0], &artefact.provenance);
     put_text(&mut texts[1], &artefact.measurements);
     let [provenance, measurements] = texts;
-    let bodies = [graph, golden, provenance, measurements, weights.clone()];
+    let bodies = [graph, golden, provenance, measurements, weights];
     let mut offset = HEADER_BYTES + ENTRY_BYTES * SECTIONS.len();
     let mut table = Vec::new();
     let mut body = Vec::new();

@@ -1,7 +1,9 @@
 //! One node of a file while it is translated: its attributes, its operands, and the graph.
 
+use lepton_ir::ops::binary::{Binary, BinaryFunction};
+use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_ir::{Attribute, Fact, Graph, Op, ValueId};
-use lepton_tensor::Tensor;
+use lepton_tensor::{DType, Tensor};
 
 use super::proto::{AttributeProto, NodeProto};
 use crate::error::FormatError;
@@ -59,6 +61,18 @@ impl Call<'_> {
         found.map_or(default.to_string(), |s| String::from_utf8_lossy(s).into_owned())
     }
 
+    /// A list of words; empty where absent.
+    pub fn texts(&self, name: &str) -> Vec<String> {
+        let text = |s: &bytes::Bytes| String::from_utf8_lossy(s).into_owned();
+        self.attribute(name).map(|a| a.strings.iter().map(text).collect()).unwrap_or_default()
+    }
+
+    /// Operand `index` as a truth value, if it is a known one.
+    pub fn known_truth(&self, index: usize) -> Option<bool> {
+        let tensor = self.graph.constant(self.input(index)?)?;
+        tensor.to_i64_vec().first().map(|&value| value != 0)
+    }
+
     /// Operand `index`, if connected.
     pub fn input(&self, index: usize) -> Option<ValueId> {
         self.inputs.get(index).copied().flatten()
@@ -113,6 +127,38 @@ impl Call<'_> {
     ) -> Result<ValueId, FormatError> {
         let made = self.emit(op, inputs)?;
         made.first().copied().ok_or_else(|| self.error("it has no result"))
+    }
+
+    /// A constant scalar of a type.
+    pub fn scalar(&mut self, dtype: DType, value: f64) -> Result<ValueId, FormatError> {
+        let tensor = Tensor::from_f64_slice(dtype, Vec::new(), &[value]);
+        let tensor = tensor.map_err(|error| self.error(error.to_string()))?;
+        Ok(self.constant(tensor))
+    }
+
+    /// A function of one element as a node.
+    pub fn map(&mut self, f: UnaryFunction, x: ValueId) -> Result<ValueId, FormatError> {
+        self.emit_one(Unary::new(f), &[Some(x)])
+    }
+
+    /// A function of two elements as a node.
+    pub fn pair(
+        &mut self,
+        f: BinaryFunction,
+        a: ValueId,
+        b: ValueId,
+    ) -> Result<ValueId, FormatError> {
+        self.emit_one(Binary::new(f), &[Some(a), Some(b)])
+    }
+
+    /// Attribute `name`, or `default`, as an axis counted from the front.
+    pub fn axis(&self, name: &str, default: i64) -> Result<usize, FormatError> {
+        let (axis, rank) = (self.int(name, default), self.fact(0)?.rank() as i64);
+        let axis_from_front = if axis < 0 { axis.saturating_add(rank) } else { axis };
+        usize::try_from(axis_from_front)
+            .ok()
+            .filter(|_| axis_from_front < rank)
+            .ok_or_else(|| self.error(format!("axis {axis} of a tensor of rank {rank}")))
     }
 
     /// The operator of that name, by attributes.

@@ -1,17 +1,52 @@
 //! ONNX: reading operator sets 7 and newer, writing operator set 21.
 
+mod attention;
+mod branches;
 mod call;
+mod decomposed;
+mod emit;
+mod folded;
+mod functions;
+mod fused;
+mod link;
+mod normalised;
 mod ops;
 mod proto;
+mod quantised;
 mod read;
 mod rows;
 mod tensor;
 mod values;
+mod wire;
+mod write;
 
 pub use ops::operator_names;
-pub use read::read;
+pub use read::{Fixed, read, read_fixed};
+pub use write::{OPSET, WriteOptions, write};
 
 use bytes::Bytes;
+use lepton_tensor::Tensor;
+use prost::Message;
+
+use crate::error::FormatError;
+
+/// The names of a model's inputs, in order, whether or not the model can be read.
+pub fn input_names(bytes: Bytes) -> Result<Vec<String>, FormatError> {
+    let graph = read::decode(bytes)?.graph.unwrap_or_default();
+    let constants: Vec<_> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
+    let names = graph.input.iter().filter_map(|input| input.name.clone());
+    Ok(names.filter(|name| !constants.contains(&name.as_str())).collect())
+}
+
+/// Reads one `TensorProto`, as in the data sets beside ONNX's test models. It must hold its data.
+pub fn read_tensor(bytes: Bytes) -> Result<Tensor, FormatError> {
+    let proto = proto::TensorProto::decode(bytes).map_err(|error| FormatError::Damaged {
+        format: "ONNX",
+        offset: 0,
+        why: error.to_string(),
+    })?;
+    tensor::read(&proto, &NoExternalData)
+}
 
 /// Where the tensors are that a model keeps outside its own file.
 pub trait ExternalData {

@@ -1,18 +1,20 @@
-//! The table: ONNX's operators and what becomes of each.
+//! The table: ONNX's operators and what each is in Lepton, for reading and for writing.
 
 use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::pool::PoolFunction as P;
 use lepton_ir::ops::reduce::ReduceFunction as R;
 use lepton_ir::ops::unary::UnaryFunction as U;
-use lepton_ir::{Op, ops::pool::Pool};
 
 use super::call::{Call, Results};
-use super::{rows, values};
+use super::emit::{Emit, Written};
+use super::link::{AUTO_PAD, Fixed, Form, Link, link};
+use super::{attention, decomposed, fused, normalised, quantised, rows, values};
 
 /// A parameter of a function: the attribute's name and default.
 pub type Parameter = Option<(&'static str, f32)>;
 
-/// Functions of one element: name, function, first and second parameter.
+/// Functions of one element: name, function, first and second parameter. Of two names for one
+/// function the first is written.
 pub const UNARY: &[(&str, U, Parameter, Parameter)] = &[
     ("Identity", U::Identity, None, None),
     ("Dropout", U::Identity, None, None),
@@ -99,68 +101,272 @@ pub const POOL: &[(&str, P, bool)] = &[
     ("GlobalLpPool", P::Lp, true),
 ];
 
-/// A translation that is a function of its own, and the operator it needs.
+/// An operator whose attributes go over one by one.
 pub struct Row {
     /// ONNX's name.
     pub name: &'static str,
-    /// The Lepton operator without which it cannot be translated.
-    pub needs: &'static str,
-    /// Adds the nodes.
-    pub translate: fn(&mut Call<'_>) -> Results,
+    /// Lepton's name.
+    pub operator: &'static str,
+    /// Attributes of Lepton's operator that follow from ONNX's name.
+    pub fixed: &'static [(&'static str, Fixed)],
+    /// Attributes that both have.
+    pub links: &'static [Link],
+    /// ONNX's attributes that `read` treats itself, or that change nothing.
+    pub also: &'static [&'static str],
+    /// Adds the nodes to Lepton's graph.
+    pub read: fn(&mut Call<'_>, &Row) -> Results,
+    /// Adds the nodes to ONNX's graph.
+    pub write: fn(&mut Emit<'_>, &Row) -> Written,
 }
 
-const fn row(
-    name: &'static str,
-    needs: &'static str,
-    translate: fn(&mut Call<'_>) -> Results,
-) -> Row {
-    Row { name, needs, translate }
+const fn row(name: &'static str, operator: &'static str, links: &'static [Link]) -> Row {
+    let (read, write) = (rows::direct, fused::direct);
+    Row { name, operator, fixed: &[], links, also: &[], read, write }
 }
 
-/// Every other operator.
-pub const ROWS: &[Row] = &[
-    row("Conv", "Conv", rows::conv),
-    row("MatMul", "MatMul", rows::matmul),
-    row("Gemm", "Gemm", rows::gemm),
-    row("Reshape", "Reshape", rows::reshape),
-    row("Flatten", "Flatten", rows::flatten),
-    row("Squeeze", "Squeeze", rows::squeeze),
-    row("Unsqueeze", "Unsqueeze", rows::unsqueeze),
-    row("Split", "Split", rows::split),
-    row("Transpose", "Transpose", rows::transpose),
-    row("Concat", "Concat", rows::concat),
-    row("Softmax", "Softmax", rows::softmax),
-    row("LogSoftmax", "Softmax", rows::softmax),
-    row("Shape", "Shape", rows::shape),
-    row("QuantizeLinear", "QuantizeLinear", rows::quantize),
-    row("DequantizeLinear", "DequantizeLinear", rows::dequantize),
-    row("Mod", "Binary", rows::modulo),
-    row("Clip", "Binary", rows::clip),
-    row("Gelu", "Unary", rows::gelu),
-    row("Slice", "Slice", rows::slice),
-    row("Gather", "Gather", rows::gather),
-    row("GatherElements", "GatherElements", rows::gather),
-    row("Pad", "Pad", rows::pad),
-    row("Expand", "Expand", rows::plain),
-    row("Tile", "Tile", rows::plain),
-    row("Where", "Where", rows::plain),
-    row("Range", "Range", rows::plain),
-    row("Size", "Size", rows::plain),
-    row("Not", "Not", rows::plain),
-    row("BatchNormalization", "BatchNormalization", rows::normalise),
-    row("InstanceNormalization", "InstanceNormalization", rows::normalise),
-    row("LayerNormalization", "LayerNormalization", values::layer_norm),
-    row("Cast", "Cast", values::cast),
-    row("ConstantOfShape", "ConstantOfShape", values::constant_of_shape),
-    row("Trilu", "Trilu", values::trilu),
-    row("CumSum", "CumSum", values::cum_sum),
-    row("ArgMax", "Arg", values::arg),
-    row("ArgMin", "Arg", values::arg),
-    row("LSTM", "LSTM", values::recurrent),
-    row("GRU", "GRU", values::recurrent),
+impl Row {
+    const fn fixed(mut self, fixed: &'static [(&'static str, Fixed)]) -> Row {
+        self.fixed = fixed;
+        self
+    }
+
+    const fn also(mut self, also: &'static [&'static str]) -> Row {
+        self.also = also;
+        self
+    }
+
+    const fn read(mut self, read: fn(&mut Call<'_>, &Row) -> Results) -> Row {
+        self.read = read;
+        self
+    }
+
+    const fn write(mut self, write: fn(&mut Emit<'_>, &Row) -> Written) -> Row {
+        self.write = write;
+        self
+    }
+}
+
+/// Attributes of a convolution.
+pub const WINDOW: &[Link] = &[
+    link("strides", "strides", Form::Ints),
+    link("pads", "pads", Form::Ints),
+    link("dilations", "dilations", Form::Ints),
+    link("group", "group", Form::Int(1)),
+    link("auto_pad", "auto_pad", Form::Words(AUTO_PAD)),
+];
+const TRANSPOSED_WINDOW: &[Link] = &[
+    link("strides", "strides", Form::Ints),
+    link("pads", "pads", Form::Ints),
+    link("dilations", "dilations", Form::Ints),
+    link("group", "group", Form::Int(1)),
+    link("auto_pad", "auto_pad", Form::Words(AUTO_PAD)),
+    link("output_padding", "output_padding", Form::Ints),
+    link("output_shape", "output_shape", Form::Ints),
+];
+const AXIS_FIRST: &[Link] = &[link("axis", "axis", Form::Int(0))];
+const AXIS_SECOND: &[Link] = &[link("axis", "axis", Form::Int(1))];
+const AXIS_LAST: &[Link] = &[link("axis", "axis", Form::Int(-1))];
+const EPSILON: &[Link] = &[link("epsilon", "epsilon", Form::Float(1e-5))];
+const ARG: &[Link] = &[
+    link("axis", "axis", Form::Int(0)),
+    link("keepdims", "keep_dims", Form::Int(1)),
+    link("select_last_index", "last", Form::Int(0)),
+];
+const DIRECTION: Form = Form::Words(&[
+    ("forward", "forward"),
+    ("reverse", "reverse"),
+    ("bidirectional", "bidirectional"),
+]);
+const RECURRENT: &[&str] =
+    &["hidden_size", "activations", "output_sequence", "layout", "input_forget"];
+const RESIZE: &[Link] = &[
+    link(
+        "mode",
+        "mode",
+        Form::Words(&[("nearest", "nearest"), ("linear", "linear"), ("cubic", "cubic")]),
+    ),
+    link(
+        "coordinate_transformation_mode",
+        "coordinates",
+        Form::Words(&[
+            ("half_pixel", "half_pixel"),
+            ("pytorch_half_pixel", "pytorch_half_pixel"),
+            ("half_pixel_symmetric", "half_pixel_symmetric"),
+            ("align_corners", "align_corners"),
+            ("asymmetric", "asymmetric"),
+        ]),
+    ),
+    link(
+        "nearest_mode",
+        "nearest",
+        Form::Words(&[
+            ("round_prefer_floor", "round_prefer_floor"),
+            ("round_prefer_ceil", "round_prefer_ceil"),
+            ("floor", "floor"),
+            ("ceil", "ceil"),
+        ]),
+    ),
+    link("cubic_coeff_a", "cubic_a", Form::Float(-0.75)),
+    link("exclude_outside", "exclude_outside", Form::Int(0)),
 ];
 
-/// True if the table has that operator of ONNX's own domain and Lepton can express it.
+/// The operators whose attributes go over one by one.
+pub const ROWS: &[Row] = &[
+    row("Conv", "Conv", WINDOW).also(&["kernel_shape"]).read(rows::conv).write(fused::conv),
+    row("QLinearConv", "Conv", WINDOW).also(&["kernel_shape"]).read(quantised::conv),
+    row("ConvInteger", "ConvInteger", WINDOW).also(&["kernel_shape"]),
+    row("ConvTranspose", "ConvTranspose", TRANSPOSED_WINDOW).also(&["kernel_shape"]),
+    row("MatMul", "MatMul", &[]),
+    row("MatMulInteger", "MatMulInteger", &[]),
+    row("DynamicQuantizeLinear", "DynamicQuantizeLinear", &[]),
+    row(
+        "Gemm",
+        "Gemm",
+        &[
+            link("alpha", "alpha", Form::Float(1.0)),
+            link("beta", "beta", Form::Float(1.0)),
+            link("transA", "trans_a", Form::Int(0)),
+            link("transB", "trans_b", Form::Int(0)),
+        ],
+    ),
+    row("Reshape", "Reshape", &[link("allowzero", "allow_zero", Form::Int(0))]),
+    row("Flatten", "Flatten", AXIS_SECOND),
+    row("Squeeze", "Squeeze", &[]).also(&["axes"]).read(rows::axes),
+    row("Unsqueeze", "Unsqueeze", &[]).also(&["axes"]).read(rows::axes),
+    row(
+        "Split",
+        "Split",
+        &[link("axis", "axis", Form::Int(0)), link("num_outputs", "parts", Form::Int(0))],
+    )
+    .also(&["split"])
+    .read(rows::split),
+    row("Transpose", "Transpose", &[link("perm", "permutation", Form::Ints)]),
+    row("Concat", "Concat", &[link("axis", "axis", Form::Required)]),
+    row("Softmax", "Softmax", AXIS_LAST).fixed(&[("log", Fixed::Int(0))]).read(rows::softmax),
+    row("LogSoftmax", "Softmax", AXIS_LAST).fixed(&[("log", Fixed::Int(1))]).read(rows::softmax),
+    row(
+        "Shape",
+        "Shape",
+        &[link("start", "start", Form::Int(0)), link("end", "end", Form::Int(i64::MAX))],
+    ),
+    row(
+        "QuantizeLinear",
+        "QuantizeLinear",
+        &[
+            link("axis", "axis", Form::Int(1)),
+            link("output_dtype", "dtype", Form::Type(Some(lepton_tensor::DType::U8))),
+        ],
+    )
+    .also(&["block_size", "saturate", "precision"])
+    .read(rows::quantize)
+    .write(fused::quantize),
+    row("DequantizeLinear", "DequantizeLinear", AXIS_SECOND)
+        .also(&["block_size", "output_dtype"])
+        .read(rows::quantize),
+    row("Slice", "Slice", &[]).also(&["starts", "ends", "axes"]).read(rows::slice),
+    row("Gather", "Gather", AXIS_FIRST),
+    row("GatherElements", "GatherElements", AXIS_FIRST),
+    row(
+        "Pad",
+        "Pad",
+        &[link(
+            "mode",
+            "mode",
+            Form::Words(&[
+                ("constant", "constant"),
+                ("reflect", "reflect"),
+                ("edge", "edge"),
+                ("wrap", "wrap"),
+            ]),
+        )],
+    )
+    .also(&["pads", "value"])
+    .read(rows::pad),
+    row("Expand", "Expand", &[]),
+    row("Tile", "Tile", &[]),
+    row("Where", "Where", &[]),
+    row("Range", "Range", &[]),
+    row("Size", "Size", &[]),
+    row("Not", "Not", &[]),
+    row("Clip", "Clip", &[]).also(&["min", "max"]).read(rows::clip),
+    row("BatchNormalization", "BatchNormalization", EPSILON)
+        .also(&["momentum", "spatial", "training_mode"])
+        .read(rows::batch_norm)
+        .write(fused::channels_last),
+    row("InstanceNormalization", "InstanceNormalization", EPSILON),
+    row(
+        "LayerNormalization",
+        "LayerNormalization",
+        &[link("axis", "axis", Form::Int(-1)), link("epsilon", "epsilon", Form::Float(1e-5))],
+    )
+    .also(&["stash_type"])
+    .read(normalised::layer),
+    row("Cast", "Cast", &[link("to", "to", Form::Type(None))]).also(&["saturate", "round_mode"]),
+    row("ConstantOfShape", "ConstantOfShape", &[link("value", "value", Form::Tensor)]),
+    row("Trilu", "Trilu", &[link("upper", "upper", Form::Int(1))]),
+    row(
+        "CumSum",
+        "CumSum",
+        &[link("exclusive", "exclusive", Form::Int(0)), link("reverse", "reverse", Form::Int(0))],
+    ),
+    row("ArgMax", "Arg", ARG).fixed(&[("function", Fixed::Word("max"))]),
+    row("ArgMin", "Arg", ARG).fixed(&[("function", Fixed::Word("min"))]),
+    row(
+        "TopK",
+        "TopK",
+        &[link("axis", "axis", Form::Int(-1)), link("largest", "largest", Form::Int(1))],
+    )
+    .also(&["sorted", "k"])
+    .read(values::top_k),
+    row("Resize", "Resize", RESIZE)
+        .also(&["extrapolation_value", "keep_aspect_ratio_policy", "antialias", "axes"])
+        .read(values::resize),
+    row("LSTM", "LSTM", &[link("direction", "direction", DIRECTION)])
+        .also(RECURRENT)
+        .read(values::recurrent)
+        .write(fused::recurrent),
+    row(
+        "GRU",
+        "GRU",
+        &[
+            link("direction", "direction", DIRECTION),
+            link("linear_before_reset", "linear_before_reset", Form::Int(0)),
+        ],
+    )
+    .also(RECURRENT)
+    .read(values::recurrent)
+    .write(fused::recurrent),
+];
+
+/// Adds what a node means to Lepton's graph.
+type Translate = fn(&mut Call<'_>) -> Results;
+
+/// Operators that are read as several of Lepton's, and never written.
+pub const DECOMPOSED: &[(&str, Translate)] = &[
+    ("Gelu", decomposed::gelu),
+    ("Mod", decomposed::modulo),
+    ("Mean", decomposed::mean),
+    ("IsNaN", decomposed::is_nan),
+    ("IsInf", decomposed::is_inf),
+    ("Celu", decomposed::celu),
+    ("CastLike", decomposed::cast_like),
+    ("DepthToSpace", decomposed::depth_to_space),
+    ("SpaceToDepth", decomposed::space_to_depth),
+    ("Upsample", decomposed::upsample),
+    ("Hardmax", decomposed::hardmax),
+    ("OneHot", decomposed::one_hot),
+    ("RMSNormalization", normalised::root_mean_square),
+    ("LpNormalization", normalised::norm),
+    ("MeanVarianceNormalization", normalised::mean_variance),
+    ("GroupNormalization", normalised::group),
+    ("QLinearMatMul", quantised::matmul),
+    ("Attention", attention::attention),
+];
+
+/// Operators that the reader itself understands: they define values or hold graphs.
+const STRUCTURAL: &[&str] = &["Constant", "If"];
+
+/// True if Lepton can express that operator of ONNX's own domain.
 pub fn is_known(name: &str) -> bool {
     operator_names().any(|known| known == name)
 }
@@ -171,8 +377,10 @@ pub fn operator_names() -> impl Iterator<Item = &'static str> {
     let binary = BINARY.iter().map(|(name, _)| *name);
     let reduce = REDUCE.iter().map(|(name, _)| *name);
     let pool = POOL.iter().map(|(name, ..)| *name);
-    let rows = ROWS.iter().filter(|row| Op::NAMES.contains(&row.needs)).map(|row| row.name);
-    unary.chain(binary).chain(reduce).chain(pool).chain(rows).chain(["Constant"])
+    let rows = ROWS.iter().map(|row| row.name);
+    let decomposed = DECOMPOSED.iter().map(|(name, _)| *name);
+    let functions = unary.chain(binary).chain(reduce).chain(pool);
+    functions.chain(rows).chain(decomposed).chain(STRUCTURAL.iter().copied())
 }
 
 /// Adds what the node means to its graph and gives its results.
@@ -188,10 +396,14 @@ pub fn translate(call: &mut Call<'_>) -> Results {
         return rows::reduce(call, function);
     }
     if let Some(&(_, function, global)) = POOL.iter().find(|row| row.0 == name) {
-        return rows::pool(call, Pool { function, global, ..Pool::default() });
+        return rows::pool(call, function, global);
     }
-    match ROWS.iter().find(|row| row.name == name) {
-        Some(row) => (row.translate)(call),
+    if let Some(row) = ROWS.iter().find(|row| row.name == name) {
+        call.check_attributes(row.links, row.also)?;
+        return (row.read)(call, row);
+    }
+    match DECOMPOSED.iter().find(|row| row.0 == name) {
+        Some((_, translate)) => translate(call),
         None => Err(call.error("no such operator in the table")),
     }
 }

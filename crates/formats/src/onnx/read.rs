@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::call::{Call, label};
 use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
-use super::{ExternalData, ops, tensor};
+use super::{ExternalData, branches, folded, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 
@@ -20,25 +20,91 @@ const OLDEST_OPSET: i64 = 7;
 /// Reads a model. Weights share `bytes` where they are aligned; tensors kept outside come from
 /// `external`. Shapes declared for intermediate values and outputs are hints and not used.
 pub fn read(bytes: Bytes, external: &dyn ExternalData) -> Result<Graph, FormatError> {
-    let model = ModelProto::decode(bytes).map_err(|error| damaged(error.to_string()))?;
+    read_fixed(bytes, external, &Fixed::default())
+}
+
+/// What is known about a model's inputs beyond the file, by their names: for what must be known
+/// before a model runs (axes, shapes, a sampling rate or an extent that decides between branches).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Fixed {
+    /// Inputs that are those tensors from now on, and no longer inputs.
+    pub tensors: HashMap<String, Tensor>,
+    /// Shapes of inputs, which the declared ones must allow.
+    pub shapes: HashMap<String, Vec<usize>>,
+}
+
+/// Reads a model of whose inputs something is `fixed`.
+pub fn read_fixed(
+    bytes: Bytes,
+    external: &dyn ExternalData,
+    fixed: &Fixed,
+) -> Result<Graph, FormatError> {
+    let model = decode(bytes)?;
     let proto = model.graph.as_ref().ok_or_else(|| damaged("it has no graph".into()))?;
-    check_limits(proto)?;
+    let graphs = all_graphs(proto)?;
+    check_limits(&graphs)?;
     let versions = opset_versions(&model)?;
-    refuse_unknown(proto, &versions)?;
+    refuse_unknown(&graphs, &versions)?;
     let mut reader = Reader {
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
         names: HashMap::new(),
         version: versions.get(ONNX_DOMAIN).copied().unwrap_or(OLDEST_OPSET),
         external,
+        shapes: &fixed.shapes,
     };
-    reader.read_constants(proto)?;
-    reader.read_inputs(proto)?;
-    for index in sorted(&proto.node)? {
-        reader.read_node(&proto.node[index])?;
-    }
-    reader.read_outputs(proto)?;
+    fix_tensors(&mut reader, proto, &fixed.tensors)?;
+    reader.read_body(proto)?;
+    let outputs = reader.results(proto)?;
+    reader.graph.set_outputs(outputs);
     reader.graph.verify()?;
     Ok(reader.graph)
+}
+
+fn fix_tensors(
+    reader: &mut Reader<'_>,
+    proto: &GraphProto,
+    tensors: &HashMap<String, Tensor>,
+) -> Result<(), FormatError> {
+    for (name, tensor) in tensors {
+        let found = proto.input.iter().find(|input| input.name.as_ref() == Some(name));
+        let input = found.ok_or_else(|| FormatError::tensor(name, "there is no such input"))?;
+        if input_fact(name, input)?.dtype != tensor.dtype() {
+            return Err(FormatError::tensor(name, "the fixed tensor has another element type"));
+        }
+        let id = reader.graph.add_constant(name, tensor.clone());
+        reader.define(name, id)?;
+    }
+    Ok(())
+}
+
+/// The fact with the extents of `shape`; an error if it declares others.
+fn fix_shape(name: &str, fact: Fact, shape: &[usize]) -> Result<Fact, FormatError> {
+    let agree = |(dim, &extent): (&Dim, &usize)| dim.as_usize().is_none_or(|known| known == extent);
+    if fact.rank() == shape.len() && fact.dims.iter().zip(shape).all(agree) {
+        return Ok(Fact::dense(fact.dtype, shape));
+    }
+    Err(FormatError::tensor(name, format!("the fixed shape {shape:?} does not go with {fact}")))
+}
+
+/// The graph and those inside it.
+fn all_graphs(proto: &GraphProto) -> Result<Vec<&GraphProto>, FormatError> {
+    let mut all = vec![proto];
+    let (mut start, mut depth) = (0, 0);
+    while start < all.len() {
+        at_most("nesting of graphs", depth, limits::NESTING)?;
+        let end = all.len();
+        let inner: Vec<_> =
+            all[start..end].iter().flat_map(|g| &g.node).flat_map(branches::graphs).collect();
+        all.extend(inner);
+        (start, depth) = (end, depth + 1);
+    }
+    Ok(all)
+}
+
+/// The message.
+pub fn decode(bytes: Bytes) -> Result<ModelProto, FormatError> {
+    wire::check(&bytes).map_err(damaged)?;
+    ModelProto::decode(bytes).map_err(|error| damaged(error.to_string()))
 }
 
 fn damaged(why: String) -> FormatError {
@@ -67,21 +133,25 @@ fn opset_versions(model: &ModelProto) -> Result<HashMap<String, i64>, FormatErro
     }
 }
 
-fn check_limits(proto: &GraphProto) -> Result<(), FormatError> {
-    at_most("number of nodes", proto.node.len(), limits::NODES)?;
-    let results: usize = proto.node.iter().map(|node| node.output.len()).sum();
-    let values = proto.initializer.len() + proto.input.len() + results;
-    at_most("number of values", values, limits::VALUES)?;
-    let of_nodes = proto.node.iter().flat_map(|n| n.output.iter().chain(n.name.as_ref()));
-    let of_tensors = proto.initializer.iter().filter_map(|t| t.name.as_ref());
-    let of_inputs = proto.input.iter().filter_map(|i| i.name.as_ref());
+fn check_limits(graphs: &[&GraphProto]) -> Result<(), FormatError> {
+    let nodes = || graphs.iter().flat_map(|graph| &graph.node);
+    at_most("number of nodes", nodes().count(), limits::NODES)?;
+    let declared = graphs.iter().map(|graph| graph.initializer.len() + graph.input.len());
+    let operands: usize = nodes().map(|node| node.output.len().max(node.input.len())).sum();
+    at_most("number of values", declared.sum::<usize>() + operands, limits::VALUES)?;
+    let of_nodes = nodes().flat_map(|n| n.output.iter().chain(n.name.as_ref()));
+    let of_tensors = graphs.iter().flat_map(|g| &g.initializer).filter_map(|t| t.name.as_ref());
+    let of_inputs = graphs.iter().flat_map(|g| &g.input).filter_map(|i| i.name.as_ref());
     let longest = of_nodes.chain(of_tensors).chain(of_inputs).map(String::len).max();
     at_most("length of a name", longest.unwrap_or(0), limits::NAME_BYTES)
 }
 
-fn refuse_unknown(proto: &GraphProto, versions: &HashMap<String, i64>) -> Result<(), FormatError> {
+fn refuse_unknown(
+    graphs: &[&GraphProto],
+    versions: &HashMap<String, i64>,
+) -> Result<(), FormatError> {
     let mut unknown: Vec<UnknownOperator> = Vec::new();
-    for node in &proto.node {
+    for node in graphs.iter().flat_map(|graph| &graph.node) {
         let operator = node.op_type.as_deref().unwrap_or_default();
         let domain = plain_domain(node.domain.as_deref());
         let known = domain == ONNX_DOMAIN && ops::is_known(operator);
@@ -112,7 +182,7 @@ fn sorted(nodes: &[NodeProto]) -> Result<Vec<usize>, FormatError> {
     let mut waiting = vec![0usize; nodes.len()];
     let mut users: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
-        for maker in node.input.iter().filter_map(|name| makers.get(name.as_str())) {
+        for maker in branches::names_used(node).into_iter().filter_map(|name| makers.get(name)) {
             waiting[index] += 1;
             users[*maker].push(index);
         }
@@ -137,15 +207,44 @@ fn sorted(nodes: &[NodeProto]) -> Result<Vec<usize>, FormatError> {
     }
 }
 
-struct Reader<'a> {
-    graph: Graph,
-    names: HashMap<String, ValueId>,
-    version: i64,
-    external: &'a dyn ExternalData,
+/// One graph of the file while it is translated.
+pub struct Reader<'a> {
+    /// What it becomes.
+    pub graph: Graph,
+    /// The values by their names in the file.
+    pub names: HashMap<String, ValueId>,
+    /// Version of ONNX's own operator set.
+    pub version: i64,
+    /// Where tensors outside the file are.
+    pub external: &'a dyn ExternalData,
+    /// Shapes of inputs that are fixed.
+    pub shapes: &'a HashMap<String, Vec<usize>>,
 }
 
 impl Reader<'_> {
-    fn define(&mut self, name: &str, id: ValueId) -> Result<(), FormatError> {
+    /// Constants, inputs and nodes.
+    pub fn read_body(&mut self, proto: &GraphProto) -> Result<(), FormatError> {
+        self.read_constants(proto)?;
+        self.read_inputs(proto)?;
+        for index in sorted(&proto.node)? {
+            let node = &proto.node[index];
+            let is_output =
+                |name: &String| proto.output.iter().any(|o| o.name.as_ref() == Some(name));
+            match folded::results(self, node) {
+                Some(tensors) if !node.output.iter().any(is_output) => {
+                    for (name, tensor) in node.output.iter().zip(tensors) {
+                        let id = self.graph.add_constant(name, tensor);
+                        self.define(name, id)?;
+                    }
+                }
+                _ => self.read_node(node)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a value its name in the file.
+    pub fn define(&mut self, name: &str, id: ValueId) -> Result<(), FormatError> {
         match self.names.insert(name.to_string(), id) {
             Some(_) => Err(damaged(format!("`{name}` is defined twice"))),
             None => Ok(()),
@@ -172,7 +271,10 @@ impl Reader<'_> {
             if self.names.contains_key(name) {
                 continue;
             }
-            let fact = input_fact(name, input)?;
+            let mut fact = input_fact(name, input)?;
+            if let Some(shape) = self.shapes.get(name) {
+                fact = fix_shape(name, fact, shape)?;
+            }
             let id = self.graph.add_input(name, fact);
             self.define(name, id)?;
         }
@@ -180,8 +282,10 @@ impl Reader<'_> {
     }
 
     fn read_node(&mut self, node: &NodeProto) -> Result<(), FormatError> {
-        if node.op_type.as_deref() == Some("Constant") {
-            return self.read_constant_node(node);
+        match node.op_type.as_deref() {
+            Some("Constant") => return self.read_constant_node(node),
+            Some("If") => return self.read_if(node),
+            _ => {}
         }
         let mut inputs = Vec::with_capacity(node.input.len());
         for name in &node.input {
@@ -228,15 +332,15 @@ impl Reader<'_> {
         self.define(name, id)
     }
 
-    fn read_outputs(&mut self, proto: &GraphProto) -> Result<(), FormatError> {
+    /// The outputs of the file's graph.
+    pub fn results(&self, proto: &GraphProto) -> Result<Vec<ValueId>, FormatError> {
         let mut outputs = Vec::with_capacity(proto.output.len());
         for output in &proto.output {
             let name = output.name.as_deref().unwrap_or_default();
             let id = self.names.get(name);
             outputs.push(*id.ok_or_else(|| damaged(format!("nothing makes the output `{name}`")))?);
         }
-        self.graph.set_outputs(outputs);
-        Ok(())
+        Ok(outputs)
     }
 }
 

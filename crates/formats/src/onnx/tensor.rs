@@ -36,6 +36,22 @@ pub fn dtype_of(number: i32) -> Result<DType, String> {
     })
 }
 
+/// ONNX's number of an element type; it has one for each.
+pub fn number_of(dtype: DType) -> i32 {
+    TYPES.iter().find(|(_, d)| *d == dtype).map_or(0, |(number, _)| *number)
+}
+
+/// A tensor with its bytes.
+pub fn write(name: &str, tensor: &Tensor) -> TensorProto {
+    TensorProto {
+        dims: tensor.shape().iter().map(|&extent| extent as i64).collect(),
+        data_type: Some(number_of(tensor.dtype())),
+        name: Some(name.to_string()).filter(|name| !name.is_empty()),
+        raw_data: Some(Bytes::copy_from_slice(tensor.bytes())),
+        ..TensorProto::default()
+    }
+}
+
 /// Reads a tensor; raw bytes are shared, not copied, where they are aligned.
 pub fn read(proto: &TensorProto, external: &dyn ExternalData) -> Result<Tensor, FormatError> {
     let name = proto.name.as_deref().unwrap_or_default();

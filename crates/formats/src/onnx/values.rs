@@ -1,96 +1,105 @@
-//! Rows for operators that make, convert, order or resize values, and for layers with state.
+//! Rows that need a look at their attributes: order, resampling, layers with state.
 
-use lepton_ir::Attribute;
+use lepton_ir::ValueId;
 use lepton_tensor::Tensor;
 
-use super::NoExternalData;
 use super::call::{Call, Results};
-use super::tensor::{self, dtype_of};
+use super::ops::Row;
+use super::rows::direct;
+use crate::error::FormatError;
 
-/// Conversion to the type that attribute `to` numbers.
-pub fn cast(call: &mut Call<'_>) -> Results {
-    let to = dtype_of(call.int("to", 0) as i32).map_err(|why| call.error(why))?;
-    let op = call.op("Cast", &[("to", Attribute::Text(to.name().to_string()))])?;
+/// The number of elements as an attribute (before 10) or an operand.
+pub fn top_k(call: &mut Call<'_>, row: &Row) -> Results {
+    let op = call.built(row)?;
+    let k = if call.has("k") { Some(call.integers(&[call.int("k", 1)])) } else { call.input(1) };
     let x = call.input(0);
-    call.emit(op, &[x])
+    call.emit(op, &[x, k])
 }
 
-/// A tensor of one repeated value; 0.0 where none is given.
-pub fn constant_of_shape(call: &mut Call<'_>) -> Results {
-    let given = call.attribute("value").and_then(|a| a.t.clone());
-    let value = match given {
-        Some(proto) => tensor::read(&proto, &NoExternalData)?,
-        None => Tensor::vector(&[0f32]),
-    };
-    let op = call.op("ConstantOfShape", &[("value", Attribute::Tensor(value))])?;
-    let shape = call.input(0);
-    call.emit(op, &[shape])
-}
-
-/// Normalisation over the trailing axes.
-pub fn layer_norm(call: &mut Call<'_>) -> Results {
-    if call.result_count() > 1 {
-        return Err(call.error("only its first result is supported"));
+/// Resampling; version 10 has no region and scales by the asymmetric rule.
+pub fn resize(call: &mut Call<'_>, row: &Row) -> Results {
+    if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" {
+        return Err(call.error("cropping is not supported; export a Slice before it"));
     }
-    let attributes = [
-        ("axis", Attribute::Int(call.int("axis", -1))),
-        ("epsilon", Attribute::Float(call.float("epsilon", 1e-5))),
-    ];
-    let op = call.op("LayerNormalization", &attributes)?;
-    let inputs = call.inputs.clone();
+    if call.int("antialias", 0) != 0 {
+        return Err(call.error("antialias is not supported"));
+    }
+    if call.text("keep_aspect_ratio_policy", "stretch") != "stretch" {
+        return Err(call.error("keep_aspect_ratio_policy is not supported"));
+    }
+    if call.version < 11 {
+        return super::decomposed::upsample(call);
+    }
+    let op = call.built(row)?;
+    let mut inputs = call.inputs.clone();
+    inputs.resize(inputs.len().max(3), None);
+    // Version 11 gives empty scales beside sizes.
+    inputs[1] = None;
+    if inputs.len() > 3 && inputs[2].is_some_and(|id| call.graph.fact(id).count().is(0)) {
+        inputs[2] = None;
+    }
+    if call.has("axes") {
+        inputs[2] = for_every_axis(call, inputs[2], |_| Some(1.0))?;
+        let own = call.fact(0)?.dims.clone();
+        let sizes = inputs.get(3).copied().flatten();
+        let sizes = for_every_axis(call, sizes, |axis| own[axis].as_known().map(|d| d as f64))?;
+        inputs.truncate(3);
+        inputs.push(sizes);
+    }
     call.emit(op, &inputs)
 }
 
-/// One triangle of each matrix.
-pub fn trilu(call: &mut Call<'_>) -> Results {
-    let op = call.op("Trilu", &[("upper", Attribute::Int(call.int("upper", 1)))])?;
-    let inputs = call.inputs.clone();
-    call.emit(op, &inputs)
+/// Scales or sizes of the axes in attribute `axes` as those of all axes; others keep their own.
+fn for_every_axis(
+    call: &mut Call<'_>,
+    given: Option<ValueId>,
+    own: impl Fn(usize) -> Option<f64>,
+) -> Result<Option<ValueId>, FormatError> {
+    let Some(given) = given else { return Ok(None) };
+    let known = call.graph.constant(given).map(|tensor| (tensor.dtype(), tensor.to_f64_vec()));
+    let (dtype, given) = known.ok_or_else(|| call.error("with axes, scales must be a constant"))?;
+    let rank = call.fact(0)?.rank();
+    let mut all: Vec<Option<f64>> = (0..rank).map(own).collect();
+    let axes = call.ints("axes");
+    for (axis, value) in axes.iter().zip(&given) {
+        let axis = if *axis < 0 { axis.saturating_add(rank as i64) } else { *axis };
+        let place = usize::try_from(axis).ok().and_then(|axis| all.get_mut(axis));
+        *place.ok_or_else(|| call.error(format!("there is no axis {axis}")))? = Some(*value);
+    }
+    let all: Option<Vec<f64>> = all.into_iter().collect();
+    let all = all.ok_or_else(|| call.error("the extents of the other axes must be known"))?;
+    let tensor = Tensor::from_f64_slice(dtype, [rank], &all);
+    Ok(Some(call.constant(tensor.map_err(|error| call.error(error.to_string()))?)))
 }
 
-/// Running sums.
-pub fn cum_sum(call: &mut Call<'_>) -> Results {
-    let attributes = [
-        ("exclusive", Attribute::Int(call.int("exclusive", 0))),
-        ("reverse", Attribute::Int(call.int("reverse", 0))),
-    ];
-    let op = call.op("CumSum", &attributes)?;
-    let inputs = call.inputs.clone();
-    call.emit(op, &inputs)
-}
-
-/// Where the largest or smallest element is.
-pub fn arg(call: &mut Call<'_>) -> Results {
-    let least = call.proto.op_type.as_deref() == Some("ArgMin");
-    let attributes = [
-        ("function", Attribute::Text(if least { "min" } else { "max" }.to_string())),
-        ("axis", Attribute::Int(call.int("axis", 0))),
-        ("keep_dims", Attribute::Int(call.int("keepdims", 1))),
-        ("last", Attribute::Int(call.int("select_last_index", 0))),
-    ];
-    let op = call.op("Arg", &attributes)?;
-    let x = call.input(0);
-    call.emit(op, &[x])
+/// The activations that a layer has where it does not name any.
+fn usual_activations(name: &str) -> &'static [&'static str] {
+    if name == "GRU" { &["sigmoid", "tanh"] } else { &["sigmoid", "tanh", "tanh"] }
 }
 
 /// Recurrent layers with the usual activations.
-pub fn recurrent(call: &mut Call<'_>) -> Results {
-    let name = call.proto.op_type.clone().unwrap_or_default();
-    for unsupported in ["activations", "clip", "activation_alpha", "input_forget"] {
-        if call.has(unsupported) && call.int(unsupported, 1) != 0 {
-            return Err(call.error(format!("attribute `{unsupported}` is not supported")));
-        }
+pub fn recurrent(call: &mut Call<'_>, row: &Row) -> Results {
+    let usual = usual_activations(row.name).iter().cycle();
+    let given = call.texts("activations");
+    if given.iter().zip(usual).any(|(given, usual)| given.to_lowercase() != **usual) {
+        return Err(call.error(format!("activations {given:?} are not supported")));
     }
-    if call.int("layout", 0) != 0 || call.input(4).is_some() || call.input(7).is_some() {
-        return Err(call.error("layout 1, sequence lengths and peepholes are not supported"));
+    if call.int("layout", 0) != 0 || call.int("input_forget", 0) != 0 {
+        return Err(call.error("attributes `layout` and `input_forget` are not supported"));
     }
-    let direction = call.text("direction", "forward");
-    let mut attributes = vec![("direction", Attribute::Text(direction))];
-    if name == "GRU" {
-        let before = call.int("linear_before_reset", 0);
-        attributes.push(("linear_before_reset", Attribute::Int(before)));
+    if call.input(7).is_some() {
+        return Err(call.error("peepholes are not supported"));
     }
-    let op = call.op(&name, &attributes)?;
-    let inputs = call.inputs.clone();
-    call.emit(op, &inputs)
+    if whole_sequences(call) {
+        call.inputs[4] = None;
+    }
+    direct(call, row)
+}
+
+/// True if sequence lengths are given, and every sequence has them all.
+fn whole_sequences(call: &Call<'_>) -> bool {
+    let Some(lengths) = call.input(4) else { return false };
+    let steps = call.fact(0).ok().and_then(|x| x.dims.first()?.as_known());
+    let tensor: Option<&Tensor> = call.graph.constant(lengths);
+    tensor.is_some_and(|t| t.to_i64_vec().iter().all(|&length| Some(length) == steps))
 }

@@ -109,7 +109,10 @@ impl BinaryFunction {
                     a.min(b)
                 }
             }
-            F::Mod => a - b * (a / b).floor(),
+            F::Mod => {
+                let r = a % b;
+                if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
+            }
             F::Fmod => a % b,
             F::Prelu => {
                 if a >= 0.0 {

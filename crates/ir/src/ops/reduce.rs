@@ -1,6 +1,6 @@
 //! Reductions over axes, as a table.
 
-use lepton_tensor::{Tensor, row_major_strides};
+use lepton_tensor::{DType, Tensor, row_major_strides};
 
 use super::binary::{Binary, BinaryFunction};
 use super::softmax::Softmax;
@@ -160,6 +160,10 @@ impl Operator for Reduce {
             for_each_index(&lane_shape, |inner| lane.push(source[base + offset(inner, &strides)]));
             values.push(self.apply(&lane));
         });
+        if x.dtype() == DType::Bool {
+            // The largest of no truths is false.
+            values.iter_mut().for_each(|v| *v = v.max(0.0));
+        }
         let shape: Vec<usize> = (0..x.rank())
             .filter(|axis| self.keep_dims || !axes.contains(axis))
             .map(|axis| kept[axis])

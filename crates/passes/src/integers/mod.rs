@@ -5,6 +5,7 @@
 //! bytes before or behind them; what does not fit stays in f32 and keeps its meaning.
 
 pub mod moves;
+pub mod pools;
 pub mod products;
 pub mod tables;
 pub mod weights;

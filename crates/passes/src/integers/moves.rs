@@ -2,9 +2,11 @@
 
 use lepton_ir::ops::pad::PadMode;
 use lepton_ir::ops::pool::PoolFunction;
+use lepton_ir::ops::transpose::Transpose;
 use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
 use lepton_tensor::{DType, Tensor};
 
+use super::products::Bytes;
 use super::{Parameters, add_dequantiser, add_quantiser, dequantised, operand, quantiser};
 use crate::pass::sole_producer;
 
@@ -54,6 +56,10 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
         }
         let users = graph.users();
         let node = graph.node(id).clone();
+        if matches!(node.op, Op::Split(_)) {
+            changes += split(graph, id, &node)?;
+            continue;
+        }
         let Some(made) = node.outputs.first().copied().flatten() else { continue };
         if node.outputs.len() != 1 || !(renames(&node.op) || is_quantised(graph, &users, made)) {
             continue;
@@ -63,7 +69,13 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
             continue;
         }
         let source = operand(&node, 0).filter(|_| moves(&node.op));
-        let Some((bytes, p)) = source.and_then(|x| dequantised(graph, x)) else { continue };
+        let behind = |x| match matches!(node.op, Op::Transpose(_)) {
+            true => Bytes::directly_behind(graph, x),
+            false => Bytes::behind(graph, x),
+        };
+        let Some(source) = source.and_then(behind) else { continue };
+        let p = source.parameters;
+        let bytes = source.reordered(graph)?;
         let Some(inputs) = byte_operands(graph, &node, bytes, p) else { continue };
         let moved = graph.add_node(node.name.clone(), node.op.clone(), &inputs)?[0];
         let real = add_dequantiser(graph, moved, p)?;
@@ -109,25 +121,74 @@ fn byte_operands(
     Some(inputs)
 }
 
-/// `Concat` of dequantised tensors that is quantised: each operand is quantised by itself.
+/// `Concat` of dequantised tensors that is quantised: each operand is quantised by itself. Where
+/// all are transposed alike, the result is transposed instead.
 fn join(graph: &mut Graph, id: NodeId, node: &Node) -> Result<usize, GraphError> {
+    let Op::Concat(op) = &node.op else { return Ok(0) };
     let made = node.outputs[0].expect("a used result");
     let users = graph.users();
     let [(user, 0)] = users[made.index()][..] else { return Ok(0) };
     let quantise = graph.node(user).clone();
     let Some(p) = quantiser(graph, &quantise) else { return Ok(0) };
-    let operands: Option<Vec<ValueId>> = node.inputs.iter().copied().collect();
-    let Some(operands) = operands else { return Ok(0) };
-    if !operands.iter().all(|&x| dequantised(graph, x).is_some()) {
-        return Ok(0);
-    }
+    let behind = |x: &Option<ValueId>| Bytes::behind(graph, (*x)?);
+    let operands: Option<Vec<Bytes>> = node.inputs.iter().map(behind).collect();
+    let Some(operands) = operands.filter(|all| !all.is_empty()) else { return Ok(0) };
+    let rank = graph.fact(made).rank();
+    let axis = usize::try_from(if op.axis < 0 { op.axis + rank as i64 } else { op.axis });
+    let shared = operands[0].permutation.clone();
+    let shared = shared.filter(|p| operands.iter().all(|o| o.permutation.as_ref() == Some(p)));
     let mut bytes = Vec::with_capacity(operands.len());
-    for x in operands {
-        bytes.push(Some(add_quantiser(graph, x, p)?));
+    for operand in &operands {
+        let value = match &shared {
+            Some(_) => operand.value,
+            None => operand.reordered(graph)?,
+        };
+        bytes.push(Some(requantised(graph, value, operand.parameters, p)?));
     }
-    let joined = graph.add_node(node.name.clone(), node.op.clone(), &bytes)?[0];
+    let mut op = op.clone();
+    if let (Some(permutation), Ok(axis)) = (&shared, axis) {
+        op.axis = permutation[axis] as i64;
+    }
+    let mut joined = graph.add_node(node.name.clone(), op, &bytes)?[0];
+    if let Some(permutation) = shared {
+        joined = graph.add_node("", Transpose { permutation }, &[Some(joined)])?[0];
+    }
     graph.replace_uses(quantise.outputs[0].expect("a used result"), joined);
     graph.remove_node(user);
+    graph.remove_node(id);
+    graph.sort()?;
+    Ok(1)
+}
+
+/// Bytes with other parameters.
+fn requantised(
+    graph: &mut Graph,
+    bytes: ValueId,
+    from: Parameters,
+    to: Parameters,
+) -> Result<ValueId, GraphError> {
+    if from == to {
+        return Ok(bytes);
+    }
+    let real = add_dequantiser(graph, bytes, from)?;
+    add_quantiser(graph, real, to)
+}
+
+/// `Split` of a dequantised tensor some part of which is quantised: the bytes are split.
+fn split(graph: &mut Graph, id: NodeId, node: &Node) -> Result<usize, GraphError> {
+    let users = graph.users();
+    let any = node.outputs.iter().flatten().any(|&part| is_quantised(graph, &users, part));
+    let source = operand(node, 0).and_then(|x| Bytes::behind(graph, x)).filter(|_| any);
+    let Some(source) = source else { return Ok(0) };
+    let mut inputs = node.inputs.clone();
+    inputs[0] = Some(source.reordered(graph)?);
+    let parts = graph.add_node(node.name.clone(), node.op.clone(), &inputs)?;
+    for (old, part) in node.outputs.iter().zip(parts) {
+        if let Some(old) = *old {
+            let real = add_dequantiser(graph, part, source.parameters)?;
+            graph.replace_uses(old, real);
+        }
+    }
     graph.remove_node(id);
     graph.sort()?;
     Ok(1)

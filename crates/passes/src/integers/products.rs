@@ -23,16 +23,23 @@ struct Product {
 }
 
 /// A byte tensor, perhaps to be transposed first.
-struct Bytes {
-    value: ValueId,
-    permutation: Option<Vec<usize>>,
-    parameters: Parameters,
+pub(super) struct Bytes {
+    pub value: ValueId,
+    pub permutation: Option<Vec<usize>>,
+    pub parameters: Parameters,
 }
 
 impl Bytes {
-    fn behind(graph: &Graph, value: ValueId) -> Option<Bytes> {
-        if let Some((value, parameters)) = dequantised(graph, value) {
-            return Some(Bytes { value, permutation: None, parameters });
+    /// The bytes that are dequantised to `value`.
+    pub fn directly_behind(graph: &Graph, value: ValueId) -> Option<Bytes> {
+        let (value, parameters) = dequantised(graph, value)?;
+        Some(Bytes { value, permutation: None, parameters })
+    }
+
+    /// The bytes that are dequantised, and perhaps transposed, to `value`.
+    pub fn behind(graph: &Graph, value: ValueId) -> Option<Bytes> {
+        if let Some(found) = Bytes::directly_behind(graph, value) {
+            return Some(found);
         }
         let (_, node) = graph.producer(value)?;
         let Op::Transpose(op) = &node.op else { return None };
@@ -49,11 +56,16 @@ impl Bytes {
             let real = super::add_dequantiser(graph, value, self.parameters)?;
             value = add_quantiser(graph, real, self.parameters.as_u8())?;
         }
+        Bytes { value, permutation: self.permutation.clone(), ..*self }.reordered(graph)
+    }
+
+    /// The bytes as they are, in the order the reader wants.
+    pub fn reordered(&self, graph: &mut Graph) -> Result<ValueId, GraphError> {
         match &self.permutation {
-            None => Ok(value),
+            None => Ok(self.value),
             Some(permutation) => {
                 let op = Transpose { permutation: permutation.clone() };
-                Ok(graph.add_node("", op, &[Some(value)])?[0])
+                Ok(graph.add_node("", op, &[Some(self.value)])?[0])
             }
         }
     }

@@ -1,0 +1,35 @@
+//! Weights in bf16: half the bytes, sums in f32.
+
+use half::bf16;
+use lepton_ir::{Graph, Op};
+use lepton_tensor::{DType, Tensor};
+
+use super::place::operand;
+use super::products;
+use crate::error::CompressError;
+
+/// Rounds the weights of convolutions and matrix products to bf16 and stores them so. Matrix
+/// products become `Linear`, which takes bf16 weights with f32 operands.
+///
+/// # Errors
+/// Only those of the graph's edits.
+pub fn to_bf16(graph: &Graph) -> Result<Graph, CompressError> {
+    let mut made = products::linear(graph)?;
+    for id in made.order() {
+        let node = made.node(id).clone();
+        if !matches!(node.op, Op::Conv(_) | Op::Linear(_)) {
+            continue;
+        }
+        let Some(w) = operand(&node, 1).and_then(|w| made.constant(w)) else { continue };
+        if w.dtype() != DType::F32 {
+            continue;
+        }
+        let short: Vec<bf16> = w.as_slice::<f32>()?.iter().map(|&v| bf16::from_f32(v)).collect();
+        let short = Tensor::from_slice(w.shape(), &short)?;
+        let mut inputs = node.inputs.clone();
+        inputs[1] = Some(made.add_constant("", short));
+        made.rewrite_node(id, node.op.clone(), &inputs)?;
+    }
+    made.verify()?;
+    Ok(made)
+}

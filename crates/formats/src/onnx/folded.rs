@@ -1,0 +1,50 @@
+//! Arithmetic over constants and known extents is done while reading, because shapes and branches
+//! of later nodes depend on it.
+
+use lepton_ir::{Dim, Graph, ValueId, interpret};
+use lepton_tensor::{DType, Tensor};
+
+use super::call::Call;
+use super::ops;
+use super::proto::NodeProto;
+use super::read::Reader;
+
+/// Most elements of what is computed while reading, operands and results each.
+const MAX_ELEMENTS: usize = 1024;
+
+/// The elements of a small value, if it is a constant or its integers follow from extents.
+pub fn known(graph: &Graph, id: ValueId) -> Option<Tensor> {
+    let fact = graph.fact(id);
+    if let Some(tensor) = graph.constant(id) {
+        return Some(tensor.clone()).filter(|tensor| tensor.len() <= MAX_ELEMENTS);
+    }
+    let integers: Vec<i64> =
+        fact.integers.as_ref()?.iter().map(Dim::as_known).collect::<Option<_>>()?;
+    Tensor::from_i64_slice(fact.dtype, fact.shape()?, &integers).ok()
+}
+
+/// The results of a node, if all its operands are known and all is small, and the results are
+/// integers or truths. Where anything goes wrong there are none: reading the node says why.
+pub fn results(reader: &Reader<'_>, node: &NodeProto) -> Option<Vec<Tensor>> {
+    if matches!(node.op_type.as_deref(), Some("Constant" | "If")) || node.input.is_empty() {
+        return None;
+    }
+    let mut graph = Graph::new("");
+    let mut inputs = Vec::with_capacity(node.input.len());
+    for name in &node.input {
+        let id = reader.names.get(name)?;
+        inputs.push(Some(graph.add_constant("", known(&reader.graph, *id)?)));
+    }
+    let mut call = Call { proto: node, version: reader.version, inputs, graph: &mut graph };
+    let results = ops::translate(&mut call).ok()?;
+    let short = |id: &ValueId| {
+        let fact = graph.fact(*id);
+        let whole = fact.dtype.is_integer() || fact.dtype == DType::Bool;
+        whole && fact.count().as_usize().is_some_and(|count| count <= MAX_ELEMENTS)
+    };
+    if results.len() < node.output.len() || !results.iter().all(short) {
+        return None;
+    }
+    graph.set_outputs(results);
+    interpret::run(&graph, &[]).ok()
+}

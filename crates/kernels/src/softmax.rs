@@ -109,6 +109,16 @@ fn short_rows<V: Vector>(kind: Softmax, columns: usize, input: &[f32], output: &
 
 #[inline(always)]
 fn rows_in_place<V: Vector>(kind: Softmax, columns: usize, values: &mut [f32]) {
+    if (1..=SHORT).contains(&columns) {
+        // The same sums in the same order as for rows that are apart.
+        let mut copy = [0.0; SHORT * TOGETHER];
+        for block in values.chunks_mut(columns * TOGETHER) {
+            let copy = &mut copy[..block.len()];
+            copy.copy_from_slice(block);
+            short_rows::<V>(kind, columns, copy, block);
+        }
+        return;
+    }
     for x in values.chunks_exact_mut(columns.max(1)) {
         // SAFETY: one row, equal to itself.
         unsafe { row::<V>(kind, x.as_ptr(), x.as_mut_ptr(), columns) }

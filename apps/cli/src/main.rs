@@ -2,6 +2,7 @@
 #![allow(clippy::result_large_err)]
 
 mod arguments;
+mod arrays;
 mod bench;
 mod check;
 mod diff;

@@ -176,7 +176,7 @@ pub struct Optimize {
     #[arg(long)]
     pub metric: Option<String>,
     /// Most loss of the metric, in points (hundredths); for errors in per cent of the original's.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, allow_negative_numbers = true)]
     pub max_drop: f64,
     /// Most median latency, such as 800us or 2ms.
     #[arg(long, value_parser = units::duration)]

@@ -91,8 +91,7 @@ fn arguments_that_make_no_sense() {
 }
 
 fn npz(path: &Path, arrays: &[(&str, lepton::Tensor)]) {
-    let arrays: Vec<_> = arrays.iter().map(|(name, t)| (name.to_string(), t.clone())).collect();
-    lepton::write_npz(path, &arrays).unwrap();
+    lepton::write_npz(path, arrays.iter().map(|(name, t)| (*name, t))).unwrap();
 }
 
 fn tensor(shape: &[usize], value: f64) -> lepton::Tensor {

@@ -135,6 +135,6 @@ fn images(folder: &Path) -> PathBuf {
     let data = lepton::DataSet::open(&example("digits.toml"), &lepton::DataOptions::default());
     let rows = data.unwrap().split(lepton::Split::Test).unwrap();
     let batch = rows.batches(100).next().unwrap().unwrap();
-    lepton::write_npz(&path, &batch.inputs).unwrap();
+    lepton::write_npz(&path, batch.inputs.iter().map(|(n, t)| (n.as_str(), t))).unwrap();
     path
 }

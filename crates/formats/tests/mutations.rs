@@ -215,6 +215,15 @@ fn graphs() -> Vec<Graph> {
     graphs
 }
 
+/// The models directly in, or one folder below, the folder `LEPTON_FUZZ_FILES`.
+fn given_files(list: &mut Vec<Vec<u8>>) {
+    let Some(folder) = std::env::var_os("LEPTON_FUZZ_FILES") else { return };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        list.extend([path.clone(), path.join("model.onnx")].iter().flat_map(std::fs::read));
+    }
+}
+
 /// Files to start from, for each format.
 fn files() -> Vec<(Format, Vec<Vec<u8>>)> {
     let (mut onnx_files, mut lepton_files) = (Vec::new(), Vec::new());
@@ -258,7 +267,8 @@ fn attempt(format: Format, bytes: &[u8]) -> bool {
 /// Mutates until `more` says no; gives how many files were read of each format, and how many of
 /// them were graphs.
 fn mutations(seed: u64, mut more: impl FnMut(usize) -> bool) -> [(usize, usize); 2] {
-    let files = files();
+    let mut files = files();
+    given_files(&mut files[0].1);
     let mut random = Random(seed);
     let (mut count, mut counts) = (0, [(0, 0); 2]);
     while more(count) {
@@ -315,7 +325,8 @@ fn damaged_files_are_errors_or_valid_graphs() {
     }
 }
 
-/// Longer: `LEPTON_FUZZ_SECONDS` seconds (60 if not set) from another seed each time.
+/// Longer: `LEPTON_FUZZ_SECONDS` seconds (60 if not set) from another seed each time, starting
+/// from the models in the folder `LEPTON_FUZZ_FILES` too.
 #[test]
 #[ignore = "runs for LEPTON_FUZZ_SECONDS"]
 fn damaged_files_for_longer() {

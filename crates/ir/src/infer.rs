@@ -50,9 +50,12 @@ impl Graph {
                         bindings.insert(symbol.clone(), extent.as_known().unwrap_or(i64::MAX));
                     }
                     _ => {
-                        return Err(wrong(format!(
-                            "expected {fact}, found shape {shape:?} ({dim} is {bound} here)"
-                        )));
+                        // Only a symbol's value is news beside what was expected.
+                        let here = match dim.as_known() {
+                            Some(_) => String::new(),
+                            None => format!(" ({dim} is {bound} here)"),
+                        };
+                        return Err(wrong(format!("expected {fact}, found shape {shape:?}{here}")));
                     }
                 }
             }

@@ -53,7 +53,9 @@ impl Error {
     /// for wrong usage, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
         use lepton_formats::FormatError;
+        use lepton_ir::GraphError;
         use lepton_navigate::NavigateError;
+        use lepton_runtime::RuntimeError;
         match self {
             Error::Format { error, .. } => match error {
                 FormatError::UnknownOperators(_) | FormatError::Unsupported(_) => 5,
@@ -61,11 +63,13 @@ impl Error {
             },
             Error::UnknownFormat { .. } => 3,
             Error::Inputs(_) => 2,
+            Error::Runtime(RuntimeError::Graph(GraphError::Input { .. })) => 2,
             Error::Data(error) => data_code(error),
             Error::Measure(error) => measure_code(error),
             Error::Navigate(error) => match error {
                 NavigateError::Goal(_) | NavigateError::Inputs(_) => 2,
                 NavigateError::Data(error) => data_code(error),
+                NavigateError::Runtime(RuntimeError::Graph(GraphError::Input { .. })) => 2,
                 NavigateError::Measure(error) => measure_code(error),
                 _ => 1,
             },

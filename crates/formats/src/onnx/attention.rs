@@ -38,12 +38,6 @@ const ATTRIBUTES: &[&str] = &[
 /// `[batch,heads,length,size]` or `[batch,length,heads·size]`.
 pub fn attention(call: &mut Call<'_>) -> Results {
     call.check_attributes(&[], ATTRIBUTES)?;
-    if call.int("left_window_size", -1) != -1 || call.int("right_window_size", -1) != -1 {
-        return Err(call.error("sliding windows are not supported"));
-    }
-    if call.input(6).is_some() {
-        return Err(call.error("nonpad_kv_seqlen is not supported; mask with attn_mask"));
-    }
     let flat = call.fact(0)?.rank() == 3;
     let q = split_heads(call, 0, "q_num_heads")?;
     let k = split_heads(call, 1, "kv_num_heads")?;
@@ -172,11 +166,26 @@ fn biased(
         scores = call.pair(B::Add, scores, bias)?;
         any = true;
     }
-    if call.int("is_causal", 0) != 0 {
-        let allowed = causal(call, q, k)?;
+    if let Some(lengths) = lengths(call)? {
+        let (columns, _) = positions(call, k, 2)?;
+        let allowed = call.pair(B::Less, columns, lengths)?;
         let bias = as_bias(call, allowed, dtype)?;
         scores = call.pair(B::Add, scores, bias)?;
         any = true;
+    }
+    // Furthest keys that a query sees before and after its own position; −1 is no limit.
+    let (before, mut after) = (call.int("left_window_size", -1), call.int("right_window_size", -1));
+    if call.int("is_causal", 0) != 0 {
+        after = 0;
+    }
+    for (distance, function) in [(after, B::LessOrEqual), (before, B::GreaterOrEqual)] {
+        if distance >= 0 {
+            let limit = if function == B::LessOrEqual { distance } else { -distance };
+            let allowed = within(call, q, k, limit, function)?;
+            let bias = as_bias(call, allowed, dtype)?;
+            scores = call.pair(B::Add, scores, bias)?;
+            any = true;
+        }
     }
     Ok((scores, any))
 }
@@ -215,17 +224,32 @@ fn positions(
     Ok((range, extent))
 }
 
-/// Where key j may be seen by query i: `j ≤ i + number of keys remembered`.
-fn causal(call: &mut Call<'_>, q: ValueId, k: ValueId) -> Made {
-    let (mut rows, _) = positions(call, q, 2)?;
+/// The number of keys of each batch that are not padding, `[batch,1,1,1]`.
+fn lengths(call: &mut Call<'_>) -> Result<Option<ValueId>, FormatError> {
+    let Some(lengths) = call.input(6) else { return Ok(None) };
+    let shape = call.integers(&[-1, 1, 1, 1]);
+    call.emit_one(Reshape::default(), &[Some(lengths), Some(shape)]).map(Some)
+}
+
+/// Where key j compares to query i so: `j ≤ p + limit` or `j ≥ p + limit`, p being i and the number
+/// of keys before the queries.
+fn within(call: &mut Call<'_>, q: ValueId, k: ValueId, limit: i64, function: B) -> Made {
+    let (rows, count) = positions(call, q, 2)?;
     let (columns, _) = positions(call, k, 2)?;
+    let last = call.integers(&[1]);
+    let mut rows = call.emit_one(Unsqueeze {}, &[Some(rows), Some(last)])?;
     if let Some(past) = call.input(4) {
         let (_, remembered) = positions(call, past, 2)?;
         rows = call.pair(B::Add, rows, remembered)?;
+    } else if let Some(lengths) = lengths(call)? {
+        let before = call.pair(B::Sub, lengths, count)?;
+        rows = call.pair(B::Add, rows, before)?;
     }
-    let last = call.integers(&[1]);
-    let rows = call.emit_one(Unsqueeze {}, &[Some(rows), Some(last)])?;
-    call.pair(B::LessOrEqual, columns, rows)
+    if limit != 0 {
+        let limit = call.constant(Tensor::scalar(limit));
+        rows = call.pair(B::Add, rows, limit)?;
+    }
+    call.pair(function, columns, rows)
 }
 
 /// The softmax of each row; zeros where everything is hidden.

@@ -5,7 +5,9 @@ use lepton_tensor::{Tensor, row_major_strides};
 use super::facets::facets;
 use super::moves::{Move, MoveBack, MoveFunction, Sources, eval_move, grad_of_move};
 use super::sum_to::sum_to_like;
-use super::walk::{broadcast_all, broadcast_dims, broadcast_positions, for_each_index, pick};
+use super::walk::{
+    broadcast_all, broadcast_dims, broadcast_positions, for_each_index, pick, unknown_dims,
+};
 use crate::attributes;
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -48,9 +50,9 @@ impl Operator for Expand {
     fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
         let (x, shape) = (inputs.required(0, "x")?, inputs.required(1, "shape")?);
         let Some(wanted) = followed(shape) else {
-            let rank = shape.dims.first().and_then(Dim::as_usize);
-            let rank = rank.ok_or(Problem::NotConstant("shape"))?.max(x.rank());
-            return Ok(vec![Fact::new(x.dtype, vec![Dim::unknown(); rank])]);
+            let mut dims = unknown_dims(shape, "shape")?;
+            dims.resize(dims.len().max(x.rank()), Dim::unknown());
+            return Ok(vec![Fact::new(x.dtype, dims)]);
         };
         if let Some(negative) = wanted.iter().find(|d| d.as_known().is_some_and(|d| d < 0)) {
             return Err(Problem::value(format!("shape has the negative {negative}")));

@@ -3,7 +3,7 @@
 use lepton_tensor::{DType, Tensor};
 
 use super::facets::facets;
-use super::walk::pick;
+use super::walk::{pick, unknown_dims};
 use crate::attributes;
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -50,9 +50,7 @@ impl Operator for ConstantOfShape {
         let known = || shape.known_integers().map(|v| v.into_iter().map(Dim::known).collect());
         let dims: Option<Vec<Dim>> = shape.integers.clone().or_else(known);
         let Some(dims) = dims else {
-            let rank = shape.dims.first().and_then(Dim::as_usize);
-            let rank = rank.ok_or(Problem::NotConstant("shape"))?;
-            return Ok(vec![Fact::new(self.value.dtype(), vec![Dim::unknown(); rank])]);
+            return Ok(vec![Fact::new(self.value.dtype(), unknown_dims(shape, "shape")?)]);
         };
         let value = self.value.dtype().is_integer().then(|| Dim::known(self.value.to_i64_vec()[0]));
         let count = match dims.as_slice() {

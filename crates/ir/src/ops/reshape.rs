@@ -2,7 +2,7 @@
 
 use lepton_tensor::{DType, Tensor};
 
-use super::walk::{known_integers, resolve_axes};
+use super::walk::{known_integers, resolve_axes, unknown_dims};
 use crate::attributes;
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -156,9 +156,7 @@ impl Operator for Reshape {
             return Err(Problem::dtype("shape", "i64", shape.dtype));
         }
         let Some(wanted) = &shape.integers else {
-            let rank = shape.dims.first().and_then(Dim::as_usize);
-            let rank = rank.ok_or(Problem::NotConstant("shape"))?;
-            return Ok(vec![Fact::new(x.dtype, vec![Dim::unknown(); rank])]);
+            return Ok(vec![Fact::new(x.dtype, unknown_dims(shape, "shape")?)]);
         };
         let dims = resolve_shape(x, wanted, self.allow_zero)?;
         Ok(vec![Fact::new(x.dtype, dims).with_integers(x.integers.clone())])

@@ -127,6 +127,18 @@ pub fn require_rank(what: &str, fact: &Fact, rank: usize) -> Result<(), Problem>
     }
 }
 
+/// Most axes of a tensor whose shape is an operand that is not known.
+const MAX_RANK: usize = 64;
+
+/// The extents of a result whose shape is the operand `shape`, of which only the length is known.
+pub fn unknown_dims(shape: &Fact, what: &'static str) -> Result<Vec<Dim>, Problem> {
+    let rank = shape.dims.first().and_then(Dim::as_usize).ok_or(Problem::NotConstant(what))?;
+    if rank > MAX_RANK {
+        return Err(Problem::shape(format!("a tensor of {rank} axes")));
+    }
+    Ok(vec![Dim::unknown(); rank])
+}
+
 /// The integers of an operand that must be known before the model runs.
 pub fn known_integers(fact: &Fact, what: &'static str) -> Result<Vec<i64>, Problem> {
     fact.known_integers().ok_or(Problem::NotConstant(what))

@@ -5,6 +5,7 @@ mod elementwise;
 mod integer;
 mod moves;
 mod product;
+mod recurrent;
 mod reduce;
 mod reference;
 mod rows;
@@ -106,6 +107,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         Op::LayerNormalization(op) => reduce::layer_normalization(builder, node, op),
         Op::InstanceNormalization(op) => reduce::instance_normalization(builder, node, op),
         Op::Arg(arg) => reduce::arg(builder, node, arg),
+        Op::LSTM(_) | Op::GRU(_) => recurrent::layer(builder, node),
         Op::Where(_) => select::choose(builder, node),
         Op::Not(_) => select::not(builder, node),
         Op::Cast(cast) => select::cast(builder, node, cast),
@@ -119,6 +121,7 @@ pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
         Op::MatMul(_) => product::matmul_scratch(graph, node),
         Op::Conv(_) | Op::Linear(_) => product::bf16_scratch(graph, node),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
+        Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),
         _ => Vec::new(),
     }
 }

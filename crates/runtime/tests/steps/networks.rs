@@ -77,3 +77,52 @@ fn shortcuts_without_weights_stay_channels_last() {
     let kernels = ["transpose", "conv-f32", "slice", "pad", "conv-f32", "reduce"];
     check_kernels(&source, &kernels);
 }
+
+#[test]
+fn recurrent_layers() {
+    for (op, gates, attributes) in [
+        ("LSTM", 4, ""),
+        ("LSTM", 4, "direction=\"bidirectional\""),
+        ("LSTM", 4, "direction=\"reverse\""),
+        ("GRU", 3, ""),
+        ("GRU", 3, "direction=\"bidirectional\", linear_before_reset=1"),
+    ] {
+        let directions = if attributes.contains("bidirectional") { 2 } else { 1 };
+        let state = format!("f32[{directions},3,5]");
+        let cells =
+            if op == "LSTM" { [", %c0", ", %c", &format!(", %c: {state}")] } else { [""; 3] };
+        let braces =
+            if attributes.is_empty() { String::new() } else { format!("{{{attributes}}}") };
+        let source = format!(
+            "graph \"g\" {{ input %x: f32[7,3,6] input %h0: {state} input %c0: {state}\n{}{}{}
+             %y: f32[7,{directions},3,5], %h: {state}{} = {op}(%x, %w, %r, %b, _, %h0{}) {braces}
+             output %y, %h{} }}",
+            constant("w", &[directions, gates * 5, 6], 1),
+            constant("r", &[directions, gates * 5, 5], 2),
+            constant("b", &[directions, gates * 10], 3),
+            cells[2],
+            cells[0],
+            cells[1],
+        );
+        check_kernels(&source, &[if op == "LSTM" { "lstm-f32" } else { "gru-f32" }]);
+    }
+}
+
+#[test]
+fn sequences() {
+    let source = format!(
+        "graph \"g\" {{ input %x: f32[2,3,20]\n{}{}{}
+         %c: f32[2,8,10] = Conv(%x, %w, %b) {{pads=[1, 1], strides=[2]}}
+         %r: f32[2,8,10] = Unary(%c) {{function=\"relu\"}}
+         %p: f32[2,8,5] = Pool(%r) {{kernel=[2], strides=[2]}}
+         %d: f32[2,4,5] = Conv(%p, %v)
+         %y: f32[2,4,1] = Pool(%d) {{function=\"average\", global=1}}
+         output %d, %y }}",
+        constant("w", &[8, 3, 3], 1),
+        constant("b", &[8], 2),
+        constant("v", &[4, 8, 1], 3),
+    );
+    let kernels = check(&source, &[]);
+    assert!(!kernels.contains(&"reference"), "{kernels:?}");
+    assert_eq!(kernels.iter().filter(|kernel| **kernel == "conv-f32").count(), 2);
+}

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lepton: {error:#}");
+            eprintln!("lepton: {}", output::told(&error));
             let code = error.downcast_ref::<lepton::Error>().map_or(1, lepton::Error::exit_code);
             ExitCode::from(code)
         }

@@ -43,6 +43,14 @@ const PRODUCTS: &[Shape] = &[
     conv("mobilenet 1x1", 28, 192, 32, 1),
     conv("mobilenet 1x1", 14, 384, 96, 1),
     conv("mobilenet 1x1", 7, 960, 320, 1),
+    conv("mobilenet 1x1", 112, 16, 96, 1),
+    conv("mobilenet 1x1", 56, 24, 144, 1),
+    conv("mobilenet 1x1", 14, 112, 672, 1),
+    conv("mobilenet 1x1", 7, 160, 960, 1),
+    conv("resnet50 1x1", 56, 64, 256, 1),
+    conv("resnet50 1x1", 14, 1024, 256, 1),
+    conv("resnet50 3x3", 56, 64, 64, 3),
+    conv("resnet50 3x3", 14, 256, 256, 3),
     conv("gemv", 1, 1024, 1000, 1),
 ];
 

@@ -296,6 +296,14 @@ impl Indirection {
         matches!(self.offsets, Offsets::Strided(stride) if stride > 0 && (stride * bytes).is_multiple_of(4096))
     }
 
+    /// Elements between rows that lie evenly.
+    pub(crate) fn stride(&self) -> Option<usize> {
+        match self.offsets {
+            Offsets::Strided(stride) => Some(stride),
+            Offsets::Table(_) => None,
+        }
+    }
+
     /// Output rows per image; `None` if rows are not bound to images.
     pub fn rows_per_image(&self) -> Option<usize> {
         matches!(self.offsets, Offsets::Table(_)).then_some(self.rows_per_image)

@@ -1,5 +1,6 @@
 //! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
 
+mod average;
 mod dynamic;
 mod elementwise;
 mod integer;

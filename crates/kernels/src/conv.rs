@@ -65,7 +65,7 @@ impl Window {
     }
 
     /// Input coordinate of `tap` for `output` along `axis`; `None` in the padding.
-    pub(crate) fn source(&self, axis: usize, output: usize, tap: usize) -> Option<usize> {
+    pub fn source(&self, axis: usize, output: usize, tap: usize) -> Option<usize> {
         (output * self.stride[axis] + tap * self.dilation[axis])
             .checked_sub(self.pad_before[axis])
             .filter(|&at| at < self.input[axis])

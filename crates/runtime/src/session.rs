@@ -209,7 +209,7 @@ impl Session {
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
         let prepared = if plan::is_static(&graph) {
-            let plan = plan::build(&graph, &self.packs)?;
+            let plan = plan::build(&graph, &self.packs, self.threads.count())?;
             if plan.arena_bytes > self.options.memory_limit {
                 let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
                 return Err(RuntimeError::Memory { needed, limit });

@@ -5,6 +5,7 @@ use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
 use crate::error::RuntimeError;
+use crate::limits::Arithmetic;
 use crate::packs::Packs;
 use crate::place::{Base, Memory, Place};
 use crate::steps;
@@ -25,6 +26,7 @@ pub(crate) struct Step {
     pub multiply_adds: u64,
     /// Bytes of its operands and results.
     pub bytes: u64,
+    pub arithmetic: Arithmetic,
 }
 
 /// A shape-specialised plan.

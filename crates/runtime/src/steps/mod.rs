@@ -18,6 +18,7 @@ use lepton_ir::{Graph, Node, Op, Operands};
 use lepton_tensor::DType;
 
 use crate::error::RuntimeError;
+use crate::limits::Arithmetic;
 use crate::place::Memory;
 use crate::plan::{Builder, Run, Step};
 
@@ -96,6 +97,7 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
         op: node.op.to_string(),
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.map(|bytes| bytes.unwrap_or(0) as u64).sum(),
+        arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
     }
 }
 

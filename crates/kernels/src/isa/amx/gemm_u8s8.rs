@@ -66,6 +66,15 @@ static FULL_TILES: Configuration = Configuration {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
+/// Makes every tile 16 rows of 64 bytes.
+///
+/// # Safety
+/// [`super::available`] was true.
+pub(crate) unsafe fn configure() {
+    // SAFETY: the caller's promise; the configuration is 64 bytes.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &FULL_TILES, options(nostack, readonly)) };
+}
+
 /// Walks the blocks of `rows` × `columns`, and hands each to `finish`.
 ///
 /// # Safety
@@ -98,7 +107,7 @@ pub(crate) unsafe fn run(
         }
         let room = room.as_mut_ptr().cast::<u8>();
         // SAFETY: tiles are available by the caller's promise.
-        unsafe { asm!("ldtilecfg [{}]", in(reg) &FULL_TILES, options(nostack, readonly)) };
+        unsafe { configure() };
         for first_panel in panels.clone().step_by(panels_per_pass) {
             let pass = first_panel..panels.end.min(first_panel + panels_per_pass);
             for row in rows.clone().step_by(ROWS) {

@@ -2,6 +2,7 @@
 //! neither the tiles nor their configuration.
 
 pub(crate) mod gemm_u8s8;
+pub(crate) mod peak;
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;

@@ -29,7 +29,7 @@ fn class_and_help(error: &Error) -> (&'static str, &'static str) {
         Error::Data(_) => ("DataError", "see the data description the message names"),
         Error::Measure(_) => ("UsageError", "lepton_ai.metrics() lists what can be measured"),
         Error::Navigate(error) => of_search(error),
-        Error::Inputs(_) => ("UsageError", "compare with Session.inputs"),
+        Error::Inputs(_) => ("UsageError", ""),
         _ => ("RunError", ""),
     }
 }

@@ -6,6 +6,7 @@
 mod arrays;
 mod errors;
 mod model;
+mod recipe;
 mod search;
 mod session;
 
@@ -17,6 +18,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_class::<model::Model>()?;
     module.add_class::<session::Session>()?;
+    module.add_function(wrap_pyfunction!(recipe::compressed, module)?)?;
     module.add_function(wrap_pyfunction!(search::optimize, module)?)?;
     module.add_function(wrap_pyfunction!(search::evaluate, module)?)?;
     module.add_function(wrap_pyfunction!(search::metrics, module)?)?;

@@ -7,6 +7,7 @@
 //! ```
 #![allow(clippy::result_large_err)]
 
+mod compressed;
 mod diff;
 mod error;
 mod mapped;
@@ -14,8 +15,10 @@ mod model;
 mod optimize;
 mod samples;
 
+pub use compressed::compressed;
 pub use diff::diff;
 pub use error::Error;
+pub use lepton_compress::Recipe;
 pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
 pub use lepton_formats::FormatError;
 pub use lepton_ir::text::print_brief as print_graph;

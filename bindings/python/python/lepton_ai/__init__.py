@@ -22,6 +22,7 @@ from .errors import (
     UnsupportedError,
     UsageError,
 )
+from .inplace import InPlaceReport, Layer, LeptonAI, Plan
 from .models import as_model
 from .search import Candidate, Estimate, Frontier, evaluate, metrics, optimize
 from .session import Profile, Session, Step
@@ -32,13 +33,17 @@ __all__ = [
     "Estimate",
     "FileError",
     "Frontier",
+    "InPlaceReport",
     "InputNameError",
     "InputShapeError",
     "InputTypeError",
+    "Layer",
+    "LeptonAI",
     "LeptonError",
     "MissingPackageError",
     "Model",
     "ModelError",
+    "Plan",
     "Profile",
     "RunError",
     "Session",

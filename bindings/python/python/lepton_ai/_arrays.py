@@ -62,15 +62,20 @@ def _array(value: Any, dtype: str) -> npt.NDArray[Any]:
 
 
 def _converted(numbers: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Numbers without a type of their own as ``dtype``, where that keeps whole numbers whole."""
-    if numbers.dtype.kind in "iu" and dtype.kind in "iu":
+    """Numbers as ``dtype``; floats are rounded to it, whole numbers and truth values stay what they are.
+
+    Raises:
+        TypeError, ValueError: where they are not numbers, or ``dtype`` cannot hold them.
+    """
+    if numbers.dtype == dtype:
+        return numbers
+    if numbers.dtype.kind not in "biuf":
+        raise TypeError(f"{numbers.dtype} is not a type of real numbers")
+    with np.errstate(invalid="ignore", over="ignore"):
         converted = numbers.astype(dtype)
-        if not np.array_equal(converted, numbers):
-            raise ValueError("a number is out of range")
-        return converted
-    if dtype.kind == "V" and numbers.dtype.kind in "biuf":
-        return numbers.astype(dtype)
-    return numbers.astype(dtype, casting="same_kind")
+    if dtype.kind in "biu" and not np.array_equal(converted, numbers):
+        raise ValueError(f"a number is out of range of {dtype}, or not whole")
+    return converted
 
 
 def _exchanged(value: Any) -> npt.NDArray[Any]:
@@ -98,7 +103,8 @@ def _dtype(name: str) -> np.dtype[Any]:
     if name != "bfloat16":
         return np.dtype(name)
     try:
-        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        found: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+        return found
     except ImportError:
         raise MissingPackageError(
             "NumPy has no bfloat16 of its own", "pip install ml_dtypes"
@@ -114,8 +120,9 @@ def rows(value: Any, dtype: str) -> npt.NDArray[Any]:
     if hasattr(value, "to_numpy") and not isinstance(value, np.ndarray):
         value = value.to_numpy()
     array = plain(value, dtype)
-    if array.dtype == object or array.dtype.kind in "USMm":
-        raise InputTypeError(f"rows of {array.dtype} are not numbers", "encode text and dates as numbers")
     if array.ndim == 0:
         raise UsageError("one number has no rows", "give an array of at least one axis, rows first")
-    return np.require(array, _dtype(dtype), ["C", "A"])
+    try:
+        return np.require(_converted(array, _dtype(dtype)), requirements=["C", "A"])
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"rows of {array.dtype} as {dtype}: {error}", "encode them as numbers") from None

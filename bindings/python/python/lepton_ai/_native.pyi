@@ -5,6 +5,7 @@ from os import PathLike
 from typing import Any
 
 import numpy.typing as npt
+from typing_extensions import Self
 
 from ._arrays import TensorSpec
 
@@ -41,7 +42,7 @@ class Model:
 class Session:
     """A model ready to run."""
 
-    def __new__(cls, model: Model, threads: int = 1) -> Session: ...
+    def __new__(cls, model: Model, threads: int = 1) -> Self: ...
     @property
     def model(self) -> Model:
         """The model it runs."""
@@ -72,6 +73,10 @@ class Session:
         self, inputs: dict[str, Any] | Any | None = None
     ) -> list[tuple[str, str, str, float, float, int, int]]:
         """The rows behind :meth:`lepton_ai.Session.profile`."""
+
+def compressed(model: Model, recipe: str, samples: list[list[Any]]) -> bytes:
+    """The bytes of the artefact of ``model`` after a recipe in JSON; ``samples`` are runs, each a list
+    of one array per input."""
 
 def optimize(
     model: Model,

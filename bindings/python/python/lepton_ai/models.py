@@ -6,7 +6,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ def as_model(model: ModelLike, example_inputs: Any = None) -> Model:
     Args:
         model: Path of an ``.onnx`` or ``.lepton`` file, the bytes of one, an ``onnx.ModelProto``, a
             ``torch.nn.Module`` (exported by ``torch.onnx``), a fitted scikit-learn estimator
-            (converted by ``skl2onnx``) or a Keras model (converted by ``tf2onnx``).
+            (converted by ``skl2onnx``) or a Keras 3 model (by its own ``export``).
         example_inputs: For PyTorch: a tensor, or a tuple of tensors, the module can be called with;
             the first axis is left open. For scikit-learn: rows like those it was fitted on, needed
             only where the estimator does not know its number of features.
@@ -45,12 +45,13 @@ def as_model(model: ModelLike, example_inputs: Any = None) -> Model:
         name = getattr(model.graph, "name", "") or "model"
         return Model.from_bytes(f"{_file_name(name)}.onnx", model.SerializeToString())
     name = f"{_file_name(type(model).__name__)}.onnx"
+    # Before PyTorch's: on that back end a Keras model is both.
+    if _is_instance(model, "keras", "Model"):
+        return Model.from_bytes(name, _from_keras(model))
     if _is_instance(model, "torch.nn", "Module"):
         return Model.from_bytes(name, _from_torch(model, example_inputs))
     if _is_instance(model, "sklearn.base", "BaseEstimator"):
         return Model.from_bytes(name, _from_sklearn(model, example_inputs))
-    if _is_instance(model, "keras", "Model"):
-        return Model.from_bytes(name, _from_keras(model))
     raise UnsupportedError(
         f"{type(model).__module__}.{type(model).__name__} is not a model Lepton can read",
         "give a path, bytes, or a model of onnx, torch, scikit-learn or keras",
@@ -123,14 +124,12 @@ def _from_sklearn(estimator: Any, example_inputs: Any) -> bytes:
 
 
 def _from_keras(model: Any) -> bytes:
-    tf2onnx = _needed("tf2onnx", "tf2onnx tensorflow", "converting a Keras model")
-    tensorflow = _needed("tensorflow", "tensorflow", "converting a Keras model")
-    inputs: Sequence[Any] = model.inputs
-    signature = [
-        tensorflow.TensorSpec(tensor.shape, tensor.dtype, name=f"input_{index}" if len(inputs) > 1 else "input")
-        for index, tensor in enumerate(inputs)
-    ]
-    function = tensorflow.function(lambda *tensors: model(list(tensors) if len(tensors) > 1 else tensors[0]))
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature)
-    converted: bytes = proto.SerializeToString()
-    return converted
+    _needed("onnx", "onnx", "exporting a Keras model")
+    backend = sys.modules["keras"].backend.backend()
+    if backend in ("tensorflow", "jax"):
+        _needed("tf2onnx", "tf2onnx tensorflow", f"exporting a Keras model on {backend}")
+    with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
+        path = os.path.join(folder, "model.onnx")
+        model.export(path, format="onnx", verbose=False)
+        with open(path, "rb") as file:
+            return file.read()

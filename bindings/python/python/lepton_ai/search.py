@@ -274,7 +274,7 @@ def optimize(
         "utilisation": utilisation,
     }
     line = _Line() if progress is True else None
-    listener = line.tell if line else (progress or None)
+    listener = line.tell if line else None if isinstance(progress, bool) else progress
     try:
         report, resumed, new = _native.optimize(read, source, folder, request, listener)
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,9 @@ from . import _native
 from ._arrays import TensorSpec, rows
 from .errors import UsageError
 from .models import ModelLike, as_model
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _ROWS = 256
 """Rows of a run of :meth:`Session.predict` where the model leaves it open."""
@@ -78,7 +81,7 @@ class Session(_native.Session):
         (1, 10)
     """
 
-    def __new__(cls, model: ModelLike, threads: int = 1, *, example_inputs: Any = None) -> Session:
+    def __new__(cls, model: ModelLike, threads: int = 1, *, example_inputs: Any = None) -> Self:
         if isinstance(threads, bool) or not isinstance(threads, int):
             raise UsageError(f"threads is {threads!r}; it must be a whole number")
         if not 1 <= threads <= 1024:

@@ -11,7 +11,7 @@ use crate::epilogue::{
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
-use crate::tile::{Direct, Gathered, Micro, RowSource, resolver, run};
+use crate::tile::{Ahead, Direct, Gathered, Micro, RowSource, resolver, run};
 
 /// The rows of A.
 #[derive(Clone, Copy, Debug)]
@@ -84,13 +84,42 @@ pub unsafe fn gemm_f32(
     rows: Range<usize>,
     columns: Range<usize>,
 ) {
+    // SAFETY: the caller's promise.
+    unsafe { gemm_f32_before(isa, input, weights, epilogue, output, rows, columns, &[]) }
+}
+
+/// [`gemm_f32`], during which the first bytes of what is read `next` are brought into the cache.
+///
+/// # Panics
+/// As [`gemm_f32`].
+///
+/// # Safety
+/// As [`gemm_f32`].
+pub unsafe fn gemm_f32_before(
+    isa: Isa,
+    input: &Input<f32>,
+    weights: &PackedF32,
+    epilogue: &EpilogueF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    next: &[u8],
+) {
     check_taps(input.rows, weights.taps());
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_f32(isa), &mut source, &weights.view(), rows, columns, |block| {
-            store_f32(isa, block, epilogue, output);
-        });
+        run(
+            micro_f32(isa),
+            &mut source,
+            &weights.view(),
+            rows,
+            columns,
+            Ahead::of(next),
+            |block| {
+                store_f32(isa, block, epilogue, output);
+            },
+        );
     }
 }
 
@@ -137,13 +166,14 @@ unsafe fn run_any_u8s8(
     columns: Range<usize>,
     finish: impl Fn(&Block<i32>),
 ) {
+    let after = Ahead::of(&[]);
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() && isa::amx::gemm_u8s8::pays(source, view, rows.len(), columns.len()) {
             return isa::amx::gemm_u8s8::run(source, view, rows, columns, finish);
         }
-        run(micro_u8s8(isa), source, view, rows, columns, finish);
+        run(micro_u8s8(isa), source, view, rows, columns, after, finish);
     }
 }
 
@@ -244,9 +274,17 @@ pub unsafe fn gemm_bf16_f32(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_bf16(isa), &mut source, &weights.view(), rows, columns, |block| {
-            store_f32(isa, block, epilogue, output);
-        });
+        run(
+            micro_bf16(isa),
+            &mut source,
+            &weights.view(),
+            rows,
+            columns,
+            Ahead::of(&[]),
+            |block| {
+                store_f32(isa, block, epilogue, output);
+            },
+        );
     }
 }
 
@@ -270,9 +308,17 @@ pub unsafe fn gemm_bf16(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_bf16(isa), &mut source, &weights.view(), rows, columns, |block| {
-            store_bf16(isa, block, epilogue, output);
-        });
+        run(
+            micro_bf16(isa),
+            &mut source,
+            &weights.view(),
+            rows,
+            columns,
+            Ahead::of(&[]),
+            |block| {
+                store_bf16(isa, block, epilogue, output);
+            },
+        );
     }
 }
 
@@ -371,7 +417,7 @@ pub unsafe fn gemm_f32_scratch(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_f32(isa), &mut source, &view, rows, columns, |block| {
+        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), |block| {
             store_f32(isa, block, epilogue, output);
         });
     }

@@ -37,6 +37,43 @@ pub(crate) struct Tile<A> {
     pub accumulators: *mut A,
     /// Add to the accumulators instead of overwriting them.
     pub accumulate: bool,
+    /// Lines to bring into the cache meanwhile, one for each step; an address, never read from.
+    pub ahead: Option<*const u8>,
+}
+
+/// What is read after the weights at hand: brought near while they are worked on, because memory
+/// is slower than arithmetic and would otherwise wait for it to end.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    next: *const u8,
+    bytes: usize,
+}
+
+/// Bytes brought near at most: they share L2 with the weights at hand.
+const AHEAD_BYTES: usize = 768 << 10;
+
+impl Ahead {
+    /// Those bytes, or nothing.
+    pub fn of(bytes: &[u8]) -> Self {
+        Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES) }
+    }
+
+    /// The weights of a later pass.
+    fn region(next: *const u8, bytes: usize) -> Self {
+        Ahead { next, bytes: bytes.min(AHEAD_BYTES) }
+    }
+
+    /// Where the next `lines` lines begin, if any are left.
+    fn take(&mut self, lines: usize) -> Option<*const u8> {
+        if self.bytes == 0 {
+            return None;
+        }
+        let taken = self.next;
+        let bytes = (lines * 64).min(self.bytes);
+        self.next = self.next.wrapping_add(bytes);
+        self.bytes -= bytes;
+        Some(taken)
+    }
 }
 
 /// The tile kernels of one instruction set for one element type.
@@ -211,7 +248,8 @@ impl<A> Accumulators<A> {
     }
 }
 
-/// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`.
+/// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`. What comes
+/// `after` the last pass is brought near during it.
 ///
 /// # Safety
 /// The micro-kernels' instruction set is there; the source's rows are readable for `view.depth`
@@ -222,6 +260,7 @@ pub(crate) unsafe fn run<A>(
     view: &PanelView,
     rows: Range<usize>,
     columns: Range<usize>,
+    after: Ahead,
     finish: impl Fn(&Block<A>),
 ) {
     assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
@@ -236,9 +275,19 @@ pub(crate) unsafe fn run<A>(
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
-    let panels_per_pass = (WEIGHTS_IN_CACHE / view.panel_bytes().max(64)).max(4) / 4 * 4;
+    let panels_per_pass = match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
+        fit @ 4.. => fit / 4 * 4,
+        _ => 2,
+    };
     for first_panel in panels.clone().step_by(panels_per_pass) {
         let end_panel = panels.end.min(first_panel + panels_per_pass);
+        let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
+        let mut ahead = if next_pass.is_empty() {
+            after
+        } else {
+            let next = view.weights.wrapping_add(end_panel * view.panel_bytes());
+            Ahead::region(next, next_pass.len() * view.panel_bytes())
+        };
         let mut row = rows.start;
         while row < rows.end {
             let count = match narrow {
@@ -267,6 +316,7 @@ pub(crate) unsafe fn run<A>(
                             panel_bytes: view.panel_bytes(),
                             accumulators,
                             accumulate: tap > 0,
+                            ahead: ahead.take(taps.len() * view.steps),
                         };
                         match narrow {
                             Some((kernel, _)) => kernel(count, &tile),

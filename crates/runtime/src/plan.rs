@@ -1,6 +1,9 @@
 //! A plan: a flat list of steps for one set of shapes, and where every operand lies.
 
+use std::sync::Arc;
+
 use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
+use lepton_kernels::pack::PackedF32;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
@@ -9,6 +12,7 @@ use crate::limits::Arithmetic;
 use crate::packs::Packs;
 use crate::place::{Base, Memory, Place};
 use crate::steps;
+use crate::steps::product::Following;
 use crate::steps::strips::{self, Strips};
 
 /// What a step does, with everything it needs inside.
@@ -51,6 +55,8 @@ pub(crate) struct Builder<'a> {
     places: Vec<Option<Place>>,
     scratch: Vec<Place>,
     constants: Vec<Tensor>,
+    /// Where the weights of the next product are awaited.
+    following: Following,
 }
 
 impl Builder<'_> {
@@ -74,6 +80,14 @@ impl Builder<'_> {
         self.constants.push(tensor.clone());
         let address = tensor.bytes().as_ptr().expose_provenance();
         Place { base: Base::Constant, offset: address }
+    }
+
+    /// Tells the product before which weights follow, and gives the place of those that follow
+    /// these.
+    pub fn follow(&mut self, weights: &Arc<PackedF32>) -> Following {
+        let _ = self.following.set(weights.clone());
+        self.following = Following::default();
+        self.following.clone()
     }
 
     /// The scratch the node asked for in [`steps::scratch_bytes`].
@@ -131,6 +145,7 @@ pub(crate) fn build(graph: &Graph, packs: &Packs, threads: usize) -> Result<Plan
         places: vec![None; graph.value_count()],
         scratch: Vec::new(),
         constants: Vec::new(),
+        following: Following::default(),
     };
     place_values(&mut builder, &layout, &offsets, &aliases);
     let mut plan_steps = Vec::new();

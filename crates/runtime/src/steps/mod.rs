@@ -5,7 +5,7 @@ mod dynamic;
 mod elementwise;
 mod integer;
 mod moves;
-mod product;
+pub(crate) mod product;
 mod recurrent;
 mod reduce;
 mod reference;

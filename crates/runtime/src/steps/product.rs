@@ -1,6 +1,6 @@
 //! Steps that multiply and add: convolution, linear layers, matrix products.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 use lepton_ir::ops::conv::Conv;
@@ -11,7 +11,7 @@ use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::{depthwise_f32, depthwise_order};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
 use lepton_kernels::gemm::{
-    Input, gemm_bf16_f32, gemm_f32, gemm_f32_scratch, pack_f32, scratch_f32,
+    Input, gemm_bf16_f32, gemm_f32_before, gemm_f32_scratch, pack_f32, scratch_f32,
 };
 use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, WeightOrder};
@@ -66,7 +66,12 @@ pub(crate) struct Product {
     activation: Activation,
     pub padding: Vec<f32>,
     pub work: usize,
+    /// The weights of the next product, known once that is planned.
+    next: Following,
 }
+
+/// The weights a plan reads after others.
+pub(crate) type Following = Arc<OnceLock<Arc<PackedF32>>>;
 
 impl Product {
     pub fn epilogue<'a>(&self, memory: &'a Memory<'_>) -> EpilogueF32<'a> {
@@ -114,7 +119,8 @@ impl Product {
             unsafe {
                 match &self.weights {
                     Weights::Dense(w) => {
-                        gemm_f32(memory.isa, &input, w, epilogue, output, range, 0..n);
+                        let next = self.next.get().map_or(&[][..], |next| next.bytes());
+                        gemm_f32_before(memory.isa, &input, w, epilogue, output, range, 0..n, next);
                     }
                     Weights::Grouped(w) => {
                         grouped_f32(memory.isa, &input, w, epilogue, output, range);
@@ -187,7 +193,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice 
 
 /// The kernel's name and the product of a convolution that has a kernel.
 pub(crate) fn conv_product(
-    builder: &Builder<'_>,
+    builder: &mut Builder<'_>,
     node: &Node,
     op: &Conv,
 ) -> Result<Option<(&'static str, Product)>, RuntimeError> {
@@ -214,7 +220,7 @@ pub(crate) fn conv_product(
 }
 
 fn product(
-    builder: &Builder<'_>,
+    builder: &mut Builder<'_>,
     node: &Node,
     rows: Indirection,
     weights: Weights,
@@ -226,7 +232,12 @@ fn product(
     let columns = builder.shape(y).last().copied().unwrap_or(1);
     let depth = builder.shape(x).last().copied().unwrap_or(1);
     let rounded = matches!(weights, Weights::Bf16(_));
+    let next = match &weights {
+        Weights::Dense(weights) => builder.follow(weights),
+        _ => Following::default(),
+    };
     Product {
+        next,
         rows,
         weights,
         x: builder.place(x),

@@ -10,22 +10,28 @@ pub(crate) static MICRO: Micro<f32> =
 type Kernel = unsafe fn(&Tile<f32>);
 
 macro_rules! by_rows {
-    ($panels:literal: $($rows:literal)*) => { [$(rows_by_panels::<$rows, $panels>),*] };
+    ($panels:literal: $($rows:literal)*) => {
+        [
+            [$(rows_by_panels::<$rows, $panels, false>),*],
+            [$(rows_by_panels::<$rows, $panels, true>),*],
+        ]
+    };
 }
 
-static ONE: [Kernel; 14] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static TWO: [Kernel; 14] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [[Kernel; 12]; 2] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [[Kernel; 12]; 2] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [[Kernel; 6]; 2] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F; the tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
+    let ahead = usize::from(tile.ahead.is_some());
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
-            1 => ONE[rows - 1](tile),
-            2 => TWO[rows - 1](tile),
-            _ => FOUR[rows - 1](tile),
+            1 => ONE[ahead][rows - 1](tile),
+            2 => TWO[ahead][rows - 1](tile),
+            _ => FOUR[ahead][rows - 1](tile),
         }
     }
 }
@@ -33,10 +39,13 @@ unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32>) {
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bool>(
+    tile: &Tile<f32>,
+) {
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     let stride = tile.panel_bytes / 4;
     let mut line = tile.weights.cast::<f32>();
+    let mut ahead = tile.ahead.unwrap_or(std::ptr::null()).cast::<i8>();
     // SAFETY: the caller's promise; one line of weights per step and panel.
     unsafe {
         if tile.accumulate {
@@ -48,6 +57,10 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32
         }
         macro_rules! step {
             ($rows:ident, $k:expr) => {
+                if AHEAD {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                    ahead = ahead.wrapping_add(64);
+                }
                 let mut weights = [_mm512_setzero_ps(); PANELS];
                 for p in 0..PANELS {
                     weights[p] = _mm512_loadu_ps(line.add(p * stride));

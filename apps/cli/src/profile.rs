@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lepton::{Error, Model, Session, SessionOptions, StepProfile};
+use lepton::{Error, MachineLimits, Model, Session, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
@@ -44,6 +44,11 @@ pub fn profile(arguments: &Profile) -> Result<()> {
             "streamed_bytes_per_s": core.streamed_bytes });
         return print_json("profile", json!({ "runs": RUNS, "limits": limits, "steps": list }));
     }
+    print_steps(&steps, &limits);
+    Ok(())
+}
+
+fn print_steps(steps: &[StepProfile], limits: &MachineLimits) {
     let total: f64 = steps.iter().map(|s| s.time_us).sum();
     say!(
         "{:>9} {:>6} {:>9} {:>9} {:>9} {:>16}  step",
@@ -54,7 +59,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         "GB/s",
         "% of limit"
     );
-    for step in &steps {
+    for step in steps {
         let (share, limit) = limits.share(step);
         let rate = |amount: u64| amount as f64 / step.time_us.max(1e-3) / 1e3;
         say!(
@@ -82,7 +87,6 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         core.cached_bytes / 1e9,
         core.streamed_bytes / 1e9
     );
-    Ok(())
 }
 
 fn medians(runs: &[Vec<StepProfile>]) -> Vec<StepProfile> {

@@ -33,7 +33,8 @@ pub use lepton_navigate::{
     evaluate, report, write_whole,
 };
 pub use lepton_runtime::{
-    Lowering, PlanSummary, RuntimeError, Session, SessionOptions, StepProfile,
+    Limits as MachineLimits, Lowering, PlanSummary, RuntimeError, Session, SessionOptions,
+    StepProfile,
 };
 pub use lepton_tensor::{DType, Storage, Tensor, TensorError};
 pub use model::Model;

@@ -248,6 +248,20 @@ impl<A> Accumulators<A> {
     }
 }
 
+/// Panels whose weights stay in the cache while the rows go by.
+fn panels_per_pass(view: &PanelView) -> usize {
+    match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
+        fit @ 4.. => fit / 4 * 4,
+        _ => 2,
+    }
+}
+
+/// The weights of these panels.
+fn pass_ahead(view: &PanelView, panels: Range<usize>) -> Ahead {
+    let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
+    Ahead::region(next, panels.len() * view.panel_bytes())
+}
+
 /// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`. What comes
 /// `after` the last pass is brought near during it.
 ///
@@ -275,19 +289,11 @@ pub(crate) unsafe fn run<A>(
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
-    let panels_per_pass = match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
-        fit @ 4.. => fit / 4 * 4,
-        _ => 2,
-    };
+    let panels_per_pass = panels_per_pass(view);
     for first_panel in panels.clone().step_by(panels_per_pass) {
         let end_panel = panels.end.min(first_panel + panels_per_pass);
         let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
-        let mut ahead = if next_pass.is_empty() {
-            after
-        } else {
-            let next = view.weights.wrapping_add(end_panel * view.panel_bytes());
-            Ahead::region(next, next_pass.len() * view.panel_bytes())
-        };
+        let mut ahead = if next_pass.is_empty() { after } else { pass_ahead(view, next_pass) };
         let mut row = rows.start;
         while row < rows.end {
             let count = match narrow {

@@ -197,6 +197,7 @@ const RESIZE: &[Link] = &[
             ("half_pixel_symmetric", "half_pixel_symmetric"),
             ("align_corners", "align_corners"),
             ("asymmetric", "asymmetric"),
+            ("tf_crop_and_resize", "crop"),
         ]),
     ),
     link(
@@ -211,6 +212,8 @@ const RESIZE: &[Link] = &[
     ),
     link("cubic_coeff_a", "cubic_a", Form::Float(-0.75)),
     link("exclude_outside", "exclude_outside", Form::Int(0)),
+    link("antialias", "antialias", Form::Int(0)),
+    link("extrapolation_value", "extrapolation", Form::Float(0.0)),
 ];
 
 const REDUCTION: Form = Form::Words(&[
@@ -399,7 +402,7 @@ pub const ROWS: &[Row] = &[
     .also(&["sorted", "k"])
     .read(values::top_k),
     row("Resize", "Resize", RESIZE)
-        .also(&["extrapolation_value", "keep_aspect_ratio_policy", "antialias", "axes"])
+        .also(&["keep_aspect_ratio_policy", "axes"])
         .read(values::resize),
     row("LSTM", "LSTM", &[link("direction", "direction", DIRECTION)])
         .also(RECURRENT)

@@ -91,9 +91,10 @@ fn compare(found: &Tensor, expected: &Tensor) -> Result<(), String> {
     Ok(())
 }
 
-/// Axes, shapes, lengths: what Lepton must know before it runs.
+/// Axes, shapes, lengths, scales: what Lepton must know before it runs.
 fn decides_shapes(tensor: &Tensor) -> bool {
-    tensor.dtype() == DType::I64 && tensor.rank() <= 1 || tensor.len() == 1
+    let listed = tensor.dtype() == DType::I64 || tensor.len() <= 8;
+    tensor.rank() <= 1 && listed || tensor.len() == 1
 }
 
 /// What is fixed about the lists among the inputs: how long they are, and the shapes in them.

@@ -79,8 +79,9 @@ impl Graph {
         id
     }
 
-    /// Adds an input.
+    /// Adds an input. Its type and dimensions are kept; no value of it is known.
     pub fn add_input(&mut self, name: impl Into<String>, fact: Fact) -> ValueId {
+        let fact = Fact::new(fact.dtype, fact.dims);
         let id = self.push_value(Value { name: name.into(), fact, producer: None });
         self.inputs.push(id);
         id

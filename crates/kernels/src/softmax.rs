@@ -73,14 +73,52 @@ unsafe fn scale_row<V: Vector>(factor: V, values: *mut f32, columns: usize) {
 #[inline(always)]
 fn rows_apart<V: Vector>(kind: Softmax, columns: usize, input: &[f32], output: &mut [f32]) {
     assert_eq!(input.len(), output.len(), "one result for each value");
+    if (1..=SHORT).contains(&columns) {
+        return short_rows::<V>(kind, columns, input, output);
+    }
     for (x, y) in input.chunks_exact(columns.max(1)).zip(output.chunks_exact_mut(columns.max(1))) {
         // SAFETY: both rows have `columns` values and are apart.
         unsafe { row::<V>(kind, x.as_ptr(), y.as_mut_ptr(), columns) }
     }
 }
 
+/// Rows this short would leave most of a vector empty.
+const SHORT: usize = 8;
+/// Short rows that are worked on together, one to a lane.
+const TOGETHER: usize = 64;
+
+/// Short rows, turned on their side.
+#[inline(always)]
+fn short_rows<V: Vector>(kind: Softmax, columns: usize, input: &[f32], output: &mut [f32]) {
+    let (mut from, mut to) = ([0.0; SHORT * TOGETHER], [0.0; SHORT * TOGETHER]);
+    let block = (columns * TOGETHER).max(1);
+    for (x, y) in input.chunks(block).zip(output.chunks_mut(block)) {
+        for (row, values) in x.chunks_exact(columns).enumerate() {
+            for (column, &value) in values.iter().enumerate() {
+                from[column * TOGETHER + row] = value;
+            }
+        }
+        strided::<V>(kind, columns, TOGETHER, &from[..block], &mut to[..block]);
+        for (row, values) in y.chunks_exact_mut(columns).enumerate() {
+            for (column, value) in values.iter_mut().enumerate() {
+                *value = to[column * TOGETHER + row];
+            }
+        }
+    }
+}
+
 #[inline(always)]
 fn rows_in_place<V: Vector>(kind: Softmax, columns: usize, values: &mut [f32]) {
+    if (1..=SHORT).contains(&columns) {
+        // The same sums in the same order as for rows that are apart.
+        let mut copy = [0.0; SHORT * TOGETHER];
+        for block in values.chunks_mut(columns * TOGETHER) {
+            let copy = &mut copy[..block.len()];
+            copy.copy_from_slice(block);
+            short_rows::<V>(kind, columns, copy, block);
+        }
+        return;
+    }
     for x in values.chunks_exact_mut(columns.max(1)) {
         // SAFETY: one row, equal to itself.
         unsafe { row::<V>(kind, x.as_ptr(), x.as_mut_ptr(), columns) }

@@ -247,3 +247,20 @@ fn nan_and_nothing() {
     arg_extreme(true, Tie::Last, 4, 1, &[1.0, f32::NAN, 9.0, f32::NAN], &mut place);
     assert_eq!(place, [3]);
 }
+
+#[test]
+fn softmax_of_many_short_rows() {
+    for columns in 1..=9 {
+        let input: Vec<f32> =
+            (0..150 * columns).map(|i| (i * 37 % 101) as f32 / 10.0 - 5.0).collect();
+        let wide: Vec<f64> = input.iter().map(|&x| f64::from(x)).collect();
+        for kind in [Softmax::Plain, Softmax::Log] {
+            let want = softmax_reference(kind, columns, 1, &wide);
+            for isa in Isa::available() {
+                let mut output = vec![f32::NAN; input.len()];
+                softmax(isa, kind, columns, &input, &mut output);
+                assert_near(kind, &output, &want);
+            }
+        }
+    }
+}

@@ -7,6 +7,7 @@
 //! ```
 #![allow(clippy::result_large_err)]
 
+mod compressed;
 mod diff;
 mod error;
 mod mapped;
@@ -14,11 +15,14 @@ mod model;
 mod optimize;
 mod samples;
 
+pub use compressed::compressed;
 pub use diff::diff;
 pub use error::Error;
+pub use lepton_compress::Recipe;
 pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
+pub use lepton_formats::FormatError;
 pub use lepton_ir::text::print_brief as print_graph;
-pub use lepton_ir::{Dim, Fact, Graph, Operands};
+pub use lepton_ir::{Dim, Fact, Graph, GraphError, Operands};
 pub use lepton_kernels::Isa;
 pub use lepton_measure::{
     Comparison, Latency, LayerDifference, METRICS, Machine, Metric, MetricResult, Price, PriceList,
@@ -31,7 +35,7 @@ pub use lepton_navigate::{
 pub use lepton_runtime::{
     Lowering, PlanSummary, RuntimeError, Session, SessionOptions, StepProfile,
 };
-pub use lepton_tensor::{DType, Tensor};
+pub use lepton_tensor::{DType, Storage, Tensor, TensorError};
 pub use model::Model;
 pub use optimize::optimize;
 pub use samples::sample_inputs;

@@ -54,29 +54,51 @@ impl ExternalData for Beside<'_> {
     }
 }
 
+/// No files: the model came from memory.
+struct Nowhere;
+
+impl ExternalData for Nowhere {
+    fn load(&self, location: &str, _: u64, _: Option<u64>) -> Result<Bytes, String> {
+        Err(format!("`{location}` lies beside the model's file; open the model by its path"))
+    }
+}
+
 impl Model {
     /// Reads a `.onnx` or `.lepton` file; the format is told by its first bytes.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref().to_path_buf();
         let bytes = file_bytes(&path)?;
-        let mut file_bytes = bytes.len();
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).to_path_buf();
+        let beside = Beside { folder: &folder, loaded: Cell::new(0) };
+        let mut model = Model::read(path, bytes, &beside)?;
+        model.file_bytes += beside.loaded.get();
+        Ok(model)
+    }
+
+    /// Reads a model from memory; `name` stands for the file in messages and reports. Tensors in
+    /// files beside the model cannot be found from here: [`Model::open`] finds them.
+    pub fn from_bytes(name: impl Into<PathBuf>, bytes: impl Into<Bytes>) -> Result<Model, Error> {
+        Model::read(name.into(), bytes.into(), &Nowhere)
+    }
+
+    fn read(path: PathBuf, bytes: Bytes, beside: &dyn ExternalData) -> Result<Model, Error> {
         let failed = |error| Error::Format { path: path.clone(), error };
         let format = sniff(&bytes).ok_or_else(|| Error::UnknownFormat { path: path.clone() })?;
         let (graph, artefact) = match format {
-            Format::Onnx => {
-                let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-                let folder = folder.unwrap_or(Path::new("."));
-                let beside = Beside { folder, loaded: Cell::new(0) };
-                let graph = onnx::read(bytes.clone(), &beside).map_err(failed)?;
-                file_bytes += beside.loaded.get();
-                (graph, None)
-            }
+            Format::Onnx => (onnx::read(bytes.clone(), beside).map_err(failed)?, None),
             Format::Lepton => {
                 let artefact = artefact::read(Arc::new(bytes.clone())).map_err(failed)?;
                 (artefact.graph.clone(), Some(artefact))
             }
         };
+        let file_bytes = bytes.len();
         Ok(Model { graph, path, format, bytes, file_bytes, artefact })
+    }
+
+    /// The bytes of its file, without those of the tensors beside it.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// The graph.

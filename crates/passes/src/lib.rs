@@ -9,8 +9,10 @@ mod integers;
 mod layout;
 mod linear;
 mod pass;
+mod patterns;
 pub mod pipelines;
 mod scale;
+mod sequences;
 mod sink;
 
 pub use pass::{Pass, PassError, run_pipeline};

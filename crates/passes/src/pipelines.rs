@@ -1,7 +1,9 @@
 //! The pipelines: which passes run, in which order.
 
 use crate::integers::{self, moves, pools, products, tables, weights};
-use crate::{Pass, constants, epilogue, identity, layout, linear, scale, sink};
+use crate::{
+    Pass, constants, epilogue, identity, layout, linear, patterns, scale, sequences, sink,
+};
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
 pub const SIMPLIFY: &[Pass] = &[
@@ -34,10 +36,15 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
     Pass { name: "fold-batch-norm", run: scale::fold },
+    Pass { name: "spread-batch-norm", run: scale::spread },
+    Pass { name: "bounds", run: patterns::bounds },
+    Pass { name: "gates", run: patterns::gates },
+    Pass { name: "layer-normalization", run: patterns::layer_normalization },
     Pass { name: "linear", run: linear::form },
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },
     Pass { name: "fuse-residual", run: epilogue::fuse_residual },
     Pass { name: "fuse-activation", run: epilogue::fuse_activation },
+    Pass { name: "sequences-as-images", run: sequences::as_images },
     Pass { name: "channels-last", run: layout::channels_last },
     Pass { name: "sink-transposes", run: sink::sink },
     Pass { name: "merge-transposes", run: layout::merge },
@@ -48,6 +55,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "integer-averages", run: pools::averages },
     Pass { name: "integer-pairs", run: moves::pairs },
     Pass { name: "tables", run: tables::form },
+    Pass { name: "compose-tables", run: tables::compose },
     Pass { name: "fuse-tables", run: products::fuse_tables },
     Pass { name: "fold-dequantised-weights", run: weights::fold },
 ];

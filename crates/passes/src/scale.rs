@@ -1,6 +1,6 @@
 //! Per-channel factors and shifts after a convolution, folded into its weights and bias.
 
-use lepton_ir::ops::binary::BinaryFunction;
+use lepton_ir::ops::binary::{Binary, BinaryFunction};
 use lepton_ir::ops::unary::UnaryFunction;
 use lepton_ir::{Graph, GraphError, Node, Op, ValueId};
 use lepton_tensor::{DType, Layout, Tensor};
@@ -80,6 +80,28 @@ fn batch_norm(graph: &Graph, node: &Node) -> Option<(ValueId, ChannelAffine)> {
         gamma.iter().zip(&variance).map(|(g, v)| g / (v + op.epsilon as f64).sqrt()).collect();
     let shift = (0..factor.len()).map(|c| beta[c] - mean[c] * factor[c]).collect();
     Some((node.inputs[0]?, ChannelAffine { factor, shift }))
+}
+
+/// A batch normalisation that no product takes in becomes a multiplication and an addition.
+pub fn spread(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.node(id).clone();
+        let Op::BatchNormalization(_) = &node.op else { continue };
+        let Some((x, affine)) = batch_norm(graph, &node) else { continue };
+        let mut shape = vec![1; graph.fact(x).rank() - 1];
+        shape[0] = affine.factor.len();
+        let constant = |graph: &mut Graph, values: &[f64]| {
+            let tensor = Tensor::from_f64_slice(graph.fact(x).dtype, shape.clone(), values);
+            Some(graph.add_constant("", tensor.expect("one value a channel")))
+        };
+        let [factor, shift] = [&affine.factor, &affine.shift].map(|v| constant(graph, v));
+        let scaled = graph.add_node("", Binary::new(BinaryFunction::Mul), &[Some(x), factor])?[0];
+        graph.rewrite_node(id, Binary::new(BinaryFunction::Add), &[Some(scaled), shift])?;
+        graph.sort()?;
+        changes += 1;
+    }
+    Ok(changes)
 }
 
 /// One value per channel (axis 1 of `rank` axes), if the constant varies along nothing else.

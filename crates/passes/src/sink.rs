@@ -83,6 +83,8 @@ fn sinking(graph: &Graph, node: &Node) -> Option<Sinking> {
         Op::Slice(Slice {}) => with_axes(graph, node, 3, false),
         Op::Pad(Pad { .. }) => with_axes(graph, node, 3, true),
         Op::Reduce(op) => reduced(graph, node, op),
+        Op::Squeeze(_) => squeezed(graph, node),
+        Op::Unsqueeze(_) => unsqueezed(graph, node),
         _ => None,
     }
 }
@@ -166,16 +168,53 @@ fn reduced(graph: &Graph, node: &Node, op: &Reduce) -> Option<Sinking> {
     let axes = op.axes_of(axes, permutation.len()).ok()?;
     let sources: Vec<usize> = axes.iter().map(|&axis| permutation[axis]).collect();
     if !op.keep_dims {
-        let kept = |axis: &usize| !sources.contains(axis);
-        let order: Vec<usize> = permutation.iter().copied().filter(kept).collect();
-        let rank_of = |axis: &usize| order.iter().filter(|other| *other < axis).count();
-        let permutation = order.iter().map(rank_of).collect();
-        sinking.permutation = permutation;
+        sinking.permutation = without(permutation, &sources);
     }
     let list: Vec<i64> = sources.iter().map(|&axis| axis as i64).collect();
     if !list.is_empty() {
         sinking.inputs.truncate(1);
         sinking.inputs.push(Sunk::Constant(Tensor::vector(&list)));
     }
+    Some(sinking)
+}
+
+/// The permutation of the axes that remain without some of the operand.
+fn without(permutation: &[usize], removed: &[usize]) -> Vec<usize> {
+    let order: Vec<usize> =
+        permutation.iter().copied().filter(|axis| !removed.contains(axis)).collect();
+    let rank_of = |axis: &usize| order.iter().filter(|other| *other < axis).count();
+    order.iter().map(rank_of).collect()
+}
+
+/// The removal of given axes.
+fn squeezed(graph: &Graph, node: &Node) -> Option<Sinking> {
+    let mut sinking = first(graph, node)?;
+    let list = graph.fact(node.inputs.get(1).copied().flatten()?).known_integers()?;
+    let rank = sinking.permutation.len();
+    let sources: Option<Vec<usize>> = list
+        .into_iter()
+        .map(|axis| Some(sinking.permutation[resolve_axis(axis, rank).ok()?]))
+        .collect();
+    let sources = sources?;
+    sinking.permutation = without(&sinking.permutation, &sources);
+    let list: Vec<i64> = sources.iter().map(|&axis| axis as i64).collect();
+    sinking.inputs[1] = Sunk::Constant(Tensor::vector(&list));
+    Some(sinking)
+}
+
+/// The insertion of axes, which are inserted at the same places of the operand.
+fn unsqueezed(graph: &Graph, node: &Node) -> Option<Sinking> {
+    let mut sinking = first(graph, node)?;
+    let list = graph.fact(node.inputs.get(1).copied().flatten()?).known_integers()?;
+    let rank = sinking.permutation.len() + list.len();
+    let inserted: Option<Vec<usize>> =
+        list.into_iter().map(|axis| resolve_axis(axis, rank).ok()).collect();
+    let inserted = inserted?;
+    let others: Vec<usize> = (0..rank).filter(|axis| !inserted.contains(axis)).collect();
+    let mut permutation: Vec<usize> = (0..rank).collect();
+    for (i, &axis) in others.iter().enumerate() {
+        permutation[axis] = others[sinking.permutation[i]];
+    }
+    sinking.permutation = permutation;
     Some(sinking)
 }

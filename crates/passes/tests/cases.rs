@@ -1,189 +1,439 @@
-//! Quantised graphs before and after lowering: the operators that remain, and the same answer.
+//! Every pass on a small graph: the text before, the text after, and the same answer.
 
 use lepton_ir::{Graph, interpret, text};
-use lepton_passes::{pipelines, run_pipeline};
-use lepton_tensor::{DType, Tensor};
+use lepton_passes::{Pass, pipelines, run_pipeline};
+use lepton_tensor::Tensor;
 
-/// Integers in `-limit..=limit` that look random and never change.
-fn integers(count: usize, seed: u32, limit: i64) -> Vec<i64> {
-    let mut state = seed.wrapping_mul(2654435761).max(1);
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        i64::from(state)
-    };
-    (0..count).map(|_| next() % (2 * limit + 1) - limit).collect()
+/// Name of the pass, graph before, graph after; both without the frame.
+const CASES: &[(&str, &str, &str)] = &[
+    (
+        "fold-constants",
+        "input %x: f32[n,4] const %a: f32[2] = [1, 2] const %b: f32[2] = [3, -4]
+         %s: f32[2] = Binary(%a, %b)
+         %d: i64[2] = Shape(%x)
+         %r: f32[n,4] = Reshape(%x, %d)
+         output %s, %r",
+        "input %x: f32[n,4] const %a: f32[2] = [1, 2] const %b: f32[2] = [3, -4]
+         %s: f32[2] = Binary(%a, %b)
+         %d: i64[2] = Shape(%x)
+         %r: f32[n,4] = Reshape(%x, %d)
+         output %s, %r",
+    ),
+    (
+        "fold-constants",
+        "input %x: f32[3,2] const %a: f32[2] = [1, 2] const %b: f32[2] = [3, -4]
+         %s: f32[2] = Binary(%a, %b)
+         %y: f32[3,2] = Binary(%x, %s)
+         output %y",
+        "input %x: f32[3,2] const %s: f32[2] = [4, -2]
+         %y: f32[3,2] = Binary(%x, %s)
+         output %y",
+    ),
+    (
+        "remove-identities",
+        "input %x: f32[3,2] const %d: i64[2] = [3, 2]
+         %i: f32[3,2] = Unary(%x) {function=\"identity\"}
+         %r: f32[3,2] = Reshape(%i, %d)
+         %t: f32[3,2] = Transpose(%r) {permutation=[0, 1]}
+         %y: f32[3,2] = Unary(%t) {function=\"abs\"}
+         output %y",
+        "input %x: f32[3,2]
+         %y: f32[3,2] = Unary(%x) {function=\"abs\"}
+         output %y",
+    ),
+    (
+        "remove-identities",
+        "input %x: f32[3,1,2] const %d: i64[1] = [1]
+         %q: f32[3,2] = Squeeze(%x, %d)
+         %u: f32[3,1,2] = Unsqueeze(%q, %d)
+         %y: f32[3,1,2] = Unary(%u) {function=\"abs\"}
+         output %y",
+        "input %x: f32[3,1,2]
+         %y: f32[3,1,2] = Unary(%x) {function=\"abs\"}
+         output %y",
+    ),
+    (
+        "fold-batch-norm",
+        "input %x: f32[1,1,2,2] const %w: f32[2,1,1,1] = [1, 2] const %b: f32[2] = [0.5, 1]
+         const %g: f32[2] = [2, 4] const %h: f32[2] = [1, -1] const %m: f32[2] = [0.5, 3]
+         const %v: f32[2] = [4, 16]
+         %c: f32[1,2,2,2] = Conv(%x, %w, %b)
+         %y: f32[1,2,2,2] = BatchNormalization(%c, %g, %h, %m, %v) {epsilon=0.0}
+         output %y",
+        "input %x: f32[1,1,2,2] const %w: f32[2,1,1,1] = [1, 2] const %b: f32[2] = [1, -3]
+         %y: f32[1,2,2,2] = Conv(%x, %w, %b)
+         output %y",
+    ),
+    (
+        "spread-batch-norm",
+        "input %x: f32[3,2,4] const %g: f32[2] = [2, 4] const %h: f32[2] = [1, -1]
+         const %m: f32[2] = [0.5, 3] const %v: f32[2] = [4, 16]
+         %y: f32[3,2,4] = BatchNormalization(%x, %g, %h, %m, %v) {epsilon=0.0}
+         output %y",
+        "input %x: f32[3,2,4] const %f: f32[2,1] = [1, 1] const %s: f32[2,1] = [0.5, -4]
+         %p: f32[3,2,4] = Binary(%x, %f) {function=\"mul\"}
+         %y: f32[3,2,4] = Binary(%p, %s)
+         output %y",
+    ),
+    (
+        "bounds",
+        "input %x: f32[5] const %l: f32[] = [-0.5] const %h: f32[] = [1]
+         %c: f32[5] = Clip(%x, %l, %h)
+         %d: f32[5] = Clip(%x, _, %h)
+         output %c, %d",
+        "input %x: f32[5]
+         %c: f32[5] = Unary(%x) {function=\"clip\", alpha=-0.5, beta=1.0}
+         %d: f32[5] = Unary(%x) {function=\"clip\", alpha=-inf, beta=1.0}
+         output %c, %d",
+    ),
+    (
+        "gates",
+        "input %x: f32[7] const %r: f32[] = [1.4142135] const %o: f32[] = [1] const %h: f32[] = [0.5]
+         %a: f32[7] = Binary(%x, %r) {function=\"div\"}
+         %e: f32[7] = Unary(%a) {function=\"erf\"}
+         %g: f32[7] = Binary(%e, %o)
+         %p: f32[7] = Binary(%x, %g) {function=\"mul\"}
+         %y: f32[7] = Binary(%p, %h) {function=\"mul\"}
+         output %y",
+        "input %x: f32[7] %y: f32[7] = Unary(%x) {function=\"gelu\"} output %y",
+    ),
+    (
+        "gates",
+        "input %x: f32[7] const %k: f32[] = [0.044715] const %o: f32[] = [1]
+         const %h: f32[] = [0.5] const %n: f32[] = [3] const %q: f32[] = [0.7978846]
+         %c: f32[7] = Binary(%x, %n) {function=\"pow\"}
+         %d: f32[7] = Binary(%k, %c) {function=\"mul\"}
+         %s: f32[7] = Binary(%x, %d)
+         %a: f32[7] = Binary(%s, %q) {function=\"mul\"}
+         %e: f32[7] = Unary(%a) {function=\"tanh\"}
+         %g: f32[7] = Binary(%o, %e)
+         %p: f32[7] = Binary(%h, %x) {function=\"mul\"}
+         %y: f32[7] = Binary(%p, %g) {function=\"mul\"}
+         output %y",
+        "input %x: f32[7] %y: f32[7] = Unary(%x) {function=\"gelu_tanh\"} output %y",
+    ),
+    (
+        "gates",
+        "input %x: f32[7]
+         %s: f32[7] = Unary(%x) {function=\"sigmoid\"}
+         %y: f32[7] = Binary(%s, %x) {function=\"mul\"}
+         %t: f32[7] = Unary(%y) {function=\"hard_sigmoid\", alpha=0.16666667, beta=0.5}
+         %z: f32[7] = Binary(%y, %t) {function=\"mul\"}
+         output %z",
+        "input %x: f32[7]
+         %y: f32[7] = Unary(%x) {function=\"silu\", alpha=1.0}
+         %z: f32[7] = Unary(%y) {function=\"hard_swish\"}
+         output %z",
+    ),
+    (
+        "layer-normalization",
+        "input %x: f32[5,3] const %a: i64[1] = [-1] const %n: f32[] = [2]
+         const %i: f32[] = [0.001] const %g: f32[3] = [1, 2, 3] const %b: f32[3] = [4, 5, 6]
+         %m: f32[5,1] = Reduce(%x, %a) {function=\"mean\"}
+         %d: f32[5,3] = Binary(%x, %m) {function=\"sub\"}
+         %q: f32[5,3] = Binary(%d, %n) {function=\"pow\"}
+         %v: f32[5,1] = Reduce(%q, %a) {function=\"mean\"}
+         %e: f32[5,1] = Binary(%v, %i)
+         %s: f32[5,1] = Unary(%e) {function=\"sqrt\"}
+         %f: f32[5,3] = Binary(%d, %s) {function=\"div\"}
+         %p: f32[5,3] = Binary(%f, %g) {function=\"mul\"}
+         %y: f32[5,3] = Binary(%p, %b)
+         output %y",
+        "input %x: f32[5,3] const %g: f32[3] = [1, 2, 3] const %b: f32[3] = [4, 5, 6]
+         %y: f32[5,3] = LayerNormalization(%x, %g, %b) {axis=1, epsilon=0.001}
+         output %y",
+    ),
+    (
+        "linear",
+        "input %x: f32[5,2] const %w: f32[3,2] = [1, 2, 3, 4, 5, 6] const %c: f32[3] = [1, 2, 3]
+         %y: f32[5,3] = Gemm(%x, %w, %c) {trans_b=1, alpha=2.0, beta=0.5}
+         output %y",
+        "input %x: f32[5,2] const %w: f32[2,3] = [2, 6, 10, 4, 8, 12]
+         const %c: f32[3] = [0.5, 1, 1.5]
+         %y: f32[5,3] = Linear(%x, %w, %c)
+         output %y",
+    ),
+    (
+        "fuse-bias",
+        "input %x: f32[5,2] const %w: f32[2,1] = [1, 2] const %c: f32[1] = [3]
+         %l: f32[5,1] = Linear(%x, %w)
+         %y: f32[5,1] = Binary(%c, %l)
+         output %y",
+        "input %x: f32[5,2] const %w: f32[2,1] = [1, 2] const %c: f32[1] = [3]
+         %y: f32[5,1] = Linear(%x, %w, %c)
+         output %y",
+    ),
+    (
+        "fuse-residual",
+        "input %x: f32[5,2] const %w: f32[2,2] = [1, 2, 3, 4]
+         %l: f32[5,2] = Linear(%x, %w)
+         %r: f32[5,2] = Unary(%x) {function=\"abs\"}
+         %y: f32[5,2] = Binary(%l, %r)
+         output %y",
+        "input %x: f32[5,2] const %w: f32[2,2] = [1, 2, 3, 4]
+         %r: f32[5,2] = Unary(%x) {function=\"abs\"}
+         %y: f32[5,2] = Linear(%x, %w, _, %r)
+         output %y",
+    ),
+    (
+        "fuse-activation",
+        "input %x: f32[5,2] const %w: f32[2,2] = [1, 2, 3, 4]
+         %l: f32[5,2] = Linear(%x, %w)
+         %y: f32[5,2] = Unary(%l) {function=\"gelu\"}
+         output %y",
+        "input %x: f32[5,2] const %w: f32[2,2] = [1, 2, 3, 4]
+         %y: f32[5,2] = Linear(%x, %w) {activation=\"gelu\"}
+         output %y",
+    ),
+    (
+        "sequences-as-images",
+        "input %x: f32[1,2,5] const %w: f32[1,2,2] = [1, 2, 3, 4]
+         %c: f32[1,1,3] = Conv(%x, %w) {strides=[2], pads=[0, 1]}
+         %y: f32[1,1,2] = Pool(%c) {kernel=[2]}
+         output %y",
+        "input %x: f32[1,2,5] const %a: i64[1] = [2] const %w: f32[1,2,1,2] = [1, 2, 3, 4]
+         const %b: i64[1] = [2]
+         %u: f32[1,2,1,5] = Unsqueeze(%x, %a)
+         %d: f32[1,1,1,3] = Conv(%u, %w) {strides=[1, 2], pads=[0, 0, 0, 1]}
+         %c: f32[1,1,3] = Squeeze(%d, %a)
+         %v: f32[1,1,1,3] = Unsqueeze(%c, %b)
+         %p: f32[1,1,1,2] = Pool(%v) {kernel=[1, 2]}
+         %y: f32[1,1,2] = Squeeze(%p, %b)
+         output %y",
+    ),
+    (
+        "channels-last",
+        "input %x: f32[1,2,4,4]
+         %y: f32[1,2,2,2] = Pool(%x) {kernel=[2, 2], strides=[2, 2]}
+         output %y",
+        "input %x: f32[1,2,4,4]
+         %t: f32[1,4,4,2] = Transpose(%x) {permutation=[0, 2, 3, 1]}
+         %p: f32[1,2,2,2] = Pool(%t) {kernel=[2, 2], strides=[2, 2], layout=\"nhwc\"}
+         %y: f32[1,2,2,2] = Transpose(%p) {permutation=[0, 3, 1, 2]}
+         output %y",
+    ),
+    (
+        "sink-transposes",
+        "input %x: f32[1,4,4,2] const %f: i64[1] = [1] const %e: i64[1] = [3]
+         const %k: i64[1] = [2] const %p: i64[8] = [0, 1, 0, 0, 0, 0, 0, 0]
+         const %s: f32[3,1,1] = [1, 2, 3] const %r: i64[2] = [2, 3]
+         %t: f32[1,2,4,4] = Transpose(%x) {permutation=[0, 3, 1, 2]}
+         %c: f32[1,2,2,4] = Slice(%t, %f, %e, %k)
+         %d: f32[1,3,2,4] = Pad(%c, %p)
+         %b: f32[1,3,2,4] = Binary(%d, %s) {function=\"mul\"}
+         %y: f32[1,3] = Reduce(%b, %r) {function=\"mean\", keep_dims=0}
+         output %y",
+        "input %x: f32[1,4,4,2] const %f: i64[1] = [1] const %e: i64[1] = [3]
+         const %k: i64[1] = [1] const %p: i64[8] = [0, 1, 0, 0, 0, 0, 0, 0]
+         const %q: i64[4] = [0, 3, 1, 2] const %s: f32[1,1,1,3] = [1, 2, 3]
+         const %r: i64[2] = [1, 2]
+         %c: f32[1,2,4,2] = Slice(%x, %f, %e, %k)
+         %d: f32[1,2,4,3] = Pad(%c, %p, _, %q)
+         %b: f32[1,2,4,3] = Binary(%d, %s) {function=\"mul\"}
+         %y: f32[1,3] = Reduce(%b, %r) {function=\"mean\", keep_dims=0}
+         output %y",
+    ),
+    (
+        "sink-transposes",
+        "input %x: f32[5,2,3] input %u: f32[5,2,3]
+         %t: f32[3,5,2] = Transpose(%x) {permutation=[2, 0, 1]}
+         %v: f32[3,5,2] = Transpose(%u) {permutation=[2, 0, 1]}
+         %c: f32[3,10,2] = Concat(%t, %v) {axis=1}
+         %a: f32[3,5,2], %b: f32[3,5,2] = Split(%c) {axis=-2, parts=2}
+         output %a, %b",
+        "input %x: f32[5,2,3] input %u: f32[5,2,3]
+         %c: f32[10,2,3] = Concat(%x, %u)
+         %p: f32[5,2,3], %q: f32[5,2,3] = Split(%c) {parts=2}
+         %a: f32[3,5,2] = Transpose(%p) {permutation=[2, 0, 1]}
+         %b: f32[3,5,2] = Transpose(%q) {permutation=[2, 0, 1]}
+         output %a, %b",
+    ),
+    (
+        "sink-transposes",
+        "input %x: f32[5,2,3] const %r: i64[1] = [1]
+         %t: f32[3,5,2] = Transpose(%x) {permutation=[2, 0, 1]}
+         %y: f32[3,2] = Reduce(%t, %r) {keep_dims=0}
+         output %y",
+        "input %x: f32[5,2,3] const %r: i64[1] = [0]
+         %p: f32[2,3] = Reduce(%x, %r) {keep_dims=0}
+         %y: f32[3,2] = Transpose(%p) {permutation=[1, 0]}
+         output %y",
+    ),
+    (
+        "sink-transposes",
+        "input %x: f32[5,1,3] const %a: i64[1] = [2] const %b: i64[2] = [0, 3]
+         %t: f32[3,5,1] = Transpose(%x) {permutation=[2, 0, 1]}
+         %s: f32[3,5] = Squeeze(%t, %a)
+         %y: f32[1,3,5,1] = Unsqueeze(%s, %b)
+         output %y",
+        "input %x: f32[5,1,3] const %a: i64[1] = [1] const %b: i64[2] = [0, 3]
+         %s: f32[5,3] = Squeeze(%x, %a)
+         %u: f32[1,5,3,1] = Unsqueeze(%s, %b)
+         %y: f32[1,3,5,1] = Transpose(%u) {permutation=[0, 2, 1, 3]}
+         output %y",
+    ),
+    (
+        "merge-transposes",
+        "input %x: f32[5,2,3] const %c: i64[1] = [0]
+         %t: f32[3,5,2] = Transpose(%x) {permutation=[2, 0, 1]}
+         %u: f32[2,3,5] = Transpose(%t) {permutation=[2, 0, 1]}
+         %y: f32[2,3,5] = Unary(%u) {function=\"abs\"}
+         output %y",
+        "input %x: f32[5,2,3]
+         %u: f32[2,3,5] = Transpose(%x) {permutation=[1, 2, 0]}
+         %y: f32[2,3,5] = Unary(%u) {function=\"abs\"}
+         output %y",
+    ),
+];
+
+fn framed(body: &str) -> Graph {
+    text::parse(&format!("graph \"g\" {{ {body} }}")).unwrap_or_else(|e| panic!("{e}\n{body}"))
 }
 
-fn constant(name: &str, dtype: &str, shape: &[usize], seed: u32, limit: i64) -> String {
-    let list: Vec<String> =
-        integers(shape.iter().product(), seed, limit).iter().map(|v| v.to_string()).collect();
-    format!("const %{name}: {dtype}{shape:?} = [{}]\n", list.join(", "))
+/// The text without names, which say nothing about what is computed.
+fn anonymous(graph: &Graph) -> String {
+    let mut graph = graph.compacted();
+    for id in graph.value_ids().collect::<Vec<_>>() {
+        graph.set_value_name(id, "");
+    }
+    for id in graph.order() {
+        graph.node_mut(id).name.clear();
+    }
+    text::print(&graph)
 }
 
-/// Scales that differ from channel to channel.
-fn scales(name: &str, count: usize) -> String {
-    let list: Vec<String> = (0..count).map(|n| format!("{:?}", 0.004 + n as f32 * 0.001)).collect();
-    format!("const %{name}: f32[{count}] = [{}]\n", list.join(", "))
+/// Values that look random and never change.
+fn input(shape: &[usize], seed: usize) -> Tensor {
+    let count: usize = shape.iter().product();
+    let value = |i: usize| ((i * 7919 + seed * 104729) % 2003) as f32 / 500.0 - 2.0;
+    Tensor::from_slice(shape.to_vec(), &(0..count).map(value).collect::<Vec<_>>()).unwrap()
 }
 
-/// Step and zero point shared by the cases.
-const SHARED: &str = "const %s: f32[] = [0.05]\nconst %t: f32[] = [0.04]\n
-    const %z: u8[] = [3]\nconst %y: u8[] = [128]\nconst %i: i8[] = [-7]\n";
-
-fn lowered(source: &str) -> (Graph, Graph) {
-    let before = text::parse(source).unwrap();
-    let mut after = before.clone();
-    run_pipeline(pipelines::LOWER, &mut after).unwrap();
-    (before, after.compacted())
-}
-
-/// Lowers, checks which operators remain, and that results differ by at most one step (`step` for
-/// reals, 1 for bytes).
-fn check(source: &str, remaining: &[(&str, usize)], step: f64) {
-    let (before, after) = lowered(source);
-    let found = after.operator_counts();
-    let mut wanted: Vec<(String, usize)> =
-        remaining.iter().map(|(name, count)| (name.to_string(), *count)).collect();
-    wanted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-    assert_eq!(found, wanted, "{}", text::print_brief(&after));
+fn same_answer(before: &Graph, after: &Graph, what: &str) {
     let inputs: Vec<Tensor> = before
         .input_specs()
         .iter()
         .enumerate()
-        .map(|(i, (_, fact))| {
-            let shape = fact.shape().unwrap();
-            let values = integers(shape.iter().product(), 90 + i as u32, 1000);
-            let real: Vec<f64> = values.iter().map(|v| *v as f64 / 250.0).collect();
-            let byte: Vec<f64> = values.iter().map(|v| (v % 127) as f64).collect();
-            let of = if fact.dtype == DType::F32 { real } else { byte };
-            Tensor::from_f64_slice(fact.dtype, shape, &of).unwrap()
+        .map(|(seed, (_, fact))| {
+            let extent = |d: &lepton_ir::Dim| d.as_usize().unwrap_or(2);
+            input(&fact.dims.iter().map(extent).collect::<Vec<_>>(), seed + 1)
         })
         .collect();
-    let want = interpret::run(&before, &inputs).unwrap();
-    let have = interpret::run(&after, &inputs).unwrap();
+    let want = interpret::run(before, &inputs).unwrap();
+    let have = interpret::run(after, &inputs).unwrap();
     for (w, h) in want.iter().zip(&have) {
-        assert_eq!((w.shape(), w.dtype()), (h.shape(), h.dtype()));
-        let limit = if w.dtype() == DType::F32 { step } else { 1.0 };
-        let (w, h) = (w.to_f64_vec(), h.to_f64_vec());
-        assert!(w.iter().any(|v| *v != w[0]), "a constant result shows nothing");
-        for (a, b) in w.iter().zip(&h) {
-            assert!((a - b).abs() <= limit, "{a} and {b} differ by more than {limit}");
+        assert_eq!((w.shape(), w.dtype()), (h.shape(), h.dtype()), "{what}");
+        for (a, b) in w.to_f64_vec().into_iter().zip(h.to_f64_vec()) {
+            assert!((a - b).abs() <= 1e-4 * a.abs().max(1.0), "{what}: {a} became {b}");
         }
     }
 }
 
-#[test]
-fn a_residual_block_with_one_padded_convolution_runs_on_bytes() {
-    let source = format!(
-        "graph \"g\" {{ input %x: f32[2,3,6,5]\n{SHARED}{}{}{}{}{}
-         const %bs: f32[4] = [0.0002, 0.00025, 0.0003, 0.00035]
-         const %zw: i8[4] = [0, 0, 0, 0]
-         %q0: u8[2,3,6,5] = QuantizeLinear(%x, %s, %y)
-         %d0: f32[2,3,6,5] = DequantizeLinear(%q0, %s, %y)
-         %w1: f32[4,3,3,3] = DequantizeLinear(%v1, %k, %zw) {{axis=0}}
-         %w2: f32[4,4,1,1] = DequantizeLinear(%v2, %k) {{axis=0}}
-         %b1: f32[4] = DequantizeLinear(%vb, %bs) {{axis=0}}
-         %c1: f32[2,4,6,5] = Conv(%d0, %w1, %b1) {{pads=[1, 1, 1, 1]}}
-         %r1: f32[2,4,6,5] = Unary(%c1) {{function=\"relu\"}}
-         %q1: u8[2,4,6,5] = QuantizeLinear(%r1, %t, %z)
-         %d1: f32[2,4,6,5] = DequantizeLinear(%q1, %t, %z)
-         %c2: f32[2,4,6,5] = Conv(%d1, %w2, %fb)
-         %a: f32[2,4,6,5] = Binary(%c2, %d1)
-         %q2: u8[2,4,6,5] = QuantizeLinear(%a, %t, %y)
-         %d2: f32[2,4,6,5] = DequantizeLinear(%q2, %t, %y)
-         %m: f32[2,4,3,2] = Pool(%d2) {{kernel=[2, 2], strides=[2, 2]}}
-         %q3: u8[2,4,3,2] = QuantizeLinear(%m, %t, %y)
-         %d3: f32[2,4,3,2] = DequantizeLinear(%q3, %t, %y)
-         output %d3 }}",
-        constant("v1", "i8", &[4, 3, 3, 3], 1, 127),
-        constant("v2", "i8", &[4, 4, 1, 1], 2, 127),
-        constant("vb", "i32", &[4], 3, 900),
-        scales("k", 4),
-        "const %fb: f32[4] = [0.1, -0.2, 0.3, 0.4]\n",
-    );
-    let remaining = [
-        ("IntegerConv", 2),
-        ("Transpose", 2),
-        ("QuantizeLinear", 1),
-        ("DequantizeLinear", 1),
-        ("Pool", 1),
-    ];
-    check(&source, &remaining, 0.041);
+fn pass_named(name: &str) -> &'static [Pass] {
+    let at = pipelines::LOWER.iter().position(|pass| pass.name == name);
+    let at = at.unwrap_or_else(|| panic!("no pass is called {name}"));
+    &pipelines::LOWER[at..=at]
 }
 
 #[test]
-fn linear_layers_of_signed_bytes_become_unsigned() {
-    let source = format!(
-        "graph \"g\" {{ input %x: i8[3,2,4]\n{SHARED}{}{}{}
-         %d: f32[3,2,4] = DequantizeLinear(%x, %s, %i)
-         %f: f32[3,8] = Flatten(%d)
-         %w1: f32[6,8] = DequantizeLinear(%v1, %k) {{axis=0}}
-         %w2: f32[6,5] = DequantizeLinear(%v2, %s)
-         %g: f32[3,6] = Gemm(%f, %w1, %b) {{trans_b=1}}
-         %h: f32[3,6] = Unary(%g) {{function=\"clip\", alpha=-0.5, beta=6.0}}
-         %q: i8[3,6] = QuantizeLinear(%h, %t, %i)
-         %e: f32[3,6] = DequantizeLinear(%q, %t, %i)
-         %o: f32[3,5] = MatMul(%e, %w2)
-         output %o }}",
-        constant("v1", "i8", &[6, 8], 4, 127),
-        constant("v2", "i8", &[6, 5], 5, 127),
-        scales("k", 6) + "const %b: f32[6] = [0.1, 0.2, 0.3, -0.1, -0.2, -0.3]\n",
-    );
-    let remaining =
-        [("IntegerLinear", 2), ("DequantizeLinear", 1), ("QuantizeLinear", 1), ("Flatten", 1)];
-    // The second layer sums over bytes that may differ by a step: Σ|w|·0.04 at most.
-    check(&source, &remaining, 0.04 * 6.0 * 127.0 * 0.05);
+fn each_pass_gives_the_text_after() {
+    for (name, before, after) in CASES {
+        let (before, wanted) = (framed(before), framed(after));
+        let mut found = before.clone();
+        run_pipeline(pass_named(name), &mut found).unwrap();
+        assert_eq!(anonymous(&found), anonymous(&wanted), "{name}");
+        same_answer(&before, &found, name);
+    }
 }
 
 #[test]
-fn moves_sums_and_tables_run_on_bytes() {
-    let source = format!(
-        "graph \"g\" {{ input %x: u8[2,4,4]\n input %u: u8[2,4,4]\n{SHARED}
-         const %from: i64[1] = [1]\nconst %to: i64[1] = [4]\nconst %axes: i64[1] = [1]
-         const %pads: i64[6] = [0, 1, 0, 0, 0, 1]\nconst %half: f32[] = [0.5]
-         %d: f32[2,4,4] = DequantizeLinear(%x, %s, %y)
-         %e: f32[2,4,4] = DequantizeLinear(%u, %t, %y)
-         %a: f32[2,4,4] = Binary(%d, %e)
-         %r: f32[2,4,4] = Unary(%a) {{function=\"relu\"}}
-         %qa: u8[2,4,4] = QuantizeLinear(%r, %t, %z)
-         %da: f32[2,4,4] = DequantizeLinear(%qa, %t, %z)
-         %c: f32[2,3,4] = Slice(%da, %from, %to, %axes)
-         %qc: u8[2,3,4] = QuantizeLinear(%c, %t, %z)
-         %dc: f32[2,3,4] = DequantizeLinear(%qc, %t, %z)
-         %p: f32[2,4,5] = Pad(%dc, %pads)
-         %qp: u8[2,4,5] = QuantizeLinear(%p, %t, %z)
-         %dp: f32[2,4,5] = DequantizeLinear(%qp, %t, %z)
-         %m: f32[2,4,4] = Binary(%d, %e) {{function=\"mul\"}}
-         %qm: u8[2,4,4] = QuantizeLinear(%m, %s, %y)
-         %dm: f32[2,4,4] = DequantizeLinear(%qm, %s, %y)
-         %h: f32[2,4,4] = Unary(%dm) {{function=\"silu\", alpha=1.0}}
-         %l: f32[2,4,4] = Binary(%h, %half) {{function=\"mul\"}}
-         %ql: u8[2,4,4] = QuantizeLinear(%l, %t, %y)
-         %dl: f32[2,4,4] = DequantizeLinear(%ql, %t, %y)
-         %j: f32[2,4,9] = Concat(%dp, %dl) {{axis=2}}
-         %qj: u8[2,4,9] = QuantizeLinear(%j, %t, %z)
-         output %qj }}"
-    );
-    let remaining = [("IntegerBinary", 1), ("IntegerBinary(mul)", 1), ("Slice", 1), ("Pad", 1)];
-    let remaining: Vec<_> = remaining.into_iter().chain([("Lookup", 2), ("Concat", 1)]).collect();
-    check(&source, &remaining, 0.0);
+fn every_pass_over_reals_has_a_case() {
+    let reals = pipelines::LOWER.iter().take_while(|pass| pass.name != "unsigned-activations");
+    for pass in reals.chain(pipelines::SIMPLIFY) {
+        assert!(CASES.iter().any(|(name, ..)| *name == pass.name), "{} has no case", pass.name);
+    }
 }
 
 #[test]
-fn what_does_not_fit_is_dequantised_and_stays() {
-    let source = format!(
-        "graph \"g\" {{ input %x: f32[3,4]\n{SHARED}{}
-         const %odd: i8[] = [5]
-         %w: f32[4,2] = DequantizeLinear(%v, %s, %odd)
-         %q: u8[3,4] = QuantizeLinear(%x, %s, %y)
-         %d: f32[3,4] = DequantizeLinear(%q, %s, %y)
-         %o: f32[3,2] = MatMul(%d, %w)
-         %o2: f32[3,2] = MatMul(%x, %w)
-         output %o, %o2 }}",
-        constant("v", "i8", &[4, 2], 6, 127),
+fn pipelines_keep_the_answer_of_every_case() {
+    for (name, before, after) in CASES {
+        for graph in [framed(before), framed(after)] {
+            for pipeline in [pipelines::SIMPLIFY, pipelines::LOWER] {
+                let mut found = graph.clone();
+                run_pipeline(pipeline, &mut found).unwrap();
+                same_answer(&graph, &found, name);
+            }
+        }
+    }
+}
+
+/// Nodes over `[1,4,6,6]` that keep that shape, so that any sequence of them is a graph.
+const LINKS: &[&str] = &[
+    "%y: f32[1,4,6,6] = Conv(%x, %w, %b) {pads=[1, 1, 1, 1]}",
+    "%y: f32[1,4,6,6] = Conv(%x, %d) {pads=[1, 1, 1, 1], group=4}",
+    "%y: f32[1,4,6,6] = BatchNormalization(%x, %b, %b, %b, %v)",
+    "%y: f32[1,4,6,6] = Unary(%x) {function=\"relu\"}",
+    "%y: f32[1,4,6,6] = Binary(%x, %p)",
+    "%y: f32[1,4,6,6] = Binary(%x, %c) {function=\"mul\"}",
+    "%y: f32[1,4,6,6] = Clip(%x, %l, %h)",
+    "%y: f32[1,4,6,6] = Pool(%x) {kernel=[3, 3], pads=[1, 1, 1, 1]}",
+    "%m: f32[1,4,1,1] = Reduce(%x, %r) {function=\"mean\"}\n%y: f32[1,4,6,6] = Binary(%x, %m)",
+    "%m: f32[1,4,5,6] = Slice(%x, %f, %t, %k)\n%y: f32[1,4,6,6] = Pad(%m, %q)",
+    "%m: f32[1,4,3,6], %n: f32[1,4,3,6] = Split(%x) {axis=2, parts=2}
+     %y: f32[1,4,6,6] = Concat(%n, %m) {axis=2}",
+    "%m: f32[1,2,6,6], %n: f32[1,2,6,6] = Split(%x) {axis=1, parts=2}
+     %y: f32[1,4,6,6] = Concat(%n, %m) {axis=1}",
+    "%m: f32[1,6,6,4] = Transpose(%x) {permutation=[0, 2, 3, 1]}
+     %n: f32[1,6,6,4] = Softmax(%m)
+     %y: f32[1,4,6,6] = Transpose(%n) {permutation=[0, 3, 1, 2]}",
+    "%m: f32[1,4,6,6] = Transpose(%x) {permutation=[0, 1, 3, 2]}
+     %y: f32[1,4,6,6] = MatMul(%m, %g)",
+    "%m: f32[1,4,6,6] = Unary(%x) {function=\"sigmoid\"}
+     %y: f32[1,4,6,6] = Binary(%m, %x) {function=\"mul\"}",
+];
+
+/// A graph of links picked by the digits of `seed`, each applied to the result before.
+fn chained(seed: usize) -> String {
+    let list = |count: usize, salt: usize| -> String {
+        let value = |i: usize| ((i * 31 + salt * 17) % 23) as f32 / 23.0 - 0.45;
+        (0..count).map(|i| format!("{:?}", value(i))).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = format!(
+        "input %v0: f32[1,4,6,6] const %w: f32[4,4,3,3] = [{}] const %b: f32[4] = [{}]
+         const %d: f32[4,1,3,3] = [{}] const %v: f32[4] = [1, 2, 0.5, 1.5]
+         const %c: f32[4,1,1] = [{}] const %l: f32[] = [-0.8] const %h: f32[] = [0.9]
+         const %g: f32[6,6] = [{}] const %r: i64[2] = [2, 3] const %f: i64[1] = [1]
+         const %t: i64[1] = [6] const %k: i64[1] = [2]
+         const %q: i64[8] = [0, 0, 1, 0, 0, 0, 0, 0]\n",
+        list(144, 1),
+        list(4, 2),
+        list(36, 3),
+        list(4, 4),
+        list(36, 5),
     );
-    let remaining = [("Linear", 2), ("QuantizeLinear", 1), ("DequantizeLinear", 1)];
-    check(&source, &remaining, 1e-4);
+    let mut rest = seed;
+    for step in 0..6 {
+        let link = LINKS[rest % LINKS.len()];
+        rest /= LINKS.len();
+        let earlier = rest % (step + 1);
+        text += &link
+            .replace("%x", &format!("%v{step}"))
+            .replace("%p", &format!("%v{earlier}"))
+            .replace("%y", &format!("%v{}", step + 1))
+            .replace("%m", &format!("%m{step}"))
+            .replace("%n", &format!("%n{step}"));
+        text.push('\n');
+    }
+    text + "output %v6"
+}
+
+#[test]
+fn pipelines_keep_the_answer_of_chains_of_nodes() {
+    for i in 0..150 {
+        let source = chained(i * 75_577 + i);
+        let before = framed(&source);
+        let mut after = before.clone();
+        run_pipeline(pipelines::LOWER, &mut after).unwrap();
+        same_answer(&before, &after, &text::print_brief(&before));
+    }
 }

@@ -2,7 +2,7 @@
 //! between runs.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, TryLockError};
 use std::thread::JoinHandle;
 
 /// How often a waiting worker looks again before it parks: some ten microseconds.
@@ -32,6 +32,8 @@ struct Shared {
 /// A pool of threads, owned by one session.
 pub struct Threads {
     shared: Arc<Shared>,
+    /// Held while a job is open: the pool does one job at a time.
+    occupied: Mutex<()>,
     workers: Vec<JoinHandle<()>>,
 }
 
@@ -53,7 +55,7 @@ impl Threads {
             std::thread::Builder::new().name(name).spawn(move || work(&shared)).ok()
         };
         let workers = (1..count.max(1)).map_while(spawn).collect();
-        Threads { shared, workers }
+        Threads { shared, occupied: Mutex::new(()), workers }
     }
 
     /// Number of threads, the caller included.
@@ -62,6 +64,7 @@ impl Threads {
     }
 
     /// Calls `task(0) … task(count − 1)`, each once, on any thread, and returns when all are done.
+    /// While another caller has the workers, the caller does all of it.
     ///
     /// # Panics
     /// If a task panics.
@@ -70,6 +73,14 @@ impl Threads {
             (0..count).for_each(task);
             return;
         }
+        let _occupied = match self.occupied.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                (0..count).for_each(task);
+                return;
+            }
+        };
         // SAFETY: only the lifetime changes; this function waits until no worker uses the pointer.
         let run: *const (dyn Fn(usize) + Sync) = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
@@ -180,6 +191,25 @@ mod tests {
                 assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
             }
         }
+    }
+
+    #[test]
+    fn several_callers_share_a_pool() {
+        let threads = Threads::new(2);
+        let rounds = || {
+            for _ in 0..2000 {
+                let hits: [AtomicUsize; 6] = Default::default();
+                threads.run(hits.len(), &|i| {
+                    hits[i].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(hits.iter().all(|h| h.load(Ordering::Relaxed) == 1));
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(rounds);
+            }
+        });
     }
 
     #[test]

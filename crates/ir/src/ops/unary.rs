@@ -137,22 +137,10 @@ impl Unary {
             F::Sigmoid => sigmoid(x),
             F::Tanh => x.tanh(),
             F::Relu => relu(x),
-            F::LeakyRelu => {
-                if x >= 0.0 {
-                    x
-                } else {
-                    a * x
-                }
-            }
+            F::LeakyRelu => leaky_relu(x, a),
             F::Elu => elu(x),
             F::Selu => b * elu(x),
-            F::Clip => {
-                if x.is_nan() {
-                    x
-                } else {
-                    x.max(a).min(b)
-                }
-            }
+            F::Clip => clip(x, a, b),
             F::Gelu => 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2)),
             F::GeluTanh => {
                 let c = (2.0 / std::f64::consts::PI).sqrt();
@@ -193,15 +181,7 @@ impl Unary {
                     0.0
                 }
             }
-            F::Shrink => {
-                if x > a {
-                    x - b
-                } else if x < -a {
-                    x + b
-                } else {
-                    0.0
-                }
-            }
+            F::Shrink => shrink(x, a, b),
         }
     }
 
@@ -246,6 +226,25 @@ impl AttributeValue for Unary {
         };
         let number = |t: &str| t.trim().parse().map_err(|_| format!("`{t}` is not a number"));
         Ok(Unary::with(function, number(alpha)?, number(beta)?))
+    }
+}
+
+fn leaky_relu(x: f64, slope: f64) -> f64 {
+    if x >= 0.0 { x } else { slope * x }
+}
+
+/// NaN stays NaN.
+fn clip(x: f64, low: f64, high: f64) -> f64 {
+    if x.is_nan() { x } else { x.max(low).min(high) }
+}
+
+fn shrink(x: f64, threshold: f64, bias: f64) -> f64 {
+    if x > threshold {
+        x - bias
+    } else if x < -threshold {
+        x + bias
+    } else {
+        0.0
     }
 }
 

@@ -114,7 +114,7 @@ fn notes(page: &mut String, report: &Report) {
 
 fn table(page: &mut String, report: &Report) {
     page.push_str(
-        "<h2>Candidates</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>candidate</th>",
+        "<h2>Candidates</h2>\n<div class=\"wide\"><table>\n<thead><tr><th>candidate</th><th>verdict</th>",
     );
     let metrics = report.candidates.iter().find_map(|c| c.measured.as_ref());
     for result in metrics.map_or(&[][..], |m| &m.evaluation) {
@@ -122,9 +122,9 @@ fn table(page: &mut String, report: &Report) {
     }
     page.push_str(
         "<th>drop</th><th>p50</th><th>p95</th><th>faster</th><th>file</th><th>memory</th>\
-         <th>$ / million</th><th>verdict</th></tr></thead>\n<tbody>\n",
+         <th>$ / million</th></tr></thead>\n<tbody>\n",
     );
-    let columns = metrics.map_or(0, |m| m.evaluation.len()) + 8;
+    let columns = metrics.map_or(0, |m| m.evaluation.len()) + 9;
     for candidate in &report.candidates {
         row(page, report, candidate, columns);
     }
@@ -133,15 +133,15 @@ fn table(page: &mut String, report: &Report) {
 
 fn row(page: &mut String, report: &Report, candidate: &Candidate, columns: usize) {
     let (class, verdict) = verdict(&candidate.verdict);
-    let _ = write!(page, "<tr class=\"{class}\"><th>{}</th>", escape(&candidate.name));
+    let (name, verdict) = (escape(&candidate.name), escape(&verdict));
+    let _ = write!(page, "<tr class=\"{class}\"><th>{name}</th>");
     match &candidate.measured {
         None => {
-            let span = columns - 1;
-            let _ = write!(page, "<td colspan=\"{span}\">{}</td>", escape(&verdict));
+            let _ = write!(page, "<td colspan=\"{}\">{verdict}</td>", columns - 1);
         }
         Some(measured) => {
+            let _ = write!(page, "<td class=\"text\">{verdict}</td>");
             numbers(page, report, measured);
-            let _ = write!(page, "<td class=\"text\">{}</td>", escape(&verdict));
         }
     }
     page.push_str("</tr>\n");

@@ -30,6 +30,26 @@ fn a_residual_network() {
 }
 
 #[test]
+fn large_images_pass_in_strips() {
+    for (stride, kernel, pad, h, w) in [(1, 3, 1, 71, 75), (2, 5, 2, 36, 38)] {
+        let source = format!(
+            "graph \"net\" {{ input %x: f32[n,4,71,75]\n{}{}{}
+             %a: f32[n,52,71,75] = Conv(%x, %w, %b)
+             %r: f32[n,52,71,75] = Unary(%a) {{function=\"relu\"}}
+             %y: f32[n,52,{h},{w}] = Conv(%r, %d) {{pads=[{pad}, {pad}, {pad}, {pad}], strides=[{stride}, {stride}], group=52}}
+             output %y }}",
+            constant("w", &[52, 4, 1, 1], 1),
+            constant("b", &[52], 2),
+            constant("d", &[52, 1, kernel, kernel], 3),
+        );
+        for batch in [1, 2] {
+            let kernels = check(&source, &[&[batch, 4, 71, 75]]);
+            assert_eq!(kernels, ["transpose", "conv-depthwise-f32", "transpose"]);
+        }
+    }
+}
+
+#[test]
 fn products_and_broadcasts() {
     let source = format!(
         "graph \"net\" {{ input %x: f32[n,6,8] input %k: f32[n,8,6]\n{}{}
@@ -76,4 +96,53 @@ fn shortcuts_without_weights_stay_channels_last() {
     );
     let kernels = ["transpose", "conv-f32", "slice", "pad", "conv-f32", "reduce"];
     check_kernels(&source, &kernels);
+}
+
+#[test]
+fn recurrent_layers() {
+    for (op, gates, attributes) in [
+        ("LSTM", 4, ""),
+        ("LSTM", 4, "direction=\"bidirectional\""),
+        ("LSTM", 4, "direction=\"reverse\""),
+        ("GRU", 3, ""),
+        ("GRU", 3, "direction=\"bidirectional\", linear_before_reset=1"),
+    ] {
+        let directions = if attributes.contains("bidirectional") { 2 } else { 1 };
+        let state = format!("f32[{directions},3,5]");
+        let cells =
+            if op == "LSTM" { [", %c0", ", %c", &format!(", %c: {state}")] } else { [""; 3] };
+        let braces =
+            if attributes.is_empty() { String::new() } else { format!("{{{attributes}}}") };
+        let source = format!(
+            "graph \"g\" {{ input %x: f32[7,3,6] input %h0: {state} input %c0: {state}\n{}{}{}
+             %y: f32[7,{directions},3,5], %h: {state}{} = {op}(%x, %w, %r, %b, _, %h0{}) {braces}
+             output %y, %h{} }}",
+            constant("w", &[directions, gates * 5, 6], 1),
+            constant("r", &[directions, gates * 5, 5], 2),
+            constant("b", &[directions, gates * 10], 3),
+            cells[2],
+            cells[0],
+            cells[1],
+        );
+        check_kernels(&source, &[if op == "LSTM" { "lstm-f32" } else { "gru-f32" }]);
+    }
+}
+
+#[test]
+fn sequences() {
+    let source = format!(
+        "graph \"g\" {{ input %x: f32[2,3,20]\n{}{}{}
+         %c: f32[2,8,10] = Conv(%x, %w, %b) {{pads=[1, 1], strides=[2]}}
+         %r: f32[2,8,10] = Unary(%c) {{function=\"relu\"}}
+         %p: f32[2,8,5] = Pool(%r) {{kernel=[2], strides=[2]}}
+         %d: f32[2,4,5] = Conv(%p, %v)
+         %y: f32[2,4,1] = Pool(%d) {{function=\"average\", global=1}}
+         output %d, %y }}",
+        constant("w", &[8, 3, 3], 1),
+        constant("b", &[8], 2),
+        constant("v", &[4, 8, 1], 3),
+    );
+    let kernels = check(&source, &[]);
+    assert!(!kernels.contains(&"reference"), "{kernels:?}");
+    assert_eq!(kernels.iter().filter(|kernel| **kernel == "conv-f32").count(), 2);
 }

@@ -1,0 +1,205 @@
+"""PyTorch modules under compression: masks after every optimiser step, weights seen on their grid."""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from .errors import UsageError
+from .inplace import Layer, Plan
+
+_COMPRESSED = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
+"""Layers whose ``weight`` has the output channels first."""
+
+_RAMP = 0.7
+"""Share of the steps over which the kept share falls."""
+
+_BITS = "_lepton_bits"
+
+_attached: weakref.WeakKeyDictionary[torch.nn.Module, TorchAttachment] = weakref.WeakKeyDictionary()
+
+
+def on_grid(weight: torch.Tensor, bits: int) -> torch.Tensor:
+    """``weight`` rounded to multiples of a step, one a channel of its first axis; zero stays zero."""
+    largest = 2 ** (bits - 1) - 1
+    step = weight.abs().flatten(1).amax(1).clamp_min(torch.finfo(weight.dtype).tiny) / largest
+    step = step.reshape(-1, *[1] * (weight.ndim - 1))
+    return (weight / step).round().clamp(-largest, largest) * step
+
+
+class _OnGrid:
+    """What a layer's class gets: its forward pass sees ``weight`` on the grid, gradients pass through.
+
+    The parameter stays where it was, so ``parameters()`` and ``state_dict()`` are unchanged.
+    """
+
+    @property
+    def weight(self) -> torch.Tensor:
+        latent: torch.Tensor = self.__dict__["_parameters"]["weight"]
+        return latent + (on_grid(latent, self.__dict__[_BITS]) - latent).detach()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _OnGrid:
+        other = type(self).__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        """As the plain class with the weights that are used, so that files load without Lepton."""
+        state = self.__dict__.copy()
+        bits = state.pop(_BITS)
+        parameters = state["_parameters"].copy()
+        latent = parameters["weight"]
+        parameters["weight"] = torch.nn.Parameter(on_grid(latent.detach(), bits), latent.requires_grad)
+        state["_parameters"] = parameters
+        return object.__new__, (type(self).__mro__[2],), state
+
+
+_hooked: list[Any] = []
+"""The handle of the one hook that hears of every optimiser's steps."""
+
+_classes: dict[type, type] = {}
+
+
+def _swapped(plain: type) -> type:
+    """The class of the same name whose weights are seen on the grid; one for each plain class."""
+    if plain not in _classes:
+        body = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__}
+        _classes[plain] = type(plain.__name__, (_OnGrid, plain), body)
+    return _classes[plain]
+
+
+class TorchAttachment:
+    """The compression of one module."""
+
+    def __init__(self, model: torch.nn.Module, plan: Plan, steps: int | None) -> None:
+        self.plan = plan
+        self.steps_total = steps
+        self.left: list[tuple[str, str]] = []
+        self._model = weakref.ref(model)
+        self._done = 0
+        for name, module in model.named_modules():
+            if why := _why_left(module):
+                self.left.append((name or type(module).__name__, why))
+            elif isinstance(module, _COMPRESSED):
+                module.__dict__[_BITS] = plan.bits
+                module.__class__ = _swapped(type(module))
+
+    def modules(self) -> list[tuple[str, torch.nn.Module]]:
+        """Name and module of every compressed layer."""
+        model = self._model()
+        if model is None:
+            return []
+        return [(name or "weight", m) for name, m in model.named_modules() if isinstance(m, _OnGrid)]
+
+    def layers(self) -> list[Layer]:
+        """The compressed layers with what is kept of them now."""
+        found = []
+        for name, module in self.modules():
+            weight = _latent(module).detach()
+            kept = int(torch.count_nonzero(on_grid(weight, self.plan.bits)))
+            found.append(Layer(name, weight.numel(), kept / max(weight.numel(), 1)))
+        return found
+
+    def steps_done(self) -> int:
+        """Steps of optimisers that hold a compressed weight."""
+        return self._done
+
+    def density(self) -> float:
+        """The share to keep after the steps done so far."""
+        if self.plan.density >= 1 or self.steps_total is None:
+            return self.plan.density
+        progress = min(self._done / (_RAMP * self.steps_total), 1.0)
+        return 1.0 - (1.0 - self.plan.density) * (1.0 - (1.0 - progress) ** 3)
+
+    def after_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Masks the weights that ``optimizer`` has just changed."""
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        weights = [_latent(module) for _, module in self.modules() if id(_latent(module)) in held]
+        if not weights:
+            return
+        self._done += 1
+        density = self.density()
+        if density < 1:
+            for weight in weights:
+                keep_largest(weight, density)
+
+    @contextmanager
+    def plainly(self) -> Iterator[None]:
+        """The model as plain layers with the weights that are used."""
+        latents = []
+        try:
+            for _, module in self.modules():
+                weight = _latent(module)
+                latents.append((module, weight.detach().clone()))
+                with torch.no_grad():
+                    weight.copy_(on_grid(weight, self.plan.bits))
+                module.__class__ = type(module).__mro__[2]
+            yield
+        finally:
+            for module, latent in latents:
+                module.__class__ = _swapped(type(module)) if not isinstance(module, _OnGrid) else type(module)
+                with torch.no_grad():
+                    _latent(module).copy_(latent)
+
+
+def _latent(module: torch.nn.Module) -> torch.nn.Parameter:
+    parameter: torch.nn.Parameter = module.__dict__["_parameters"]["weight"]
+    return parameter
+
+
+@torch.no_grad()
+def keep_largest(weight: torch.Tensor, density: float) -> None:
+    """Sets all but the largest ``density`` of the weights, at least one, to zero."""
+    count = weight.numel()
+    dropped = count - max(round(density * count), 1)
+    if dropped > 0:
+        magnitude = weight.abs()
+        threshold = magnitude.flatten().kthvalue(dropped).values
+        weight.mul_(magnitude > threshold)
+
+
+def _why_left(module: torch.nn.Module) -> str:
+    """Why a module with weights of its own is not compressed; empty where it is, or has none."""
+    own = module.__dict__["_parameters"]
+    if not any(parameter is not None and parameter.ndim > 1 for parameter in own.values()):
+        return "its weight is computed from other parameters" if isinstance(module, _COMPRESSED) else ""
+    if not isinstance(module, _COMPRESSED):
+        return f"{type(module).__name__} is not one of the layers that are compressed in place"
+    if not torch.is_floating_point(own["weight"]):
+        return "its weights are not floats"
+    computed = isinstance(getattr(type(module), "weight", None), property)
+    return "its class computes `weight` itself" if computed else ""
+
+
+def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    for attachment in list(_attached.values()):
+        attachment.after_step(optimizer)
+
+
+def attached(model: torch.nn.Module) -> TorchAttachment | None:
+    """The compression the module is under, if any."""
+    return _attached.get(model)
+
+
+def attach(model: torch.nn.Module, plan: Plan, steps: int | None) -> TorchAttachment:
+    """Puts the module under compression."""
+    if plan.density < 1 and steps is None:
+        raise UsageError(
+            f"{plan.ratio:g}x prunes to {plan.density:.1%}, gradually; a PyTorch loop does not say how long it is",
+            "give steps=len(loader) * epochs",
+        )
+    if not any(isinstance(m, _COMPRESSED) and not _why_left(m) for m in model.modules()):
+        raise UsageError("the module has no Linear or convolution to compress")
+    attachment = TorchAttachment(model, plan, steps)
+    if not _hooked:
+        _hooked.append(register_optimizer_step_post_hook(_after_step))
+    _attached[model] = attachment
+    return attachment
+

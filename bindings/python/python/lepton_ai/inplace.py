@@ -1,0 +1,282 @@
+"""Keras 3 and PyTorch models compressed in place, while their own training goes on.
+
+``LeptonAI(model).compress(20)`` changes the model object; the user's own ``fit`` or loop then trains
+under the compression: weights outside the kept share are zero after every step of the optimiser, and
+the forward pass sees weights on the grid they will be stored on. ``export`` writes the artefact.
+
+What is missing: the artefact has no entropy-coded sections yet. Zeros and 4-bit grids are trained and
+kept, but each weight takes a byte in the file, so the file is at most about four times smaller than
+float32 whatever ratio was asked for; ``report()`` gives the bytes of the real file and says so.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import _native
+from .errors import MissingPackageError, UnsupportedError, UsageError
+from .models import _is_instance, as_model
+
+if TYPE_CHECKING:
+    from ._inplace_keras import KerasAttachment
+    from ._inplace_torch import TorchAttachment
+
+_FOUR_BITS = 3.5
+"""Entropy of a trained 4-bit weight, in bits, measured over the networks of the field."""
+
+_SMALLEST_FILE = 2000
+"""Bytes below which names, shapes and headers outweigh the weights."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a ratio asks of the weights.
+
+    The rule of thumb is ``ratio = 32 / (H(density) + density * bits)``, with H the entropy of which
+    weights are kept, in bits: up to 4 eight bits do, up to 32/3.5 four, above that weights are pruned.
+    """
+
+    ratio: float
+    """The ratio asked for: float32 bytes over bytes of the coded file."""
+    bits: int
+    """Bits of the grid of kept weights."""
+    density: float
+    """Share of the weights that is kept."""
+
+    @staticmethod
+    def of(ratio: float) -> Plan:
+        """The plan for a ratio from 1 to 1000.
+
+        Raises:
+            UsageError: for other ratios.
+        """
+        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 1 <= ratio <= 1000:
+            raise UsageError(f"the ratio is {ratio!r}; it must be a number from 1 to 1000")
+        if ratio <= 4:
+            return Plan(float(ratio), 8, 1.0)
+        if ratio <= 32 / _FOUR_BITS:
+            return Plan(float(ratio), 4, 1.0)
+        low, high = 1e-6, 0.9
+        for _ in range(60):
+            middle = (low + high) / 2
+            entropy = -middle * math.log2(middle) - (1 - middle) * math.log2(1 - middle)
+            if 32 / (entropy + middle * _FOUR_BITS) > ratio:
+                low = middle
+            else:
+                high = middle
+        return Plan(float(ratio), 4, high)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer that is compressed."""
+
+    name: str
+    weights: int
+    """Number of its weights, the bias left out."""
+    density: float
+    """Share of them that is not zero now."""
+
+
+@dataclass(frozen=True)
+class InPlaceReport:
+    """Where an in-place compression stands."""
+
+    plan: Plan
+    layers: tuple[Layer, ...]
+    """The layers that are compressed."""
+    left: tuple[tuple[str, str], ...]
+    """Name of each layer with weights that is left as it is, and why."""
+    steps_done: int
+    """Steps of the optimiser under the compression."""
+    steps_total: int | None
+    """Steps of the training as far as known; the pruning is complete after 70 % of them."""
+    file: Path | None
+    """The exported artefact, if there is one."""
+    file_bytes: int | None
+    """Bytes of that file, with every header."""
+    dense_bytes: int | None
+    """Bytes of the same model as float32 ONNX."""
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def file_ratio(self) -> float | None:
+        """``dense_bytes / file_bytes``: what the file really reaches."""
+        if not self.file_bytes or not self.dense_bytes:
+            return None
+        return self.dense_bytes / self.file_bytes
+
+    def __str__(self) -> str:
+        plan = self.plan
+        lines = [f"asked for {plan.ratio:g}x: {plan.bits}-bit weights, {plan.density:.1%} kept"]
+        total = "" if self.steps_total is None else f" of {self.steps_total}"
+        lines.append(f"{self.steps_done}{total} steps done")
+        lines += [f"  {layer.name}: {layer.weights} weights, {layer.density:.2%} not zero" for layer in self.layers]
+        lines += [f"  {name}: left as it is, {why}" for name, why in self.left]
+        if self.file_ratio is not None:
+            lines.append(
+                f"{self.file}: {self.file_bytes} bytes, {self.file_ratio:.2f}x smaller than {self.dense_bytes} "
+                "bytes of float32 ONNX"
+            )
+        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+
+
+class LeptonAI:
+    """A Keras 3 model or ``torch.nn.Module`` whose training is to go on under compression.
+
+    Args:
+        model: The model. It stays the user's: names, ``state_dict`` keys and saved files do not change.
+        example_inputs: For PyTorch: a tensor, or a tuple of them, the model can be called with; needed
+            by :meth:`export`, which also calibrates on it where it is given no other samples.
+
+    Example:
+        >>> lepton = LeptonAI(model).compress(20, steps=len(loader) * epochs)     # doctest: +SKIP
+        >>> train(model)                                                          # doctest: +SKIP
+        >>> print(lepton.export("model.lepton"))                                  # doctest: +SKIP
+    """
+
+    def __init__(self, model: Any, example_inputs: Any = None) -> None:
+        self.model = model
+        self.example_inputs = example_inputs
+        self._file: Path | None = None
+        self._file_bytes: int | None = None
+        self._dense_bytes: int | None = None
+        self._export_notes: list[str] = []
+        self._framework = _framework(model)
+        self._attachment: KerasAttachment | TorchAttachment | None = self._framework.attached(model)
+
+    def compress(self, ratio: float, steps: int | None = None) -> LeptonAI:
+        """Puts the model under a compression by ``ratio``; call it before the training.
+
+        Args:
+            ratio: float32 bytes over bytes of the coded file, from 1 to 1000; see :class:`Plan`.
+            steps: Optimiser steps of the training. Needed where weights are pruned and Keras' ``fit``
+                does not say it: the kept share falls by a cubic curve until 70 % of the steps.
+
+        Raises:
+            UsageError: where the model is under compression already, has no weights that can be
+                compressed, or ``steps`` is missing.
+        """
+        if self._attachment is not None:
+            raise UsageError("the model is under compression already")
+        if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
+            raise UsageError(f"steps is {steps!r}; it must be a whole number, 1 or above")
+        plan = Plan.of(ratio)
+        attachment = self._framework.attach(self.model, plan, steps)
+        weights = sum(layer.weights for layer in attachment.layers())
+        if weights * 4 / plan.ratio < _SMALLEST_FILE:
+            warnings.warn(
+                f"{weights} weights at {plan.ratio:g}x are {weights * 4 / plan.ratio:.0f} bytes: headers and the "
+                "parts left as they are will outweigh them",
+                stacklevel=2,
+            )
+        self._attachment = attachment
+        return self
+
+    def report(self) -> InPlaceReport:
+        """Where it stands: plan, kept shares, steps, and the bytes of the exported file."""
+        attachment = self._needed()
+        return InPlaceReport(
+            plan=attachment.plan,
+            layers=tuple(attachment.layers()),
+            left=tuple(attachment.left),
+            steps_done=attachment.steps_done(),
+            steps_total=attachment.steps_total,
+            file=self._file,
+            file_bytes=self._file_bytes,
+            dense_bytes=self._dense_bytes,
+            notes=tuple(self._notes(attachment)),
+        )
+
+    def export(self, path: str | os.PathLike[str], calibration: Any = None) -> InPlaceReport:
+        """Writes the model, with its weights as they are used, as an int8 artefact.
+
+        Args:
+            path: The file, such as ``model.lepton``; replaced whole.
+            calibration: Rows of the model's only input, or a list of rows of each, to find the ranges
+                of activations with. Default: ``example_inputs``. Without either, ranges are found at
+                each run, and convolutions stay float32.
+
+        Returns:
+            The report, with the real bytes.
+        """
+        attachment = self._needed()
+        with attachment.plainly():
+            model = as_model(self.model, self.example_inputs)
+        samples = self._samples(model, self.example_inputs if calibration is None else calibration)
+        method = "static-int8" if samples else "dynamic-int8"
+        data = _native.compressed(model, json.dumps([{"method": method}]), samples)
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        part.write_bytes(data)
+        part.replace(target)
+        self._file, self._file_bytes, self._dense_bytes = target, target.stat().st_size, model.file_bytes
+        self._export_notes = []
+        if not samples:
+            self._export_notes.append("no calibration samples: only matrix products are int8")
+        return self.report()
+
+    def _needed(self) -> KerasAttachment | TorchAttachment:
+        if self._attachment is None:
+            raise UsageError("the model is not under compression", "call compress first")
+        return self._attachment
+
+    def _samples(self, model: _native.Model, given: Any) -> list[list[Any]]:
+        """``given`` as runs of the model: cut to rows where it fixes how many a run takes."""
+        from ._arrays import rows
+
+        if given is None:
+            return []
+        specs = model.inputs
+        each = list(given) if isinstance(given, (list, tuple)) and len(specs) > 1 else [given]
+        if len(specs) == 1 and isinstance(given, (list, tuple)) and len(given) == 1:
+            each = list(given)
+        if len(each) != len(specs):
+            raise UsageError(f"{len(each)} arrays for {len(specs)} inputs")
+        arrays = [rows(_on_cpu(value), spec.dtype) for value, spec in zip(each, specs)]
+        fixed = specs[0].shape[0] if specs[0].shape else None
+        size = fixed if isinstance(fixed, int) else 32
+        count = min(len(array) for array in arrays)
+        whole = range(0, count - size + 1, size) if fixed == size else range(0, count, size)
+        return [[array[at : at + size] for array in arrays] for at in whole]
+
+    def _notes(self, attachment: KerasAttachment | TorchAttachment) -> list[str]:
+        notes = list(self._export_notes)
+        if attachment.plan.density < 1 and attachment.steps_total is not None:
+            missing = math.ceil(0.7 * attachment.steps_total) - attachment.steps_done()
+            if missing > 0:
+                notes.append(f"the pruning is complete after {missing} more steps")
+        if attachment.plan.ratio > 4:
+            notes.append(
+                "weights take a byte each in the file: entropy-coded sections are not written yet, so the file "
+                "does not reach the ratio that its weights were trained for"
+            )
+        return notes
+
+
+def _on_cpu(value: Any) -> Any:
+    return value.detach().cpu() if hasattr(value, "detach") else value
+
+
+def _framework(model: Any) -> Any:
+    """The module that knows the model's library. On Keras' PyTorch back end a model is of both."""
+    if _is_instance(model, "keras", "Model"):
+        from . import _inplace_keras
+
+        return _inplace_keras
+    if _is_instance(model, "torch.nn", "Module"):
+        from . import _inplace_torch
+
+        return _inplace_torch
+    if type(model).__module__.partition(".")[0] in ("keras", "torch"):
+        raise MissingPackageError("the model's library is not loaded", "import keras or torch first")
+    raise UnsupportedError(
+        f"{type(model).__module__}.{type(model).__name__} cannot be compressed in place",
+        "give a keras.Model (Keras 3) or a torch.nn.Module",
+    )

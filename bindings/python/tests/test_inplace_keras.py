@@ -1,0 +1,127 @@
+"""Keras 3 models under compression while their own ``fit`` trains them."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import numpy as np
+import pytest
+
+import lepton_ai
+from lepton_ai import LeptonAI, Session
+
+if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is None:
+    os.environ["KERAS_BACKEND"] = "torch"
+keras = pytest.importorskip("keras")
+
+
+@pytest.fixture(scope="module")
+def task():
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(1024, 16)).astype(np.float32)
+    return rows, (rows @ generator.normal(size=(16, 4))).argmax(1)
+
+
+def network(optimizer=None):
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(128, activation="relu"),
+                              keras.layers.Dense(64, activation="relu"), keras.layers.Dense(4)])
+    model.compile(optimizer or keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+
+def zeros(layer):
+    return float((keras.ops.convert_to_numpy(layer._kernel) == 0).mean())
+
+
+def test_fit_trains_under_the_compression(task, tmp_path):
+    model = network()
+    names = [w.path for w in model.weights]
+    lepton = LeptonAI(model).compress(20)
+    assert type(model).__name__ == "Sequential" and [w.path for w in model.weights] == names
+    seen = []
+    model.fit(*task, batch_size=64, epochs=10, verbose=0,
+              callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(zeros(model.layers[1])))])
+    plan, report = lepton.report().plan, lepton.report()
+    assert report.steps_total == report.steps_done == 160
+    assert seen == sorted(seen) and seen[-1] == pytest.approx(1 - plan.density, abs=2e-3)
+    accuracy = (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean()
+    assert accuracy > 0.9
+    report = lepton.export(tmp_path / "model.lepton", calibration=task[0][:256])
+    assert report.file_bytes == (tmp_path / "model.lepton").stat().st_size < report.dense_bytes
+    found = Session(tmp_path / "model.lepton").predict(task[0]).argmax(1)
+    assert (found == task[1]).mean() > accuracy - 0.03
+    assert (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean() == accuracy
+
+
+def test_saved_models_are_plain(task, tmp_path):
+    model = network()
+    LeptonAI(model).compress(8)
+    model.fit(*task, epochs=1, verbose=0)
+    expected = model.predict(task[0], verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert type(loaded) is keras.Sequential and type(loaded.layers[0]) is keras.layers.Dense
+    np.testing.assert_allclose(loaded.predict(task[0], verbose=0), expected, rtol=1e-4, atol=1e-5)
+    model.save_weights(tmp_path / "m.weights.h5")
+    model.load_weights(tmp_path / "m.weights.h5")
+    np.testing.assert_allclose(model.predict(task[0], verbose=0), expected, rtol=1e-4, atol=1e-5)
+    clone = keras.models.clone_model(model)
+    assert type(clone.layers[0]) is keras.layers.Dense
+
+
+def test_compiling_again_does_not_start_the_schedule_again(task):
+    model = network()
+    LeptonAI(model).compress(50)
+    model.fit(*task, batch_size=64, epochs=5, verbose=0)
+    before = zeros(model.layers[1])
+    model.compile(keras.optimizers.SGD(1e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(*task, batch_size=64, epochs=1, verbose=0)
+    assert zeros(model.layers[1]) == pytest.approx(before, abs=2e-3) and before > 0.9
+
+
+def test_averaged_weights_are_masked_again(task):
+    model = network(keras.optimizers.Adam(3e-3, use_ema=True))
+    LeptonAI(model).compress(50)
+    model.fit(*task, batch_size=64, epochs=4, verbose=0)
+    assert zeros(model.layers[1]) > 0.9
+
+
+def test_constraints_of_the_user_stay():
+    layer = keras.layers.Dense(4, kernel_constraint=keras.constraints.NonNeg())
+    model = keras.Sequential([keras.Input((16,)), layer])
+    model.compile("sgd", "mse")
+    LeptonAI(model).compress(4)
+    model.fit(np.ones((32, 16), np.float32), np.ones((32, 4), np.float32), verbose=0)
+    assert keras.ops.convert_to_numpy(layer._kernel).min() >= 0
+
+
+def test_convolutions(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(8, 3), keras.layers.DepthwiseConv2D(3),
+                              keras.layers.Flatten(), keras.layers.Dense(5)])
+    rows = np.random.default_rng(0).random((64, 8, 8, 3)).astype(np.float32)
+    expected = model.predict(rows, verbose=0)
+    lepton = LeptonAI(model).compress(4)
+    assert [layer.weights for layer in lepton.report().layers] == [216, 640]
+    assert "DepthwiseConv2D" in lepton.report().left[0][1]
+    lepton.export(tmp_path / "m.lepton", calibration=rows)
+    np.testing.assert_allclose(Session(tmp_path / "m.lepton").predict(rows), expected, atol=0.05)
+
+
+def test_steps_are_counted_as_fit_counts_them():
+    from lepton_ai._inplace_keras import _steps_of
+
+    base = {"x": np.zeros((100, 2)), "y": np.zeros(100), "epochs": 3, "initial_epoch": 0, "steps_per_epoch": None,
+            "batch_size": None, "validation_split": 0.0}
+    assert _steps_of(base) == 12
+    assert _steps_of({**base, "batch_size": 10, "validation_split": 0.2}) == 24
+    assert _steps_of({**base, "steps_per_epoch": 5, "initial_epoch": 1}) == 10
+    assert _steps_of({**base, "x": iter([]), "y": None}) is None
+
+
+def test_what_makes_no_sense_is_refused():
+    with pytest.raises(lepton_ai.UsageError, match="not built"):
+        LeptonAI(keras.Sequential([keras.layers.Dense(3)])).compress(4)
+    with pytest.raises(lepton_ai.UsageError, match="no Dense"):
+        LeptonAI(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()])).compress(4)

@@ -1,0 +1,179 @@
+"""PyTorch modules under compression while their own loop trains them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+
+import numpy as np
+import pytest
+
+import lepton_ai
+from lepton_ai import LeptonAI, Session
+
+torch = pytest.importorskip("torch")
+
+STEPS = 120
+
+
+@pytest.fixture(scope="module")
+def task():
+    """Rows of 16 numbers and the class a fixed teacher gives them."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(1024, 16, generator=generator)
+    return rows, (rows @ torch.randn(16, 4, generator=generator)).argmax(1)
+
+
+def network():
+    torch.manual_seed(1)
+    return torch.nn.Sequential(torch.nn.Linear(16, 128), torch.nn.ReLU(), torch.nn.BatchNorm1d(128),
+                               torch.nn.Linear(128, 64), torch.nn.ReLU(), torch.nn.Linear(64, 4))
+
+
+def train(model, task, steps=STEPS, each=lambda: None):
+    rows, labels = task
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    model.train()
+    for step in range(steps):
+        at = torch.arange(step * 128, step * 128 + 128) % len(rows)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(rows[at]), labels[at]).backward()
+        optimizer.step()
+        each()
+    model.eval()
+
+
+def accuracy(model, task):
+    with torch.no_grad():
+        return (model(task[0]).argmax(1) == task[1]).float().mean().item()
+
+
+def test_a_loop_trains_under_the_compression(task, tmp_path):
+    model = network()
+    keys, names = list(model.state_dict()), [type(m).__name__ for m in model.modules()]
+    lepton = LeptonAI(model, example_inputs=task[0][:256]).compress(20, steps=STEPS)
+    assert list(model.state_dict()) == keys and [type(m).__name__ for m in model.modules()] == names
+    assert all(isinstance(m, torch.nn.Linear) for m in (model[0], model[3], model[5]))
+    densities = []
+
+    def look():
+        densities.append(float((model[3].state_dict()["weight"] != 0).float().mean()))
+
+    train(model, task, each=look)
+    plan = lepton.report().plan
+    assert densities[0] > 0.9 and densities == sorted(densities, reverse=True)
+    assert densities[int(0.75 * STEPS)] == densities[-1] == pytest.approx(plan.density, abs=1e-3)
+    assert accuracy(model, task) > 0.9
+    report = lepton.export(tmp_path / "model.lepton")
+    assert report.steps_done == STEPS and len(report.layers) == 3
+    assert report.file_bytes == (tmp_path / "model.lepton").stat().st_size < report.dense_bytes
+    assert any("entropy-coded" in note for note in report.notes) and "smaller than" in str(report)
+    session = Session(tmp_path / "model.lepton")
+    found = session.predict(task[0]).argmax(1)
+    assert (found == task[1].numpy()).mean() > accuracy(model, task) - 0.03
+    assert accuracy(model, task) > 0.9, "export leaves the model under compression"
+    assert type(model[0]).__mro__[1].__name__ == "_OnGrid"
+
+
+def test_kept_weights_lie_on_the_grid():
+    model = network()
+    latent = model[3].weight.detach().clone()
+    LeptonAI(model).compress(8)
+    seen = model[3].weight.detach()
+    assert not torch.equal(seen, latent) and torch.equal(model.state_dict()["3.weight"], latent)
+    assert max(len(row.unique()) for row in seen) <= 15
+    assert (seen - latent).abs().max() <= latent.abs().max() / 7 / 2 + 1e-6
+    model[3](torch.ones(1, 128)).sum().backward()
+    assert torch.equal(model[3]._parameters["weight"].grad, torch.ones(64, 128))
+
+
+def test_copies_and_files(task):
+    model = network()
+    LeptonAI(model).compress(8)
+    train(model, task, 20)
+    with torch.no_grad():
+        expected = model(task[0])
+    twin = copy.deepcopy(model)
+    assert torch.equal(twin(task[0]), expected) and type(twin[0]) is type(model[0])
+    train(twin, task, 5)
+    assert not torch.equal(twin(task[0]), expected) and torch.equal(model(task[0]), expected)
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=False)
+    assert type(loaded[0]) is torch.nn.Linear and list(loaded.state_dict()) == list(model.state_dict())
+    torch.testing.assert_close(loaded(task[0]), expected)
+    plain = network()
+    plain.load_state_dict(model.state_dict())
+    model.load_state_dict(plain.state_dict())
+    assert torch.equal(model(task[0]), expected)
+
+
+def test_other_models_are_not_touched(task):
+    model, other = network(), network()
+    LeptonAI(model).compress(50, steps=1)
+    train(other, task, 2)
+    assert float((other[3].weight != 0).float().mean()) == 1.0
+    train(model, task, 2)
+    assert float((model.state_dict()["3.weight"] != 0).float().mean()) < 0.1
+
+
+def test_convolutions_and_what_is_left(tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Flatten(),
+                                torch.nn.Linear(8 * 36, 5))
+    example = torch.rand(40, 3, 8, 8)
+    lepton = LeptonAI(model, example).compress(4)
+    report = lepton.export(tmp_path / "m.lepton")
+    model.eval()
+    np.testing.assert_allclose(Session(tmp_path / "m.lepton").predict(example), model(example).detach(), atol=0.05)
+    assert [layer.name for layer in report.layers] == ["0", "3"]
+    recurrent = torch.nn.Sequential(torch.nn.Embedding(10, 4), torch.nn.Linear(4, 4))
+    left = LeptonAI(recurrent).compress(2).report().left
+    assert left[0][0] == "0" and "Embedding" in left[0][1]
+
+
+def test_what_makes_no_sense_is_refused(tmp_path):
+    model = network()
+    for ratio in (0.5, float("nan"), "20", 5000, True):
+        with pytest.raises(lepton_ai.UsageError, match="ratio"):
+            LeptonAI(model).compress(ratio)
+    with pytest.raises(lepton_ai.UsageError, match="how long"):
+        LeptonAI(model).compress(20)
+    with pytest.raises(lepton_ai.UsageError, match="steps"):
+        LeptonAI(model).compress(20, steps=0)
+    with pytest.raises(lepton_ai.UsageError, match="not under compression"):
+        LeptonAI(model).export(tmp_path / "m")
+    with pytest.raises(lepton_ai.UsageError, match="no Linear"):
+        LeptonAI(torch.nn.ReLU()).compress(4)
+    assert type(model[0]) is torch.nn.Linear
+    LeptonAI(model).compress(4)
+    with pytest.raises(lepton_ai.UsageError, match="already"):
+        LeptonAI(model).compress(4)
+    with pytest.raises(lepton_ai.UsageError, match="example_inputs"):
+        LeptonAI(model).export(tmp_path / "m")
+    with pytest.raises(lepton_ai.UnsupportedError):
+        LeptonAI(object())
+    with pytest.warns(UserWarning, match="outweigh"):
+        LeptonAI(torch.nn.Linear(4, 4)).compress(2)
+
+
+def test_plans_invert_the_rule_of_thumb():
+    for ratio, density in [(39, 0.10), (69, 0.05), (107, 0.03), (151, 0.02)]:
+        assert lepton_ai.Plan.of(ratio).density == pytest.approx(density, rel=0.03)
+    assert (lepton_ai.Plan.of(4).bits, lepton_ai.Plan.of(8).bits) == (8, 4)
+    densities = [lepton_ai.Plan.of(r).density for r in (1, 4, 8, 9, 10, 20, 50, 1000)]
+    assert densities == sorted(densities, reverse=True)
+
+
+def test_a_dropped_model_is_let_go(task):
+    import gc
+    import weakref
+
+    model = network()
+    gone = weakref.ref(model)
+    with warnings.catch_warnings():
+        LeptonAI(model).compress(8)
+    del model
+    gc.collect()
+    assert gone() is None

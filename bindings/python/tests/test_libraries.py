@@ -1,0 +1,70 @@
+"""Models and tensors of other libraries, where they are installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import lepton_ai
+from lepton_ai import Session
+
+
+def test_onnx(linear):
+    onnx = pytest.importorskip("onnx")
+    proto = onnx.load_from_string(linear)
+    assert Session(proto).run(np.ones((1, 3), np.float32))["y"].shape == (1, 2)
+
+
+def test_bfloat16():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    from conftest import unary
+
+    session = Session(unary("Identity", 16, ["n"]))
+    values = np.array([1.5, -2.0], ml_dtypes.bfloat16)
+    answer = session.run(values)["y"]
+    assert answer.dtype == ml_dtypes.bfloat16 and answer.tolist() == [1.5, -2.0]
+
+
+def test_torch_tensors_are_read_in_place(linear):
+    torch = pytest.importorskip("torch")
+    session = Session(linear)
+    tensor = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    expected = session.run(tensor.numpy())["y"]
+    np.testing.assert_array_equal(session.run({"x": tensor})["y"], expected)
+    np.testing.assert_array_equal(session.run({"x": tensor.clone().requires_grad_()})["y"], expected)
+    np.testing.assert_array_equal(session.run({"x": tensor.T.contiguous().T})["y"], expected)
+    with pytest.raises(lepton_ai.InputTypeError, match="float64"):
+        session.run({"x": tensor.double()})
+    answer = torch.from_dlpack(session.run(tensor)["y"])
+    assert answer.shape == (2, 2)
+
+
+def test_torch_modules():
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(), torch.nn.Linear(8, 3))
+    module.train()
+    session = Session(module, example_inputs=torch.zeros(1, 4))
+    assert module.training
+    rows = torch.randn(5, 4)
+    expected = module.eval()(rows).detach().numpy()
+    np.testing.assert_allclose(next(iter(session.run(rows).values())), expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(lepton_ai.UsageError, match="example_inputs"):
+        Session(module)
+
+
+def test_scikit_learn():
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    rows = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    classifier = linear_model.LogisticRegression().fit(rows, rows.sum(1) > 0)
+    try:
+        import skl2onnx  # noqa: F401
+    except ImportError:
+        with pytest.raises(lepton_ai.MissingPackageError, match="pip install skl2onnx"):
+            Session(classifier)
+        return
+    try:
+        session = Session(classifier)
+    except lepton_ai.UnsupportedError as error:
+        pytest.skip(str(error))
+    assert (session.predict(rows) == classifier.predict(rows)).mean() > 0.99

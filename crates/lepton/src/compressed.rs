@@ -1,0 +1,44 @@
+//! A recipe applied without a search.
+
+use lepton_compress::{Context, Recipe};
+use lepton_formats::artefact::{self, Artefact, Golden};
+use lepton_navigate::NavigateError;
+use lepton_runtime::{Session, SessionOptions};
+use lepton_tensor::Tensor;
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::samples::sample_inputs;
+
+/// The bytes of the `.lepton` artefact of `model` after `recipe`.
+///
+/// `samples` are runs of one tensor per input, for methods that calibrate; may be empty for others.
+/// The artefact's golden input is the first of them, or a made-up one where there are none.
+///
+/// # Errors
+/// A recipe that cannot be applied, samples that do not fit the model.
+pub fn compressed(
+    model: &Model,
+    recipe: &Recipe,
+    samples: &[Vec<Tensor>],
+) -> Result<Vec<u8>, Error> {
+    let graph = recipe.apply(model.graph(), &Context::new(samples)).map_err(NavigateError::from)?;
+    let inputs = match samples.first() {
+        Some(inputs) => inputs.clone(),
+        None => sample_inputs(model.graph(), &[])?,
+    };
+    let outputs = Session::new(&graph, SessionOptions::default())?.run(&inputs)?;
+    let name = model.path().file_name().unwrap_or_default().to_string_lossy();
+    let provenance = serde_json::json!({
+        "source": { "name": name, "blake3": model.content_hash() },
+        "recipe": recipe,
+        "lepton": env!("CARGO_PKG_VERSION"),
+    });
+    let artefact = Artefact {
+        graph,
+        golden: Some(Golden { inputs, outputs }),
+        provenance: provenance.to_string(),
+        measurements: String::new(),
+    };
+    Ok(artefact::write(&artefact).map_err(NavigateError::from)?)
+}

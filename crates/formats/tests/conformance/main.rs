@@ -3,6 +3,7 @@
 //! `failures.txt` lists every case that does not pass, under the reason; it may only shrink.
 //! `docs/onnx-support.md` is written from the same run.
 
+mod folders;
 mod report;
 
 use std::collections::BTreeMap;

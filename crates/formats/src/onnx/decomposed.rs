@@ -238,7 +238,7 @@ pub fn one_hot(call: &mut Call<'_>) -> Results {
 /// Outside training nothing happens, and the mask is true everywhere; in training only a ratio of
 /// zero has a certain result.
 pub fn dropout(call: &mut Call<'_>) -> Results {
-    call.check_attributes(&[], &["ratio", "seed"])?;
+    call.check_attributes(&[], &["ratio", "seed", "is_test"])?;
     if call.input(2).is_some() && call.known_truth(2) != Some(false) {
         let ratio = match call.input(1) {
             Some(_) => call.known_reals(1)?.first().copied(),

@@ -1,9 +1,11 @@
-//! ONNX: reading operator sets 7 and newer, writing operator set 21.
+//! ONNX: reading operator sets 6 and newer, writing operator set 21.
 
 mod attention;
 mod branches;
 mod call;
 mod classical;
+mod contrib;
+mod contrib_integer;
 mod decomposed;
 mod einsum;
 mod emit;

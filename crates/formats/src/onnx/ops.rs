@@ -10,8 +10,8 @@ use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{
-    attention, classical, decomposed, einsum, fused, losses, normalised, quantised, rows, sequence,
-    shaped, spectral, values,
+    attention, classical, contrib, contrib_integer, decomposed, einsum, fused, losses, normalised,
+    quantised, rows, sequence, shaped, spectral, values,
 };
 
 /// A parameter of a function: the attribute's name and default.
@@ -197,6 +197,7 @@ const RESIZE: &[Link] = &[
             ("half_pixel_symmetric", "half_pixel_symmetric"),
             ("align_corners", "align_corners"),
             ("asymmetric", "asymmetric"),
+            ("tf_crop_and_resize", "crop"),
         ]),
     ),
     link(
@@ -211,6 +212,8 @@ const RESIZE: &[Link] = &[
     ),
     link("cubic_coeff_a", "cubic_a", Form::Float(-0.75)),
     link("exclude_outside", "exclude_outside", Form::Int(0)),
+    link("antialias", "antialias", Form::Int(0)),
+    link("extrapolation_value", "extrapolation", Form::Float(0.0)),
 ];
 
 const REDUCTION: Form = Form::Words(&[
@@ -273,7 +276,8 @@ pub const ROWS: &[Row] = &[
             link("transA", "trans_a", Form::Int(0)),
             link("transB", "trans_b", Form::Int(0)),
         ],
-    ),
+    )
+    .also(&["broadcast"]),
     row("Reshape", "Reshape", &[link("allowzero", "allow_zero", Form::Int(0))]),
     row("Flatten", "Flatten", AXIS_SECOND),
     row("Squeeze", "Squeeze", &[]).also(&["axes"]).read(rows::axes),
@@ -360,7 +364,7 @@ pub const ROWS: &[Row] = &[
     row("Not", "Not", &[]),
     row("Clip", "Clip", &[]).also(&["min", "max"]).read(rows::clip),
     row("BatchNormalization", "BatchNormalization", EPSILON)
-        .also(&["momentum", "spatial", "training_mode"])
+        .also(&["momentum", "spatial", "training_mode", "is_test"])
         .read(rows::batch_norm)
         .write(fused::channels_last),
     row("InstanceNormalization", "InstanceNormalization", EPSILON),
@@ -399,7 +403,7 @@ pub const ROWS: &[Row] = &[
     .also(&["sorted", "k"])
     .read(values::top_k),
     row("Resize", "Resize", RESIZE)
-        .also(&["extrapolation_value", "keep_aspect_ratio_policy", "antialias", "axes"])
+        .also(&["keep_aspect_ratio_policy", "axes"])
         .read(values::resize),
     row("LSTM", "LSTM", &[link("direction", "direction", DIRECTION)])
         .also(RECURRENT)
@@ -476,13 +480,38 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("TfIdfVectorizer", classical::tf_idf),
     ("ai.onnx.ml.ArrayFeatureExtractor", classical::array_features),
     ("ai.onnx.ml.Binarizer", classical::binarizer),
+    ("com.microsoft.Gelu", contrib::gelu),
+    ("com.microsoft.BiasGelu", contrib::gelu),
+    ("com.microsoft.FastGelu", contrib::fast_gelu),
+    ("com.microsoft.QuickGelu", contrib::quick_gelu),
+    ("com.microsoft.FusedConv", contrib::fused_conv),
+    ("com.microsoft.FusedGemm", contrib::fused_gemm),
+    ("com.microsoft.FusedMatMul", contrib::fused_matmul),
+    ("SimplifiedLayerNormalization", contrib::simplified_norm),
+    ("com.microsoft.SkipLayerNormalization", contrib::skip_norm),
+    ("com.microsoft.SkipSimplifiedLayerNormalization", contrib::skip_simplified_norm),
+    ("com.microsoft.EmbedLayerNormalization", contrib::embed_norm),
+    ("com.microsoft.RotaryEmbedding", contrib::rotary_embedding),
+    ("com.microsoft.MultiHeadAttention", contrib::multi_head),
+    ("com.microsoft.Attention", contrib::attention),
+    ("com.microsoft.QLinearAdd", contrib_integer::add),
+    ("com.microsoft.QLinearMul", contrib_integer::mul),
+    ("com.microsoft.QLinearSigmoid", contrib_integer::sigmoid),
+    ("com.microsoft.QLinearLeakyRelu", contrib_integer::leaky_relu),
+    ("com.microsoft.QLinearAveragePool", contrib_integer::average_pool),
+    ("com.microsoft.QLinearGlobalAveragePool", contrib_integer::global_average_pool),
+    ("com.microsoft.QLinearConcat", contrib_integer::concat),
+    ("com.microsoft.QGemm", contrib_integer::gemm),
+    ("com.microsoft.DynamicQuantizeMatMul", contrib_integer::dynamic_matmul),
+    ("com.microsoft.MatMulIntegerToFloat", contrib_integer::matmul_to_float),
+    ("com.microsoft.MatMulNBits", contrib_integer::matmul_bits),
 ];
 
 /// Operators that the reader itself understands: they define values, hold graphs, or work on
 /// lists of values.
 const STRUCTURAL: &[&str] = &["Constant", "If", "Loop", "Scan"];
 
-/// Operators that mean the same in every operator set, also in those before 7.
+/// Operators that mean the same in every operator set, also in those before 6.
 const UNCHANGED: &[&str] = &["Not", "Identity", "Constant", "Flatten", "Transpose"];
 
 /// True if the operator means the same in every operator set.

@@ -11,13 +11,13 @@ use super::ops::{Row, WINDOW};
 use crate::error::FormatError;
 
 /// Operand `index`, which `index + 1` and `index + 2` scale, as reals.
-fn real(call: &mut Call<'_>, index: usize, axis: i64) -> Result<ValueId, FormatError> {
+pub fn real(call: &mut Call<'_>, index: usize, axis: i64) -> Result<ValueId, FormatError> {
     let inputs = [call.input(index), call.input(index + 1), call.input(index + 2)];
     call.emit_one(DequantizeLinear { axis }, &inputs)
 }
 
 /// The reals `y` as integers scaled by operands `index` and `index + 1`.
-fn integer(call: &mut Call<'_>, y: ValueId, index: usize) -> Results {
+pub fn integer(call: &mut Call<'_>, y: ValueId, index: usize) -> Results {
     let inputs = [Some(y), call.input(index), call.input(index + 1)];
     call.emit(QuantizeLinear::default(), &inputs)
 }

@@ -17,7 +17,7 @@ use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 
 const ONNX_DOMAIN: &str = "";
-const OLDEST_OPSET: i64 = 7;
+const OLDEST_OPSET: i64 = 6;
 
 /// Reads a model. Weights share `bytes` where they are aligned; tensors kept outside come from
 /// `external`. Shapes declared for intermediate values and outputs are hints and not used.

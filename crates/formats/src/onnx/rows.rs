@@ -1,4 +1,4 @@
-//! How attributes and operands of operator sets 7 and newer become Lepton's operators.
+//! How attributes and operands of operator sets 6 and newer become Lepton's operators.
 
 use lepton_ir::ValueId;
 use lepton_ir::ops::binary::{Binary, BinaryFunction};
@@ -67,16 +67,38 @@ pub fn unary(
 
 /// A function of two elements, or of many from left to right.
 pub fn binary(call: &mut Call<'_>, function: BinaryFunction) -> Results {
-    call.check_attributes(&[], &["fmod"])?;
+    let older: &[&str] = if call.version < 7 { &["fmod", "axis", "broadcast"] } else { &["fmod"] };
+    call.check_attributes(&[], older)?;
     let mut sum = call.input(0);
     if call.inputs.len() == 1 {
         return call.emit(Unary::default(), &[sum]);
+    }
+    if call.version < 7 {
+        align(call, function)?;
     }
     for index in 1..call.inputs.len() {
         let next = call.input(index);
         sum = Some(call.emit_one(Binary { function }, &[sum, next])?);
     }
     sum.map(|id| vec![id]).ok_or_else(|| call.error("it has no inputs"))
+}
+
+/// Before version 7 the axes of the second operand were those of the first from `axis` on.
+fn align(call: &mut Call<'_>, function: BinaryFunction) -> Result<(), FormatError> {
+    let (rank, own) = (call.fact(0)?.rank(), call.fact(1)?.rank());
+    let axis = if function == BinaryFunction::Prelu && own == 1 { 1 } else { -1 };
+    let axis = call.int("axis", axis);
+    if axis < 0 || own == 0 || call.fact(1)?.count().is(1) {
+        return Ok(());
+    }
+    let after = usize::try_from(axis).ok().and_then(|axis| rank.checked_sub(axis + own));
+    let after = after.ok_or_else(|| call.error(format!("there is no axis {axis}")))?;
+    let axes: Vec<i64> = (own as i64..(own + after) as i64).collect();
+    if !axes.is_empty() {
+        let second = call.required(1)?;
+        call.inputs[1] = Some(call.unsqueeze(second, &axes)?);
+    }
+    Ok(())
 }
 
 /// Bounds as attributes (before 11) or operands; constants become one function.
@@ -120,6 +142,7 @@ pub fn pool(call: &mut Call<'_>, function: PoolFunction, global: bool) -> Result
         "ceil_mode",
         "count_include_pad",
         "storage_order",
+        "channels_last",
     ];
     call.check_attributes(&[], KNOWN)?;
     let mut op = Pool { function, global, p: call.int("p", 2), ..Pool::default() };

@@ -19,15 +19,21 @@ use crate::error::FormatError;
 /// Pairs of elements turned by an angle that grows with the position (Su et al. 2021).
 pub fn rotary_embedding(call: &mut Call<'_>) -> Results {
     call.check_attributes(&[], &["interleaved", "num_heads", "rotary_embedding_dim"])?;
+    rotary(call)
+}
+
+/// The same, after its attributes are checked.
+pub fn rotary(call: &mut Call<'_>) -> Results {
     let given = call.required(0)?;
     let flat = call.fact(0)?.rank() == 3;
     // [batch, length, heads, size]
     let x = if flat {
-        let heads = call.int("num_heads", 0);
-        if heads <= 0 {
-            return Err(call.error("the number of heads must be given"));
+        let of_cache = call.fact(1)?.dims.last().and_then(|d| d.as_known()).unwrap_or(0);
+        match (call.int("num_heads", 0), 2 * of_cache) {
+            (heads @ 1.., _) => call.reshape(given, &[0, 0, heads, -1])?,
+            (_, size @ 1..) => call.reshape(given, &[0, 0, -1, size])?,
+            _ => return Err(call.error("the number of heads must be given")),
         }
-        call.reshape(given, &[0, 0, heads, -1])?
     } else {
         call.transpose(given, &[0, 2, 1, 3])?
     };

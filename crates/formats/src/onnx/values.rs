@@ -19,58 +19,82 @@ pub fn top_k(call: &mut Call<'_>, row: &Row) -> Results {
 
 /// Resampling; version 10 has no region and scales by the asymmetric rule.
 pub fn resize(call: &mut Call<'_>, row: &Row) -> Results {
-    if call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize" {
-        return Err(call.error("cropping is not supported; export a Slice before it"));
-    }
-    if call.int("antialias", 0) != 0 {
-        return Err(call.error("antialias is not supported"));
-    }
-    if call.text("keep_aspect_ratio_policy", "stretch") != "stretch" {
-        return Err(call.error("keep_aspect_ratio_policy is not supported"));
-    }
     if call.version < 11 {
         return super::decomposed::upsample(call);
     }
     let op = call.built(row)?;
     let mut inputs = call.inputs.clone();
     inputs.resize(inputs.len().max(3), None);
-    // Version 11 gives empty scales beside sizes.
-    inputs[1] = None;
-    if inputs.len() > 3 && inputs[2].is_some_and(|id| call.graph.fact(id).count().is(0)) {
+    let empty = |call: &Call<'_>, id| call.graph.fact(id).count().is(0);
+    // Version 11 gives an empty region, and empty scales beside sizes.
+    let cropped = call.text("coordinate_transformation_mode", "") == "tf_crop_and_resize";
+    inputs[1] = inputs[1].filter(|&id| cropped && !empty(call, id));
+    if inputs.len() > 3 && inputs[2].is_some_and(|id| empty(call, id)) {
         inputs[2] = None;
     }
     if call.has("axes") {
-        inputs[2] = for_every_axis(call, inputs[2], |_| Some(1.0))?;
         let own = call.fact(0)?.dims.clone();
+        inputs[1] =
+            for_every_axis(call, inputs[1], |index| Some((index >= own.len()) as i64 as f64))?;
+        inputs[2] = for_every_axis(call, inputs[2], |_| Some(1.0))?;
         let sizes = inputs.get(3).copied().flatten();
         let sizes = for_every_axis(call, sizes, |axis| own[axis].as_known().map(|d| d as f64))?;
         inputs.truncate(3);
         inputs.push(sizes);
     }
+    if call.text("keep_aspect_ratio_policy", "stretch") != "stretch" {
+        let sizes = inputs.get(3).copied().flatten();
+        inputs[3] = Some(same_ratio(call, sizes)?);
+    }
     call.emit(op, &inputs)
 }
 
-/// Scales or sizes of the axes in attribute `axes` as those of all axes; others keep their own.
+/// Sizes whose ratio is that of x, none larger or none smaller than those given.
+fn same_ratio(call: &mut Call<'_>, sizes: Option<ValueId>) -> Result<ValueId, FormatError> {
+    let known = sizes.and_then(|id| call.graph.constant(id)).map(Tensor::to_f64_vec);
+    let wanted = known.ok_or_else(|| call.error("to keep a ratio, sizes must be a constant"))?;
+    let own = call.extents(call.required(0)?)?;
+    let axes: Vec<usize> = if call.has("axes") {
+        call.ints("axes").iter().map(|&a| call.axis_of(a, own.len())).collect::<Result<_, _>>()?
+    } else {
+        (0..own.len()).collect()
+    };
+    let ratios = axes.iter().map(|&axis| wanted[axis] / own[axis] as f64);
+    let ratio = match call.text("keep_aspect_ratio_policy", "").as_str() {
+        "not_larger" => ratios.fold(f64::INFINITY, f64::min),
+        "not_smaller" => ratios.fold(0.0, f64::max),
+        other => return Err(call.error(format!("unknown keep_aspect_ratio_policy `{other}`"))),
+    };
+    let mut sizes: Vec<i64> = own.iter().map(|&extent| extent as i64).collect();
+    for axis in axes {
+        sizes[axis] = (own[axis] as f64 * ratio + 0.5).floor() as i64;
+    }
+    Ok(call.integers(&sizes))
+}
+
+/// Numbers of the axes in attribute `axes` as those of all axes; others have the usual one. There
+/// may be several for each axis, first one of each.
 fn for_every_axis(
     call: &mut Call<'_>,
     given: Option<ValueId>,
-    own: impl Fn(usize) -> Option<f64>,
+    usual: impl Fn(usize) -> Option<f64>,
 ) -> Result<Option<ValueId>, FormatError> {
     let Some(given) = given else { return Ok(None) };
     let known = call.graph.constant(given).map(|tensor| (tensor.dtype(), tensor.to_f64_vec()));
     let (dtype, given) = known.ok_or_else(|| call.error("with axes, scales must be a constant"))?;
     let rank = call.fact(0)?.rank();
-    let mut all: Vec<Option<f64>> = (0..rank).map(own).collect();
     let axes = call.ints("axes");
-    for (axis, value) in axes.iter().zip(&given) {
-        let axis = if *axis < 0 { axis.saturating_add(rank as i64) } else { *axis };
-        let place = usize::try_from(axis).ok().and_then(|axis| all.get_mut(axis));
-        *place.ok_or_else(|| call.error(format!("there is no axis {axis}")))? = Some(*value);
+    if axes.is_empty() || !given.len().is_multiple_of(axes.len()) {
+        return Err(call.error(format!("{} numbers for {} axes", given.len(), axes.len())));
+    }
+    let mut all: Vec<Option<f64>> = (0..given.len() / axes.len() * rank).map(usual).collect();
+    for (index, value) in given.iter().enumerate() {
+        let axis = call.axis_of(axes[index % axes.len()], rank)?;
+        all[index / axes.len() * rank + axis] = Some(*value);
     }
     let all: Option<Vec<f64>> = all.into_iter().collect();
     let all = all.ok_or_else(|| call.error("the extents of the other axes must be known"))?;
-    let tensor = Tensor::from_f64_slice(dtype, [rank], &all);
-    Ok(Some(call.constant(tensor.map_err(|error| call.error(error.to_string()))?)))
+    Ok(Some(call.table(dtype, &[all.len()], &all)?))
 }
 
 /// Parts of an image; before version 16 pixel centres are at whole numbers.

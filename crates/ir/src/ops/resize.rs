@@ -35,6 +35,8 @@ words! {
         AlignCorners = "align_corners",
         /// `i/scale`
         Asymmetric = "asymmetric",
+        /// Corners fall on the corners of a region; what is outside x is a value of its own.
+        Crop = "crop",
     }
 }
 
@@ -53,8 +55,9 @@ words! {
 }
 
 attributes! {
-    /// x resampled: inputs x, roi (not used), scales (f32, one per axis) and sizes (i64, one per
-    /// axis), of which one is given. ONNX's `Resize` without crop and antialias.
+    /// x resampled: inputs x, region (for a crop: the start along each axis, then the ends, from 0
+    /// to 1; all of x where absent), scales (f32, one per axis) and sizes (i64, one per axis), of
+    /// which one is given. ONNX's `Resize`.
     pub struct Resize {
         /// How an element is made.
         pub mode: ResizeMode = ResizeMode::Nearest,
@@ -66,6 +69,10 @@ attributes! {
         pub cubic_a: f32 = -0.75,
         /// True if taps outside x have no weight (cubic).
         pub exclude_outside: bool = false,
+        /// True to widen the filter where the image shrinks.
+        pub antialias: bool = false,
+        /// What a crop takes from outside x.
+        pub extrapolation: f32 = 0.0,
     }
 }
 
@@ -77,7 +84,14 @@ pub(crate) fn cubic(t: f64, a: f64) -> [f64; 4] {
 }
 
 impl Resize {
-    fn position(&self, i: usize, scale: f64, extent: usize, result: usize) -> f64 {
+    /// The position in x; `region` is the part of the axis a crop covers.
+    fn position(
+        &self,
+        i: usize,
+        scale: f64,
+        (extent, result): (usize, usize),
+        region: (f64, f64),
+    ) -> f64 {
         let half = (i as f64 + 0.5) / scale - 0.5;
         match self.coordinates {
             Coordinates::HalfPixel => half,
@@ -95,7 +109,39 @@ impl Resize {
             Coordinates::AlignCorners if result <= 1 => 0.0,
             Coordinates::AlignCorners => i as f64 * (extent as f64 - 1.0) / (result as f64 - 1.0),
             Coordinates::Asymmetric => i as f64 / scale,
+            Coordinates::Crop if result <= 1 => 0.5 * (region.0 + region.1) * (extent as f64 - 1.0),
+            Coordinates::Crop => {
+                let step = (region.1 - region.0) / (result as f64 - 1.0);
+                (region.0 + i as f64 * step) * (extent as f64 - 1.0)
+            }
         }
+    }
+
+    /// The weight of an element at a distance from a position.
+    fn weight(&self, distance: f64) -> f64 {
+        let (d, a) = (distance.abs(), self.cubic_a as f64);
+        match self.mode {
+            ResizeMode::Cubic if d <= 1.0 => ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0,
+            ResizeMode::Cubic if d < 2.0 => ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a,
+            ResizeMode::Cubic => 0.0,
+            _ => (1.0 - d).max(0.0),
+        }
+    }
+
+    /// The same elements as [`Resize::taps`], and as many more as the image shrinks.
+    fn wide_taps(&self, position: f64, scale: f64, extent: usize) -> Vec<(usize, f64)> {
+        let (scale, floor) = (scale.min(1.0), position.floor());
+        let reach = if self.mode == ResizeMode::Cubic { 2.0 } else { 1.0 };
+        let first = (-reach / scale).floor() as i64 + 1;
+        let at = |offset: i64| floor + offset as f64;
+        let own = |offset: i64| (at(offset), self.weight((at(offset) - position) * scale));
+        let mut taps: Vec<(f64, f64)> = (first..2 - first).map(own).collect();
+        let last = extent as f64 - 1.0;
+        if self.exclude_outside {
+            taps.retain(|tap| (0.0..=last).contains(&tap.0));
+        }
+        let total: f64 = taps.iter().map(|tap| tap.1).sum();
+        taps.into_iter().map(|(i, w)| (i.clamp(0.0, last) as usize, w / total)).collect()
     }
 
     /// The elements along one axis that make up an element at `position`, with their weights.
@@ -128,6 +174,30 @@ impl Resize {
         }
     }
 
+    /// For each position along an axis, the elements it is made of; none if it is outside a crop.
+    fn axis_taps(
+        &self,
+        extents: (usize, usize),
+        scale: f64,
+        region: (f64, f64),
+    ) -> Vec<Vec<(usize, f64)>> {
+        let (extent, result) = extents;
+        let crop = self.coordinates == Coordinates::Crop;
+        let at = |i: usize| {
+            // An axis that keeps its extent is not resampled, whatever the coordinates say.
+            let kept = extent == result && scale == 1.0 && !crop;
+            let position = if kept { i as f64 } else { self.position(i, scale, extents, region) };
+            if crop && !(0.0..=extent as f64 - 1.0).contains(&position) {
+                Vec::new()
+            } else if self.antialias && self.mode != ResizeMode::Nearest && scale < 1.0 {
+                self.wide_taps(position, scale, extent)
+            } else {
+                self.taps(position, extent)
+            }
+        };
+        (0..result).map(at).collect()
+    }
+
     /// Scales, where they are given and known.
     fn scales(inputs: Operands<'_, Fact>) -> Result<Option<Vec<f64>>, Problem> {
         let given = inputs.optional(2).filter(|s| !s.count().is(0));
@@ -147,6 +217,18 @@ impl Resize {
         }
         Ok(Some(scales))
     }
+}
+
+/// The part of each axis that a crop covers.
+fn region(inputs: Operands<'_, Tensor>, rank: usize) -> Result<Vec<(f64, f64)>, Problem> {
+    let Some(given) = inputs.optional(1).filter(|given| !given.is_empty()) else {
+        return Ok(vec![(0.0, 1.0); rank]);
+    };
+    let edges = given.to_f64_vec();
+    if edges.len() != 2 * rank {
+        return Err(Problem::shape("a region has a start and an end for every axis"));
+    }
+    Ok((0..rank).map(|axis| (edges[axis], edges[rank + axis])).collect())
 }
 
 /// `⌊extent·scale⌋`.
@@ -200,19 +282,18 @@ impl Operator for Resize {
         let scales = Resize::scales(Operands(&facts))?.unwrap_or_else(|| {
             shape.iter().zip(x.shape()).map(|(&to, &from)| to as f64 / from as f64).collect()
         });
-        let axis_taps = |axis: usize| -> Vec<Vec<(usize, f64)>> {
-            let (extent, result) = (x.shape()[axis], shape[axis]);
-            let at = |i| self.position(i, scales[axis], extent, result);
-            // An axis that keeps its extent is not resampled, whatever the coordinates say.
-            let own = |i| if extent == result && scales[axis] == 1.0 { i as f64 } else { at(i) };
-            (0..result).map(|i| self.taps(own(i), extent)).collect()
-        };
-        let taps: Vec<_> = (0..x.rank()).map(axis_taps).collect();
+        let region = region(inputs, x.rank())?;
+        let taps: Vec<_> = (0..x.rank())
+            .map(|axis| self.axis_taps((x.shape()[axis], shape[axis]), scales[axis], region[axis]))
+            .collect();
         let (strides, source) = (row_major_strides(x.shape()), x.to_f64_vec());
         let mut values = Vec::with_capacity(shape.iter().product());
         for_each_index(&shape, |index| {
             let mut terms = vec![(0usize, 1.0f64)];
             for (axis, &i) in index.iter().enumerate() {
+                if taps[axis][i].is_empty() {
+                    return values.push(self.extrapolation as f64);
+                }
                 let widened = terms.iter().flat_map(|&(at, weight)| {
                     let along = taps[axis][i].iter().filter(|tap| tap.1 != 0.0);
                     along.map(move |tap| (at, weight, tap))

@@ -275,6 +275,7 @@ fn resizes() -> Vec<Case> {
             };
             cases.push(sized);
             let scaled = vec![Some(x(&[1, 2, 3, 4])), None, Some(scales.clone())];
+            let op = Resize { antialias: coordinates == Coordinates::Asymmetric, ..op };
             cases.push(Case { op: op.into(), inputs: scaled });
         }
     }

@@ -1,0 +1,70 @@
+//! The other official cases: those beside the node cases in ONNX's Python package, as folders.
+//!
+//! `LEPTON_ONNX_DATA` points to `onnx/backend/test/data` of that package.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use lepton_formats::{NoExternalData, onnx};
+
+use crate::{Files, outcomes};
+
+/// The folders of cases.
+const KINDS: &[&str] = &["simple", "pytorch-converted", "pytorch-operator"];
+/// Starts of the names of cases that do not pass: strings, and gradients as an operator.
+const FAILURES: &[&str] = &["test_strnorm_model_", "test_gradient_of_"];
+/// Whole networks, whose weights are made by nodes: they are read.
+const NETWORKS: &str = "light";
+
+fn files_below(folder: &Path, prefix: &str, files: &mut Files) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = format!("{prefix}{}", path.file_name().unwrap().to_string_lossy());
+        if path.is_dir() {
+            files_below(&path, &format!("{name}/"), files);
+        } else {
+            files.insert(name, std::fs::read(&path).unwrap());
+        }
+    }
+}
+
+fn cases(folder: &Path) -> BTreeMap<String, Files> {
+    let mut cases = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            let mut files = Files::new();
+            files_below(&path, "", &mut files);
+            cases.insert(path.file_name().unwrap().to_string_lossy().into_owned(), files);
+        }
+    }
+    cases
+}
+
+#[test]
+fn the_cases_in_folders_pass() {
+    let Some(root) = std::env::var_os("LEPTON_ONNX_DATA").map(PathBuf::from) else {
+        println!("skipped: LEPTON_ONNX_DATA is not set");
+        return;
+    };
+    let mut unexpected = Vec::new();
+    for kind in KINDS {
+        let cases = cases(&root.join(kind));
+        let failed: Vec<String> = outcomes(&cases)
+            .into_iter()
+            .filter_map(|(name, outcome)| Some(format!("{name}: {}", outcome.err()?)))
+            .collect();
+        println!("{kind}: {} of {} cases pass", cases.len() - failed.len(), cases.len());
+        let listed = |name: &String| FAILURES.iter().any(|start| name.starts_with(start));
+        unexpected.extend(failed.into_iter().filter(|name| !listed(name)));
+    }
+    for entry in std::fs::read_dir(root.join(NETWORKS)).into_iter().flatten() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "onnx") {
+            let bytes = std::fs::read(&path).unwrap();
+            let error = onnx::read(bytes.into(), &NoExternalData).err();
+            unexpected.extend(error.map(|why| format!("{}: {why}", path.display())));
+        }
+    }
+    assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+}

@@ -119,6 +119,12 @@ pub struct Bench {
     /// Extent of a dimension, as NAME=N; may be repeated. Others are 1.
     #[arg(long, value_parser = dimension)]
     pub dim: Vec<(String, usize)>,
+    /// An .npz file with an array for each input, named like it; without one, made-up values.
+    #[arg(long)]
+    pub input: Option<PathBuf>,
+    /// Write the outputs of the first run to this .npz file.
+    #[arg(long)]
+    pub output: Option<PathBuf>,
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0)]
     pub seconds: f64,

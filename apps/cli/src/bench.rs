@@ -7,10 +7,13 @@ use lepton::{Error, Latency, Model, Session, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Bench;
+use crate::arrays;
 use crate::output::{bytes, print_json, say};
 
 /// Runs before the clock counts.
 const WARM_UP: usize = 10;
+/// No further such run after this time.
+const WARM_UP_TIME: Duration = Duration::from_millis(300);
 
 /// Measures load time, first run and steady latency.
 pub fn bench(arguments: &Bench) -> Result<()> {
@@ -19,11 +22,21 @@ pub fn bench(arguments: &Bench) -> Result<()> {
     let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
     let session = Session::new(model.graph(), options).map_err(Error::from)?;
     let load_us = micros(start.elapsed());
-    let inputs = lepton::sample_inputs(model.graph(), &arguments.dim)?;
+    let inputs = match &arguments.input {
+        Some(path) => arrays::inputs(&model, path)?,
+        None => lepton::sample_inputs(model.graph(), &arguments.dim)?,
+    };
     let first = Instant::now();
-    session.run(&inputs).map_err(Error::from)?;
+    let outputs = session.run(&inputs).map_err(Error::from)?;
     let first_us = micros(first.elapsed());
+    if let Some(path) = &arguments.output {
+        arrays::write_outputs(&model, &outputs, path)?;
+    }
+    let warming = Instant::now();
     for _ in 0..WARM_UP {
+        if warming.elapsed() > WARM_UP_TIME {
+            break;
+        }
         session.run(&inputs).map_err(Error::from)?;
     }
     let budget = Duration::from_secs_f64(arguments.seconds.clamp(0.01, 3600.0));

@@ -2,6 +2,7 @@
 #![allow(clippy::result_large_err)]
 
 mod arguments;
+mod arrays;
 mod bench;
 mod check;
 mod diff;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("lepton: {error:#}");
+            eprintln!("lepton: {}", output::told(&error));
             let code = error.downcast_ref::<lepton::Error>().map_or(1, lepton::Error::exit_code);
             ExitCode::from(code)
         }

@@ -122,10 +122,10 @@ fn print_choice(report: &Report, arguments: &Optimize) {
     for note in &report.notes {
         say!("note: {note}");
     }
-    let out = arguments.out.display();
+    let out = |name: &str| arguments.out.join(name).display().to_string();
     match report.chosen.map(|at| &report.candidates[at]) {
-        Some(chosen) => say!("\nchosen: {} -> {out}/best.lepton", chosen.name),
+        Some(chosen) => say!("\nchosen: {} -> {}", chosen.name, out("best.lepton")),
         None => say!("\nno candidate meets the goal"),
     }
-    say!("report: {out}/report.html, {out}/report.json");
+    say!("report: {}, {}", out("report.html"), out("report.json"));
 }

@@ -29,6 +29,21 @@ pub fn line(text: std::fmt::Arguments<'_>) {
     }
 }
 
+/// An error and its causes in one line; a cause that the error's own text has is not repeated.
+pub fn told(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(|cause| cause.to_string()) {
+        if text.contains(&cause) {
+            continue;
+        }
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause);
+    }
+    text
+}
+
 /// Version of the JSON that verbs print.
 const SCHEMA: u32 = 1;
 

@@ -23,6 +23,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         runs.push(session.profile(&inputs).map_err(Error::from)?.1);
     }
     let steps = medians(&runs);
+    let limits = session.limits();
     if let Some(path) = &arguments.trace {
         write_trace(path, runs.last().map_or(&[], Vec::as_slice))?;
     }
@@ -30,29 +31,57 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         let list: Vec<_> = steps
             .iter()
             .map(|s| {
+                let (share, limit) = limits.share(s);
                 json!({ "node": s.node, "op": s.op, "kernel": s.kernel, "time_us": s.time_us,
-                        "multiply_adds": s.multiply_adds, "bytes": s.bytes })
+                        "multiply_adds": s.multiply_adds, "bytes": s.bytes,
+                        "limit_share": share, "limit": limit.name() })
             })
             .collect();
-        return print_json("profile", json!({ "runs": RUNS, "steps": list }));
+        let core = limits.core;
+        let limits = json!({ "threads": limits.threads, "f32_macs_per_s": core.f32,
+            "bf16_macs_per_s": core.bf16, "u8s8_macs_per_s": core.u8s8,
+            "cached_bytes_per_s": core.cached_bytes,
+            "streamed_bytes_per_s": core.streamed_bytes });
+        return print_json("profile", json!({ "runs": RUNS, "limits": limits, "steps": list }));
     }
     let total: f64 = steps.iter().map(|s| s.time_us).sum();
-    say!("{:>9} {:>6} {:>9} {:>9} {:>9}  step", "us", "%", "MAC", "GMAC/s", "GB/s");
+    say!(
+        "{:>9} {:>6} {:>9} {:>9} {:>9} {:>16}  step",
+        "us",
+        "%",
+        "MAC",
+        "GMAC/s",
+        "GB/s",
+        "% of limit"
+    );
     for step in &steps {
+        let (share, limit) = limits.share(step);
         let rate = |amount: u64| amount as f64 / step.time_us.max(1e-3) / 1e3;
         say!(
-            "{:>9.2} {:>6.1} {:>9} {:>9.1} {:>9.1}  {} [{}] {}",
+            "{:>9.2} {:>6.1} {:>9} {:>9.1} {:>9.1} {:>5.0} {:<10}  {} [{}] {}",
             step.time_us,
             100.0 * step.time_us / total.max(1e-9),
             count(step.multiply_adds),
             rate(step.multiply_adds),
             rate(step.bytes),
+            100.0 * share,
+            limit.name(),
             step.op,
             step.kernel,
             step.node
         );
     }
     say!("{total:>9.2}  total, medians of {RUNS} runs");
+    let core = limits.core;
+    say!(
+        "one core at most: f32 {:.0}, bf16 {:.0}, int8 {:.0} GMAC/s; reads {:.0} GB/s from its \
+         caches, {:.0} GB/s from beyond",
+        core.f32 / 1e9,
+        core.bf16 / 1e9,
+        core.u8s8 / 1e9,
+        core.cached_bytes / 1e9,
+        core.streamed_bytes / 1e9
+    );
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
-use lepton_tensor::{DType, Storage, Tensor, bf16};
+use lepton_tensor::{DType, Storage, Tensor};
 use zip::read::ZipFile;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
@@ -82,8 +82,7 @@ pub fn write_npz<'a>(
         let options = SimpleFileOptions::default()
             .compression_method(CompressionMethod::Stored)
             .large_file(tensor.bytes().len() > u32::MAX as usize / 2);
-        let widened = (tensor.dtype() == DType::BF16).then(|| widen(tensor));
-        let tensor = widened.as_ref().unwrap_or(tensor);
+        let tensor = &widen(tensor);
         let header = npy::write(tensor.dtype(), tensor.shape()).ok_or_else(|| {
             DataError::broken(path, format!("{} has no NumPy type", tensor.dtype()))
         })?;
@@ -98,10 +97,18 @@ pub fn write_npz<'a>(
     Ok(())
 }
 
+/// The tensor with elements of a type that NumPy has and that holds every value of its own.
 fn widen(tensor: &Tensor) -> Tensor {
-    let values = tensor.as_slice::<bf16>().expect("the caller checked the type");
-    let wide: Vec<f32> = values.iter().map(|value| value.to_f32()).collect();
-    Tensor::from_slice(tensor.shape(), &wide).expect("the same number of elements")
+    let dtype = tensor.dtype();
+    let wide = match dtype {
+        DType::BF16 => DType::F32,
+        _ if !dtype.is_coded() => return tensor.clone(),
+        _ if dtype.is_float() => DType::F32,
+        _ if dtype.is_signed_integer() => DType::I8,
+        _ => DType::U8,
+    };
+    let values = tensor.to_f64_vec();
+    Tensor::from_f64_slice(wide, tensor.shape(), &values).expect("the same number of elements")
 }
 
 pub(crate) fn open(path: &Path) -> Result<ZipArchive<io::BufReader<File>>, DataError> {

@@ -10,3 +10,8 @@ pub const RANK: usize = 32;
 pub const NAME_BYTES: usize = 4096;
 /// Sub-graphs within sub-graphs.
 pub const NESTING: usize = 8;
+
+/// Bytes of all entropy-coded tensors of an artefact, decoded.
+pub const DECODED_BYTES: usize = 1 << 31;
+/// Elements of a list of tensors, and rounds of a loop that is read in place.
+pub const ELEMENTS: usize = 4096;

@@ -116,7 +116,7 @@ fn branches_that_are_decided_go() {
     let bytes = std::fs::read(folder.join(name)).unwrap();
     let shapes = [("input".into(), vec![1, 576]), ("state".into(), vec![2, 1, 128])].into();
     let tensors = [("sr".into(), Tensor::scalar(16000i64))].into();
-    let fixed = onnx::Fixed { tensors, shapes };
+    let fixed = onnx::Fixed { tensors, shapes, ..onnx::Fixed::default() };
     let graph = onnx::read_fixed(bytes.into(), &NoExternalData, &fixed).unwrap();
     assert!(graph.nodes().all(|(_, node)| node.op.name() != "If"), "{:?}", graph.operator_counts());
     let samples: Vec<f32> = (0..576).map(|i| (i as f32 * 0.3).sin() * 0.1).collect();

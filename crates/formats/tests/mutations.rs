@@ -4,6 +4,9 @@
 #[path = "../../ir/tests/sweep/cases.rs"]
 #[allow(dead_code)]
 mod cases;
+#[path = "../../ir/tests/sweep/more.rs"]
+#[allow(dead_code)]
+mod more;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

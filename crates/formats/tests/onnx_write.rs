@@ -3,6 +3,9 @@
 #[path = "../../ir/tests/sweep/cases.rs"]
 #[allow(dead_code)]
 mod cases;
+#[path = "../../ir/tests/sweep/more.rs"]
+#[allow(dead_code)]
+mod more;
 
 use lepton_formats::onnx::{self, WriteOptions};
 use lepton_formats::{FormatError, NoExternalData};
@@ -23,6 +26,8 @@ const WITHOUT_ONNX: &[&str] = &[
     "MoveBack",
     "ConvWeightGrad",
     "PoolGrad",
+    // Of an operator set newer than the one that is written.
+    "BitCast",
 ];
 
 /// A graph of the case's one node: numbers and truths are inputs, integers constants.
@@ -103,7 +108,8 @@ fn every_operator_of_onnx_survives_writing_and_reading() {
     for (_, what, why) in &refused {
         println!("refused: {what}: {why}");
     }
-    assert!(refused.iter().all(|(_, _, why)| why.contains("type of the activations")));
+    let known = ["type of the activations", "operator set newer"];
+    assert!(refused.iter().all(|(_, _, why)| known.iter().any(|part| why.contains(part))));
 }
 
 #[test]

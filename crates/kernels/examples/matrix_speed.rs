@@ -2,7 +2,6 @@
 //!
 //! `cargo run --release -p lepton-kernels --example matrix_speed [instruction set]`
 
-use std::hint::black_box;
 use std::time::Instant;
 
 use half::bf16;
@@ -43,6 +42,14 @@ const PRODUCTS: &[Shape] = &[
     conv("mobilenet 1x1", 28, 192, 32, 1),
     conv("mobilenet 1x1", 14, 384, 96, 1),
     conv("mobilenet 1x1", 7, 960, 320, 1),
+    conv("mobilenet 1x1", 112, 16, 96, 1),
+    conv("mobilenet 1x1", 56, 24, 144, 1),
+    conv("mobilenet 1x1", 14, 112, 672, 1),
+    conv("mobilenet 1x1", 7, 160, 960, 1),
+    conv("resnet50 1x1", 56, 64, 256, 1),
+    conv("resnet50 1x1", 14, 1024, 256, 1),
+    conv("resnet50 3x3", 56, 64, 64, 3),
+    conv("resnet50 3x3", 14, 256, 256, 3),
     conv("gemv", 1, 1024, 1000, 1),
 ];
 
@@ -98,110 +105,14 @@ struct Peaks {
     u8s8: f64,
 }
 
-#[cfg(target_arch = "x86_64")]
-mod peak {
-    use std::arch::x86_64::*;
-
-    const ROUNDS: usize = 100_000;
-
-    #[target_feature(enable = "avx512f")]
-    pub fn f32_avx512() -> f64 {
-        let mut sums = [_mm512_setzero_ps(); 20];
-        let (a, b) = (_mm512_set1_ps(1.0), _mm512_set1_ps(super::black_box(1e-9)));
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = _mm512_fmadd_ps(a, b, *sum);
-            }
-        }
-        super::black_box(sums);
-        (ROUNDS * 20 * 32) as f64
-    }
-
-    #[target_feature(enable = "avx512f,avx512bf16")]
-    pub fn bf16_avx512() -> f64 {
-        let mut sums = [_mm512_setzero_ps(); 20];
-        // SAFETY: a register of bf16 pairs and one of integers are the same bits.
-        let a: __m512bh =
-            unsafe { std::mem::transmute(_mm512_set1_epi32(super::black_box(0x3c00_3c00))) };
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = _mm512_dpbf16_ps(*sum, a, a);
-            }
-        }
-        super::black_box(sums);
-        (ROUNDS * 20 * 64) as f64
-    }
-
-    #[target_feature(enable = "avx512f,avx512vnni")]
-    pub fn u8s8_avx512() -> f64 {
-        let mut sums = [_mm512_setzero_si512(); 20];
-        let (a, b) = (_mm512_set1_epi32(1), _mm512_set1_epi32(super::black_box(3)));
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = _mm512_dpbusd_epi32(*sum, a, b);
-            }
-        }
-        super::black_box(sums);
-        (ROUNDS * 20 * 128) as f64
-    }
-
-    #[target_feature(enable = "avx2,fma")]
-    pub fn f32_avx2() -> f64 {
-        let mut sums = [_mm256_setzero_ps(); 12];
-        let (a, b) = (_mm256_set1_ps(1.0), _mm256_set1_ps(super::black_box(1e-9)));
-        for _ in 0..ROUNDS {
-            for sum in &mut sums {
-                *sum = _mm256_fmadd_ps(a, b, *sum);
-            }
-        }
-        super::black_box(sums);
-        (ROUNDS * 12 * 16) as f64
-    }
-
-    #[target_feature(enable = "avx2")]
-    pub fn u8s8_avx2() -> f64 {
-        let mut sums = [_mm256_setzero_si256(); 5];
-        let a: [__m256i; 5] =
-            std::array::from_fn(|i| _mm256_set1_epi32(super::black_box(i as i32)));
-        for round in 0..ROUNDS {
-            let b = _mm256_set1_epi32(round as i32);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(a[i], b));
-            }
-        }
-        super::black_box(sums);
-        (ROUNDS * 5 * 32) as f64
-    }
-}
-
 fn peaks(isa: Isa) -> Peaks {
-    let rate = |loop_of: &dyn Fn() -> f64| {
-        let mut operations = 0.0;
-        let time = seconds(|| operations = loop_of());
-        operations / time / 1e9
-    };
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_avx512() {
-        // SAFETY: the token proves the instruction set.
-        return unsafe {
-            Peaks {
-                f32: rate(&|| peak::f32_avx512()),
-                bf16: if isa.has_bf16() { rate(&|| peak::bf16_avx512()) } else { f64::NAN },
-                u8s8: rate(&|| peak::u8s8_avx512()),
-            }
-        };
-    } else if isa.has_avx2() {
-        // SAFETY: the token proves the instruction set.
-        return unsafe {
-            Peaks {
-                f32: rate(&|| peak::f32_avx2()),
-                bf16: f64::NAN,
-                u8s8: rate(&|| peak::u8s8_avx2()),
-            }
-        };
+    let measured = lepton_kernels::peak::measure(isa);
+    let operations = |macs: f64| 2.0 * macs / 1e9;
+    Peaks {
+        f32: operations(measured.f32),
+        bf16: operations(measured.bf16),
+        u8s8: operations(measured.u8s8),
     }
-    let _ = (isa, rate);
-    Peaks { f32: f64::NAN, bf16: f64::NAN, u8s8: f64::NAN }
 }
 
 fn report(what: &str, shape: &str, operations: f64, seconds: f64, peak: f64) {

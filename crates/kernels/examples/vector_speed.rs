@@ -153,12 +153,8 @@ fn pools(table: &Table) {
     let output = aligned(14 * pool.row_len(), |_| 0.0);
     let output_bytes = aligned(14 * pool.row_len(), |_| 0_u8);
     let len = pool.input_len();
-    let requantization = AverageRequantization {
-        scale: 1.0,
-        zero: 3,
-        include_padding: false,
-        rounding: Rounding::new(3_u8),
-    };
+    let requantization =
+        AverageRequantization { factor: 0.1, zero: 3, rounding: Rounding::new(3_u8) };
     table.line("max pool 3x3/2 f32", len, |isa| {
         max_pool_f32(isa, &pool, 0..14, floats, output);
     });

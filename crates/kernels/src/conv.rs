@@ -65,7 +65,7 @@ impl Window {
     }
 
     /// Input coordinate of `tap` for `output` along `axis`; `None` in the padding.
-    pub(crate) fn source(&self, axis: usize, output: usize, tap: usize) -> Option<usize> {
+    pub fn source(&self, axis: usize, output: usize, tap: usize) -> Option<usize> {
         (output * self.stride[axis] + tap * self.dilation[axis])
             .checked_sub(self.pad_before[axis])
             .filter(|&at| at < self.input[axis])
@@ -294,6 +294,14 @@ impl Indirection {
     /// tall tile of them evicts itself: multiples of 4 KiB.
     pub(crate) fn rows_collide(&self, bytes: usize) -> bool {
         matches!(self.offsets, Offsets::Strided(stride) if stride > 0 && (stride * bytes).is_multiple_of(4096))
+    }
+
+    /// Elements between rows that lie evenly.
+    pub(crate) fn stride(&self) -> Option<usize> {
+        match self.offsets {
+            Offsets::Strided(stride) => Some(stride),
+            Offsets::Table(_) => None,
+        }
     }
 
     /// Output rows per image; `None` if rows are not bound to images.

@@ -198,6 +198,25 @@ impl<T> Block<T> {
     }
 }
 
+impl<T> Block<T> {
+    /// Hands out the block's part of the output as runs: its rows, or all of them as one.
+    ///
+    /// # Safety
+    /// The output covers the block and is initialised there.
+    unsafe fn runs<U>(&self, output: &Output<U>, mut each: impl FnMut(&mut [U])) {
+        let whole = self.columns == output.row_stride;
+        let (runs, length) =
+            if whole { (1, self.rows * self.columns) } else { (self.rows, self.columns) };
+        for r in 0..runs {
+            // SAFETY: the caller's promise.
+            unsafe {
+                let first = self.place(output.pointer, output.row_stride, r).cast_mut();
+                each(std::slice::from_raw_parts_mut(first, length));
+            }
+        }
+    }
+}
+
 /// The slice of a per-column vector that belongs to the block, as a pointer.
 pub(crate) fn columns_of<T, U>(block: &Block<T>, values: &[U]) -> *const U {
     values[block.column..block.column + block.columns].as_ptr()
@@ -226,11 +245,7 @@ pub(crate) unsafe fn store_f32(
         #[cfg(not(target_arch = "x86_64"))]
         isa::portable::epilogue::store_f32(block, 0, epilogue, output);
         if let Some(function) = epilogue.activation.function() {
-            for r in 0..block.rows {
-                let first = block.place(output.pointer, output.row_stride, r).cast_mut();
-                let row = std::slice::from_raw_parts_mut(first, block.columns);
-                map_f32_in_place(isa, function, row);
-            }
+            block.runs(output, |run| map_f32_in_place(isa, function, run));
         }
     }
 }
@@ -258,11 +273,7 @@ pub(crate) unsafe fn store_u8(
         #[cfg(not(target_arch = "x86_64"))]
         isa::portable::epilogue::store_u8(block, 0, epilogue, output);
         if let Some(table) = epilogue.table {
-            for r in 0..block.rows {
-                let first = block.place(output.pointer, output.row_stride, r).cast_mut();
-                let row = std::slice::from_raw_parts_mut(first, block.columns);
-                map_u8_table_in_place(isa, table, row);
-            }
+            block.runs(output, |run| map_u8_table_in_place(isa, table, run));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::epilogue::{
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
-use crate::tile::{Direct, Gathered, Micro, resolver, run};
+use crate::tile::{Direct, Gathered, Micro, RowSource, resolver, run};
 
 /// The rows of A.
 #[derive(Clone, Copy, Debug)]
@@ -113,15 +113,37 @@ unsafe fn run_u8s8(
         match weights.merged_channels() {
             None => {
                 check_taps(input.rows, view.taps);
-                run(micro_u8s8(isa), &mut direct, &view, rows, columns, finish);
+                run_any_u8s8(isa, &mut direct, &view, rows, columns, finish);
             }
             Some(channels) => {
                 check_taps(input.rows, view.depth / channels);
                 let mut source = Gathered::new(direct, channels, rows.end);
                 let view = PanelView { depth: source.depth(), ..view };
-                run(micro_u8s8(isa), &mut source, &view, rows, columns, finish);
+                run_any_u8s8(isa, &mut source, &view, rows, columns, finish);
             }
         }
+    }
+}
+
+/// Tiles of AMX where they are and pay, else those of vectors.
+///
+/// # Safety
+/// As [`run`].
+unsafe fn run_any_u8s8(
+    isa: Isa,
+    source: &mut impl RowSource,
+    view: &PanelView,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    finish: impl Fn(&Block<i32>),
+) {
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_amx() && isa::amx::gemm_u8s8::pays(source, view, rows.len(), columns.len()) {
+            return isa::amx::gemm_u8s8::run(source, view, rows, columns, finish);
+        }
+        run(micro_u8s8(isa), source, view, rows, columns, finish);
     }
 }
 

@@ -18,6 +18,7 @@ pub mod grouped;
 pub mod map;
 pub mod normalize;
 pub mod pack;
+pub mod peak;
 pub mod pool;
 pub mod quantize;
 pub mod reduce;

@@ -91,6 +91,9 @@ impl WeightOrder {
     }
 }
 
+/// Lines of zeros behind the last panel: tile kernels read whole tiles of lines.
+const SLACK_LINES: usize = 16;
+
 /// Panels of any element type: `E` elements of `[tap][step][16][E]` to a line.
 #[derive(Clone, Debug)]
 struct Panels {
@@ -109,7 +112,7 @@ impl Panels {
         let group = 4 / BYTES;
         let steps = order.depth.div_ceil(group);
         let panels = order.columns.div_ceil(PANEL);
-        let mut lines = vec![Line([0; 64]); panels * order.taps * steps];
+        let mut lines = vec![Line([0; 64]); panels * order.taps * steps + SLACK_LINES];
         for column in 0..order.columns {
             for tap in 0..order.taps {
                 let first = (column / PANEL * order.taps + tap) * steps;
@@ -125,8 +128,9 @@ impl Panels {
     }
 
     fn bytes(&self) -> &[u8] {
+        let count = self.lines.len() - SLACK_LINES;
         // SAFETY: lines are plain bytes, 64 each without gaps.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), self.lines.len() * 64) }
+        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), count * 64) }
     }
 
     fn from_bytes(bytes: &[u8], order: &WeightOrder, element_bytes: usize) -> Option<Panels> {
@@ -138,6 +142,7 @@ impl Panels {
         let lines = bytes
             .chunks_exact(64)
             .map(|chunk| Line(chunk.try_into().expect("chunks of 64")))
+            .chain(std::iter::repeat_n(Line([0; 64]), SLACK_LINES))
             .collect();
         Some(Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth })
     }
@@ -307,7 +312,8 @@ impl PackedS8 {
     fn finish(panels: Panels, merged_channels: Option<usize>) -> Self {
         let mut column_sums = vec![0i32; panels.columns];
         let per_panel = panels.taps * panels.depth.div_ceil(4);
-        for (index, line) in panels.lines.iter().enumerate() {
+        let lines = panels.lines.len() - SLACK_LINES;
+        for (index, line) in panels.lines[..lines].iter().enumerate() {
             let first = index / per_panel * PANEL;
             for (lane, group) in line.0.chunks_exact(4).enumerate() {
                 if let Some(sum) = column_sums.get_mut(first + lane) {

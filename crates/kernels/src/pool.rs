@@ -269,9 +269,8 @@ impl<V: Vector, T: Byte> Gather<V> for AverageBytes<T> {
     }
     #[inline(always)]
     unsafe fn finish(self, taps: &Taps, sum: V::Int, output: usize, count: usize) {
-        let AverageRequantization { scale, zero, include_padding, rounding } = self.2;
+        let AverageRequantization { factor, zero, rounding } = self.2;
         let zeros = zero.wrapping_mul((taps.rows * taps.columns) as i32);
-        let factor = scale / taps.count(include_padding).max(1) as f32;
         let sum = V::from_int(V::int_sub(sum, V::int_splat(zeros)));
         let value = rounding.apply(sum * V::splat(factor));
         // SAFETY: as promised by the caller.
@@ -352,17 +351,15 @@ fn max_block<T: Byte, const N: usize>(taps: &Taps, input: &[T], output: &mut [T]
     N
 }
 
-/// How an average of bytes becomes a byte: `(Σ x − zero · taps) · (scale / count)`, the sum exact
-/// in i32 and the product one f32 multiplication, then [`Rounding`]. A window may hold up to
-/// 2^23 taps.
+/// How an average of bytes becomes a byte: `(Σ (x − zero)) · factor` over the taps inside the image,
+/// the sum exact in i32 and the product one f32 multiplication, then [`Rounding`]. A window may
+/// hold up to 2^23 taps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AverageRequantization {
-    /// Scale of the input over that of the output.
-    pub scale: f32,
+    /// Scale of the input over that of the output and the number of taps.
+    pub factor: f32,
     /// Zero point of the input.
     pub zero: i32,
-    /// Whether padding counts.
-    pub include_padding: bool,
     /// The last step.
     pub rounding: Rounding,
 }

@@ -21,7 +21,7 @@ pub(crate) const TAP_BLOCK: usize = 64;
 /// Elements between accumulator rows: four panels.
 pub(crate) const BLOCK_STRIDE: usize = 4 * PANEL;
 /// Weights that stay in L2 while rows pass by, in bytes.
-const WEIGHTS_IN_CACHE: usize = 512 << 10;
+pub(crate) const WEIGHTS_IN_CACHE: usize = 512 << 10;
 
 /// One call of a tile kernel.
 pub(crate) struct Tile<A> {
@@ -64,6 +64,9 @@ pub(crate) trait RowSource {
         addresses: *mut usize,
     );
 
+    /// The address of row 0 and the bytes between rows, where rows lie evenly.
+    fn strided(&self) -> Option<(usize, usize)>;
+
     /// True if a tall tile's rows evict each other from L1.
     fn rows_collide(&self) -> bool;
 
@@ -90,6 +93,11 @@ impl<T> RowSource for Direct<'_, T> {
         unsafe {
             rows.resolve(self.resolver, base, padding, row, count, taps, addresses, PITCH);
         }
+    }
+
+    fn strided(&self) -> Option<(usize, usize)> {
+        let stride = self.input.rows.stride()? * size_of::<T>();
+        Some((self.input.base.expose_provenance(), stride))
     }
 
     fn rows_collide(&self) -> bool {
@@ -174,6 +182,10 @@ impl RowSource for Gathered<'_> {
                 *addresses.add(r) = first + (row + r - self.held.start) * self.row_bytes;
             }
         }
+    }
+
+    fn strided(&self) -> Option<(usize, usize)> {
+        None
     }
 
     fn rows_collide(&self) -> bool {

@@ -73,7 +73,7 @@ proptest! {
         let rows = (skip * (batch * height.output) as f64) as usize..batch * height.output;
         let count = rows.len() * pool.row_len();
         let requantization = AverageRequantization {
-            scale: 0.7, zero: 11, include_padding: include, rounding: Rounding::new(20_u8),
+            factor: 0.07, zero: 11, rounding: Rounding::new(20_u8),
         };
         for isa in Isa::available() {
             let (mut max, mut average) = (vec![0.0; count], vec![0.0; count]);
@@ -97,7 +97,7 @@ proptest! {
                 let sum: f32 = pixels.iter().map(|p| floats[at(p)]).sum();
                 prop_assert_eq!(average[i], sum / divisor);
                 let sum: i32 = pixels.iter().map(|p| i32::from(bytes[at(p)]) - 11).sum();
-                let want = (sum as f32 * (0.7 / divisor)).round_ties_even() + 20.0;
+                let want = (sum as f32 * 0.07).round_ties_even() + 20.0;
                 prop_assert_eq!(average_bytes[i], want.clamp(0.0, 255.0) as u8);
             }
         }

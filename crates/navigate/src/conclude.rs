@@ -103,6 +103,7 @@ fn standing(measured: &Measured, drop: f64) -> Standing {
     Standing {
         drop,
         latency_us: measured.latency.p50_us,
+        relative_latency: measured.speedup.map_or(1.0, |speedup| 1.0 / speedup.ratio),
         bytes: measured.file_bytes,
         cost_usd: measured.cost_usd_per_million,
     }

@@ -3,7 +3,7 @@
 use lepton_data::{Batch, Subset};
 use lepton_measure::{Accumulator, Compared, Evaluation, Metric};
 use lepton_runtime::Session;
-use lepton_tensor::{Storage, Tensor};
+use lepton_tensor::{DType, Storage, Tensor};
 
 use crate::NavigateError;
 
@@ -17,6 +17,7 @@ const MOST_SAMPLES: usize = 64;
 pub struct Feed {
     subset: Subset,
     names: Vec<String>,
+    dtypes: Vec<DType>,
     /// Rows a run takes, where the model fixes it.
     fixed: Option<usize>,
     rows: usize,
@@ -40,7 +41,8 @@ impl Feed {
         let wanted: Vec<&str> = names.iter().map(String::as_str).collect();
         let subset = subset.for_inputs(&wanted)?;
         let fixed = specs.first().and_then(|(_, fact)| fact.dims.first()?.as_usize());
-        let mut feed = Feed { subset, names, fixed, rows: fixed.unwrap_or(1) };
+        let dtypes = specs.iter().map(|(_, fact)| fact.dtype).collect();
+        let mut feed = Feed { subset, names, dtypes, fixed, rows: fixed.unwrap_or(1) };
         if fixed.is_none() {
             let one = feed.first(1)?;
             let bytes = session.summary(&one)?.unshared_bytes.max(1);
@@ -72,9 +74,16 @@ impl Feed {
             |name: &String| NavigateError::Inputs(format!("no array for the input `{name}`"));
         let mut inputs = Vec::with_capacity(self.names.len());
         let mut rows = 0;
-        for name in &self.names {
+        for (name, &dtype) in self.names.iter().zip(&self.dtypes) {
             let found = batch.inputs.iter().find(|(given, _)| given == name);
             let tensor = &found.ok_or_else(|| missing(name))?.1;
+            if tensor.dtype() != dtype {
+                return Err(NavigateError::Inputs(format!(
+                    "input `{name}` takes {dtype}, the rows are {}; describe them in a .toml file \
+                     with `scale` or `dtype = \"{dtype}\"`",
+                    tensor.dtype()
+                )));
+            }
             rows = tensor.shape().first().copied().unwrap_or(0);
             inputs.push(match self.fixed {
                 Some(fixed) if fixed > rows => filled(tensor, fixed)?,

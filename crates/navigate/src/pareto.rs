@@ -7,8 +7,11 @@ use crate::goal::{Limits, Target};
 pub struct Standing {
     /// Loss against the original; negative where the candidate is better.
     pub drop: f64,
-    /// Median latency in microseconds.
+    /// Median latency in microseconds, for the limit.
     pub latency_us: f64,
+    /// Latency as a share of the original's, from interleaved rounds: what candidates are ordered
+    /// by, because a machine that is slower for a while does not change it.
+    pub relative_latency: f64,
     /// Bytes of the file.
     pub bytes: u64,
     /// US dollars per million inferences.
@@ -20,19 +23,18 @@ impl Standing {
     /// and is not counted twice.
     pub fn dominates(&self, other: &Standing) -> bool {
         let no_worse = self.drop <= other.drop
-            && self.latency_us <= other.latency_us
+            && self.relative_latency <= other.relative_latency
             && self.bytes <= other.bytes;
         let better = self.drop < other.drop
-            || self.latency_us < other.latency_us
+            || self.relative_latency < other.relative_latency
             || self.bytes < other.bytes;
         no_worse && better
     }
 
     fn amount(&self, target: Target) -> f64 {
         match target {
-            Target::Latency => self.latency_us,
+            Target::Latency | Target::Cost => self.relative_latency,
             Target::Size => self.bytes as f64,
-            Target::Cost => self.cost_usd,
         }
     }
 }
@@ -75,7 +77,13 @@ mod tests {
     use super::*;
 
     fn standing(drop: f64, latency_us: f64, bytes: u64) -> Standing {
-        Standing { drop, latency_us, bytes, cost_usd: latency_us / 1e3 }
+        Standing {
+            drop,
+            latency_us,
+            relative_latency: latency_us / 100.0,
+            bytes,
+            cost_usd: latency_us / 1e3,
+        }
     }
 
     #[test]

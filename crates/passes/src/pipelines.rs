@@ -55,6 +55,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "integer-averages", run: pools::averages },
     Pass { name: "integer-pairs", run: moves::pairs },
     Pass { name: "tables", run: tables::form },
+    Pass { name: "compose-tables", run: tables::compose },
     Pass { name: "fuse-tables", run: products::fuse_tables },
     Pass { name: "fold-dequantised-weights", run: weights::fold },
 ];

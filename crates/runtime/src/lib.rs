@@ -6,6 +6,7 @@
 
 mod arena;
 mod error;
+mod limits;
 mod packs;
 mod place;
 mod plan;
@@ -14,5 +15,6 @@ mod steps;
 mod threads;
 
 pub use error::RuntimeError;
+pub use limits::{Arithmetic, Limit, Limits};
 pub use session::{Lowering, PlanSummary, Session, SessionOptions, StepProfile};
 pub use threads::Threads;

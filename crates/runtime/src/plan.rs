@@ -5,9 +5,11 @@ use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
 use crate::error::RuntimeError;
+use crate::limits::Arithmetic;
 use crate::packs::Packs;
 use crate::place::{Base, Memory, Place};
 use crate::steps;
+use crate::steps::strips::{self, Strips};
 
 /// What a step does, with everything it needs inside.
 pub(crate) type Run = Box<dyn Fn(&Memory<'_>) -> Result<(), RuntimeError> + Send + Sync>;
@@ -24,6 +26,7 @@ pub(crate) struct Step {
     pub multiply_adds: u64,
     /// Bytes of its operands and results.
     pub bytes: u64,
+    pub arithmetic: Arithmetic,
 }
 
 /// A shape-specialised plan.
@@ -115,11 +118,12 @@ pub(crate) fn is_static(graph: &Graph) -> bool {
     values.chain(graph.inputs()).chain(graph.outputs()).all(known)
 }
 
-/// Plans a specialised graph.
-pub(crate) fn build(graph: &Graph, packs: &Packs) -> Result<Plan, RuntimeError> {
+/// Plans a specialised graph for `threads` threads.
+pub(crate) fn build(graph: &Graph, packs: &Packs, threads: usize) -> Result<Plan, RuntimeError> {
     let aliases = Aliases::new(graph);
     let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
-    let layout = Layout::new(graph, &order, &aliases);
+    let pairs = strips::find(graph, &order);
+    let layout = Layout::new(graph, &order, &aliases, &pairs, threads);
     let (offsets, arena_bytes) = arena::assign(&layout.intervals);
     let mut builder = Builder {
         graph,
@@ -131,14 +135,18 @@ pub(crate) fn build(graph: &Graph, packs: &Packs) -> Result<Plan, RuntimeError> 
     place_values(&mut builder, &layout, &offsets, &aliases);
     let mut plan_steps = Vec::new();
     for (position, (_, node)) in order.iter().enumerate() {
-        if node.outputs.iter().flatten().all(|&id| aliases.is_alias(id)) {
+        let begins = pairs.iter().any(|pair| pair.position == position);
+        if begins || node.outputs.iter().flatten().all(|&id| aliases.is_alias(id)) {
             continue;
         }
         builder.scratch = layout.scratch[position]
             .iter()
             .map(|&slot| Place { base: Base::Arena, offset: offsets[slot] })
             .collect();
-        plan_steps.push(steps::build(&mut builder, node)?);
+        plan_steps.push(match pairs.iter().find(|pair| pair.position + 1 == position) {
+            Some(pair) => steps::build_pair(&mut builder, [order[position - 1].1, node], pair)?,
+            None => steps::build(&mut builder, node)?,
+        });
     }
     let outputs =
         graph.outputs().iter().map(|&id| (graph.fact(id).dtype, builder.shape(id))).collect();
@@ -172,7 +180,13 @@ struct Layout {
 }
 
 impl Layout {
-    fn new(graph: &Graph, order: &[(NodeId, &Node)], aliases: &Aliases) -> Self {
+    fn new(
+        graph: &Graph,
+        order: &[(NodeId, &Node)],
+        aliases: &Aliases,
+        pairs: &[Strips],
+        threads: usize,
+    ) -> Self {
         let count = graph.value_count();
         let mut layout = Layout {
             intervals: Vec::new(),
@@ -191,6 +205,13 @@ impl Layout {
         }
         for (position, (_, node)) in order.iter().enumerate() {
             layout.lives(graph, position, node, aliases);
+            for pair in pairs.iter().filter(|pair| pair.position + 1 == position) {
+                // The second of a pair reads what the first does; the rings lie between.
+                layout.reads(position, order[position - 1].1, aliases);
+                if let Some(slot) = layout.slot[pair.between.index()] {
+                    layout.intervals[slot].bytes = pair.ring_bytes(threads);
+                }
+            }
             let mut slots = Vec::new();
             for bytes in steps::scratch_bytes(graph, node) {
                 slots.push(layout.intervals.len());
@@ -201,12 +222,17 @@ impl Layout {
         layout
     }
 
-    fn lives(&mut self, graph: &Graph, position: usize, node: &Node, aliases: &Aliases) {
+    /// The node at `position` reads its operands.
+    fn reads(&mut self, position: usize, node: &Node, aliases: &Aliases) {
         for &input in node.inputs.iter().flatten() {
             if let Some(slot) = self.slot[aliases.root(input).index()] {
                 self.intervals[slot].last = position;
             }
         }
+    }
+
+    fn lives(&mut self, graph: &Graph, position: usize, node: &Node, aliases: &Aliases) {
+        self.reads(position, node, aliases);
         for &output in node.outputs.iter().flatten() {
             if aliases.is_alias(output) || self.output[output.index()].is_some() {
                 continue;

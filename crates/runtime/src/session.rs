@@ -10,6 +10,7 @@ use lepton_passes::{pipelines, run_pipeline};
 use lepton_tensor::{Storage, Tensor};
 
 use crate::error::RuntimeError;
+use crate::limits::{Arithmetic, Limits};
 use crate::packs::Packs;
 use crate::place::Memory;
 use crate::plan::{self, Plan};
@@ -71,6 +72,8 @@ pub struct StepProfile {
     pub multiply_adds: u64,
     /// Bytes of its operands and results.
     pub bytes: u64,
+    /// What its multiply–adds are limited by.
+    pub arithmetic: Arithmetic,
 }
 
 /// Sizes of a plan.
@@ -134,6 +137,12 @@ impl Session {
         self.options.isa
     }
 
+    /// What this machine can do at most with the session's instruction set and threads; measured,
+    /// which takes some tens of milliseconds.
+    pub fn limits(&self) -> Limits {
+        Limits::measure(self.options.isa, self.threads.count())
+    }
+
     /// Runs the graph: one tensor per input, in order; one per output comes back.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
         match self.prepared(inputs)? {
@@ -168,6 +177,7 @@ impl Session {
                 time_us: us(ended.saturating_duration_since(began)),
                 multiply_adds: step.multiply_adds,
                 bytes: step.bytes,
+                arithmetic: step.arithmetic,
             });
             Ok(())
         })?;
@@ -209,7 +219,7 @@ impl Session {
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
         let prepared = if plan::is_static(&graph) {
-            let plan = plan::build(&graph, &self.packs)?;
+            let plan = plan::build(&graph, &self.packs, self.threads.count())?;
             if plan.arena_bytes > self.options.memory_limit {
                 let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
                 return Err(RuntimeError::Memory { needed, limit });

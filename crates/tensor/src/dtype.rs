@@ -39,6 +39,38 @@ macro_rules! dtypes {
     };
 }
 
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident;)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+        #[repr(transparent)]
+        pub struct $name(pub u8);
+    )*};
+}
+
+codes! {
+    /// The code of an 8-bit float with 3 bits of mantissa and no infinity.
+    E4M3Fn;
+    /// The code of an 8-bit float with 3 bits of mantissa, no infinity and one zero.
+    E4M3Fnuz;
+    /// The code of an 8-bit float with 2 bits of mantissa.
+    E5M2;
+    /// The code of an 8-bit float with 2 bits of mantissa, no infinity and one zero.
+    E5M2Fnuz;
+    /// The code of a power of two.
+    E8M0;
+    /// The code of a 4-bit float, in the low bits.
+    E2M1;
+    /// A signed integer of 4 bits, as one of 8.
+    Int4;
+    /// An unsigned integer of 4 bits.
+    Uint4;
+    /// A signed integer of 2 bits, as one of 8.
+    Int2;
+    /// An unsigned integer of 2 bits.
+    Uint2;
+}
+
 #[derive(PartialEq)]
 enum Kind {
     Float,
@@ -61,6 +93,16 @@ dtypes! {
     U32 "u32" 4 Unsigned u32;
     U64 "u64" 8 Unsigned u64;
     Bool "bool" 1 Bool Boolean;
+    F8E4M3FN "f8e4m3fn" 1 Float E4M3Fn;
+    F8E4M3FNUZ "f8e4m3fnuz" 1 Float E4M3Fnuz;
+    F8E5M2 "f8e5m2" 1 Float E5M2;
+    F8E5M2FNUZ "f8e5m2fnuz" 1 Float E5M2Fnuz;
+    F8E8M0 "f8e8m0" 1 Float E8M0;
+    F4E2M1 "f4e2m1" 1 Float E2M1;
+    I4 "i4" 1 Signed Int4;
+    U4 "u4" 1 Unsigned Uint4;
+    I2 "i2" 1 Signed Int2;
+    U2 "u2" 1 Unsigned Uint2;
 }
 
 impl DType {
@@ -72,6 +114,21 @@ impl DType {
     /// True for signed and unsigned integers, not for `bool`.
     pub fn is_integer(self) -> bool {
         matches!(self.kind(), Kind::Signed | Kind::Unsigned)
+    }
+
+    /// True for the types whose elements have fewer bits than the byte they lie in, and for floats
+    /// of 8 bits: what a [`crate::Tensor`] holds of them are codes.
+    pub fn is_coded(self) -> bool {
+        self > DType::Bool
+    }
+
+    /// Bits that one element needs, which is what it takes in a model file.
+    pub fn bits(self) -> usize {
+        match self {
+            DType::F4E2M1 | DType::I4 | DType::U4 => 4,
+            DType::I2 | DType::U2 => 2,
+            _ => 8 * self.size(),
+        }
     }
 
     /// True for signed integers.

@@ -4,10 +4,13 @@ mod dtype;
 mod layout;
 mod quantization;
 mod shape;
+mod small;
 mod storage;
 mod tensor;
 
-pub use dtype::{Boolean, DType, Element};
+pub use dtype::{
+    Boolean, DType, E2M1, E4M3Fn, E4M3Fnuz, E5M2, E5M2Fnuz, E8M0, Element, Int2, Int4, Uint2, Uint4,
+};
 pub use half::{bf16, f16};
 pub use layout::Layout;
 pub use quantization::QuantParams;

@@ -132,7 +132,8 @@ def _from_keras(model: Any) -> bytes:
         _needed(exporter, exporter, f"exporting a Keras model on {backend}")
     if not getattr(model, "_called", True):
         # The export wants a model that was called; a compiled `fit` or `predict` does not count.
-        model(keras.tree.map_structure(lambda x: keras.ops.zeros([d or 1 for d in x.shape], x.dtype), model.input))
+        rows = [keras.ops.zeros([extent or 1 for extent in x.shape], x.dtype) for x in model.inputs]
+        model(rows if len(rows) > 1 else rows[0])
     with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
         path = os.path.join(folder, "model.onnx")
         model.export(path, format="onnx", verbose=False)

@@ -1,10 +1,12 @@
 //! The graph section: names, operators by name with their attributes, constants by reference.
 
+use std::cell::Cell;
+
 use lepton_ir::{Attribute, Dim, Fact, Graph, Op, ValueId};
 use lepton_tensor::{DType, Storage, Tensor, checked_product};
 
-use super::Owner;
 use super::bytes::{Cursor, put_signed, put_text, put_varint};
+use super::{Owner, coding};
 use crate::error::{FormatError, at_most};
 use crate::limits;
 
@@ -19,6 +21,10 @@ pub struct Weights {
     pub start: usize,
     /// Where it ends.
     pub end: usize,
+    /// True if tensors say whether they are coded.
+    pub coding: bool,
+    /// Bytes decoded so far.
+    pub decoded: Cell<usize>,
 }
 
 /// Zero bytes before something of `length` bytes at `offset`: none if it is small, to a multiple
@@ -32,15 +38,56 @@ pub fn padding(offset: usize, length: usize) -> usize {
     offset.next_multiple_of(unit) - offset
 }
 
+/// The section of weights while it grows.
+#[derive(Default)]
+pub struct WeightsOut {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// True if tensors say whether they are coded, as feature [`CODED`] has it.
+    pub coding: bool,
+    /// True once a tensor was coded.
+    pub any_coded: bool,
+}
+
+/// The required feature bit of files in which a tensor may be entropy-coded.
+pub const CODED: u64 = 1;
+
+/// Tensors with fewer bytes are never coded.
+const CODED_FROM: usize = 1024;
+
+/// Values in a row of a byte tensor: all axes but the first.
+fn columns(shape: &[usize]) -> usize {
+    shape.iter().skip(1).product::<usize>().max(1)
+}
+
+/// The coded bytes of a tensor that is half as large with them.
+fn coded(tensor: &Tensor) -> Option<Vec<u8>> {
+    let bytes = tensor.bytes();
+    if !matches!(tensor.dtype(), DType::I8 | DType::U8) || bytes.len() < CODED_FROM {
+        return None;
+    }
+    let values: Vec<i8> = bytes.iter().map(|&byte| byte as i8).collect();
+    let coded = coding::encode(columns(tensor.shape()), &values);
+    (coded.len() * 2 <= bytes.len() && !coded.is_empty()).then_some(coded)
+}
+
 /// Appends a reference to a tensor whose bytes go to `weights`.
-pub fn write_tensor(to: &mut Vec<u8>, tensor: &Tensor, weights: &mut Vec<u8>) {
+pub fn write_tensor(to: &mut Vec<u8>, tensor: &Tensor, weights: &mut WeightsOut) {
     put_text(to, tensor.dtype().name());
     put_varint(to, tensor.rank() as u64);
     tensor.shape().iter().for_each(|&extent| put_varint(to, extent as u64));
-    let start = weights.len() + padding(weights.len(), tensor.bytes().len());
-    weights.resize(start, 0);
+    let coded = weights.coding.then(|| coded(tensor)).flatten();
+    let bytes = coded.as_deref().unwrap_or(tensor.bytes());
+    // Coded bytes are not used in place.
+    let gap = if coded.is_some() { 0 } else { padding(weights.bytes.len(), bytes.len()) };
+    let start = weights.bytes.len() + gap;
+    weights.bytes.resize(start, 0);
     put_varint(to, start as u64);
-    weights.extend_from_slice(tensor.bytes());
+    if weights.coding {
+        put_varint(to, coded.as_ref().map_or(0, |coded| coded.len() as u64));
+        weights.any_coded |= coded.is_some();
+    }
+    weights.bytes.extend_from_slice(bytes);
 }
 
 fn read_dtype(from: &mut Cursor<'_>) -> Result<DType, FormatError> {
@@ -59,6 +106,13 @@ pub fn read_tensor(from: &mut Cursor<'_>, weights: &Weights) -> Result<Tensor, F
     let start = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
     let length = checked_product(&shape).and_then(|count| count.checked_mul(dtype.size()));
     let start = weights.start.checked_add(start);
+    let coded =
+        if weights.coding { usize::try_from(from.varint()?).unwrap_or(usize::MAX) } else { 0 };
+    if coded > 0 {
+        let storage = decoded(weights, &shape, dtype, start.zip(length), coded);
+        let storage = storage.map_err(|why| from.error(why))?;
+        return Tensor::new(dtype, shape, storage).map_err(|error| from.error(&error.to_string()));
+    }
     let range = start
         .zip(length)
         .filter(|(start, length)| start.checked_add(*length).is_some_and(|end| end <= weights.end));
@@ -67,11 +121,39 @@ pub fn read_tensor(from: &mut Cursor<'_>, weights: &Weights) -> Result<Tensor, F
     Tensor::new(dtype, shape, storage).map_err(|error| from.error(&error.to_string()))
 }
 
+/// The bytes of a coded tensor: at a start in the file, so many when decoded, from `coded` bytes.
+fn decoded(
+    weights: &Weights,
+    shape: &[usize],
+    dtype: DType,
+    place: Option<(usize, usize)>,
+    coded: usize,
+) -> Result<Storage, &'static str> {
+    let (start, length) = place.ok_or("a tensor is outside the weights")?;
+    if !matches!(dtype, DType::I8 | DType::U8) {
+        return Err("only byte tensors can be coded");
+    }
+    if length > coded.saturating_mul(coding::MOST_VALUES_PER_BYTE) {
+        return Err("a coded tensor claims more values than its bytes can hold");
+    }
+    let end = start.checked_add(coded).filter(|&end| end <= weights.end);
+    let end = end.ok_or("a tensor is outside the weights")?;
+    // Tensors may share bytes: what they decode to together is bounded too.
+    let total = weights.decoded.get().saturating_add(length);
+    if total > limits::DECODED_BYTES {
+        return Err("the coded tensors are too large together");
+    }
+    weights.decoded.set(total);
+    let bytes = &(*weights.owner).as_ref()[start..end];
+    let values = coding::decode(columns(shape), length, bytes);
+    Ok(Storage::copied(&values.iter().map(|&value| value as u8).collect::<Vec<u8>>()))
+}
+
 /// Appends a graph: inputs, constants, nodes, outputs. Values are numbered in that order.
 pub fn write_graph(
     to: &mut Vec<u8>,
     graph: &Graph,
-    weights: &mut Vec<u8>,
+    weights: &mut WeightsOut,
 ) -> Result<(), FormatError> {
     let mut numbers = vec![0u64; graph.value_count()];
     let mut next = 1;
@@ -135,7 +217,7 @@ fn write_fact(to: &mut Vec<u8>, fact: &Fact) -> Result<(), FormatError> {
     Ok(())
 }
 
-fn write_op(to: &mut Vec<u8>, op: &Op, weights: &mut Vec<u8>) -> Result<(), FormatError> {
+fn write_op(to: &mut Vec<u8>, op: &Op, weights: &mut WeightsOut) -> Result<(), FormatError> {
     put_text(to, op.name());
     let attributes = op.attributes();
     put_varint(to, attributes.len() as u64);

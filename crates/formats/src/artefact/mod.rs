@@ -1,15 +1,17 @@
 //! Lepton's own file, version 1: a header, a table of sections with their hashes, the sections.
 
 mod bytes;
+mod coding;
 mod graph;
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use lepton_ir::Graph;
 use lepton_tensor::Tensor;
 
 use self::bytes::{Cursor, put_text, put_varint};
-use self::graph::{read_graph, read_tensor, write_graph, write_tensor};
+use self::graph::{WeightsOut, read_graph, read_tensor, write_graph, write_tensor};
 use crate::error::{FormatError, at_most};
 
 /// The first eight bytes.
@@ -58,24 +60,39 @@ fn digest(bytes: &[u8]) -> [u8; HASH_BYTES] {
     short
 }
 
-/// The bytes of an artefact; the same artefact always gives the same bytes.
-pub fn write(artefact: &Artefact) -> Result<Vec<u8>, FormatError> {
-    // Alignment is relative to the file, so the weights start on a page where any is that large.
-    let mut weights = Vec::new();
-    let mut graph = Vec::new();
+/// The sections that refer to weights, and the weights.
+struct Parts {
+    graph: Vec<u8>,
+    golden: Vec<u8>,
+    weights: WeightsOut,
+}
+
+/// With `coding`, byte tensors that are half as large when coded are coded.
+fn parts(artefact: &Artefact, coding: bool) -> Result<Parts, FormatError> {
+    let mut weights = WeightsOut { coding, ..WeightsOut::default() };
+    let (mut graph, mut golden) = (Vec::new(), Vec::new());
     write_graph(&mut graph, &artefact.graph.compacted(), &mut weights)?;
-    let mut golden = Vec::new();
     if let Some(pair) = &artefact.golden {
         for list in [&pair.inputs, &pair.outputs] {
             put_varint(&mut golden, list.len() as u64);
             list.iter().for_each(|tensor| write_tensor(&mut golden, tensor, &mut weights));
         }
     }
+    Ok(Parts { graph, golden, weights })
+}
+
+/// The bytes of an artefact; the same artefact always gives the same bytes.
+pub fn write(artefact: &Artefact) -> Result<Vec<u8>, FormatError> {
+    let mut parts = parts(artefact, true)?;
+    if !parts.weights.any_coded {
+        parts = self::parts(artefact, false)?;
+    }
+    let required = if parts.weights.coding { graph::CODED } else { 0 };
     let mut texts = [Vec::new(), Vec::new()];
     put_text(&mut texts[0], &artefact.provenance);
     put_text(&mut texts[1], &artefact.measurements);
     let [provenance, measurements] = texts;
-    let bodies = [graph, golden, provenance, measurements, weights];
+    let bodies = [parts.graph, parts.golden, provenance, measurements, parts.weights.bytes];
     let mut offset = HEADER_BYTES + ENTRY_BYTES * SECTIONS.len();
     let mut table = Vec::new();
     let mut body = Vec::new();
@@ -95,7 +112,7 @@ pub fn write(artefact: &Artefact) -> Result<Vec<u8>, FormatError> {
     file.extend_from_slice(&MAJOR.to_le_bytes());
     file.extend_from_slice(&MINOR.to_le_bytes());
     file.extend_from_slice(&(SECTIONS.len() as u32).to_le_bytes());
-    file.extend_from_slice(&0u64.to_le_bytes());
+    file.extend_from_slice(&required.to_le_bytes());
     file.extend_from_slice(&0u64.to_le_bytes());
     file.extend_from_slice(&table);
     file.extend_from_slice(&body);
@@ -105,12 +122,19 @@ pub fn write(artefact: &Artefact) -> Result<Vec<u8>, FormatError> {
 /// Reads an artefact and checks every hash. Weights share `owner`.
 pub fn read(owner: Owner) -> Result<Artefact, FormatError> {
     let all = (*owner).as_ref();
+    let (required, table) = read_table(all)?;
     let mut ranges = [(0usize, 0usize); 5];
-    for (index, range) in read_table(all)?.into_iter().enumerate() {
+    for (index, range) in table.into_iter().enumerate() {
         ranges[index] = range;
     }
     let section = |i: usize| Cursor::new(&all[ranges[i].0..ranges[i].1], ranges[i].0);
-    let weights = graph::Weights { owner: owner.clone(), start: ranges[4].0, end: ranges[4].1 };
+    let weights = graph::Weights {
+        owner: owner.clone(),
+        start: ranges[4].0,
+        end: ranges[4].1,
+        coding: required & graph::CODED != 0,
+        decoded: Cell::new(0),
+    };
     let mut cursor = section(0);
     let graph = read_graph(&mut cursor, &weights, 0)?;
     cursor.finish()?;
@@ -138,8 +162,8 @@ pub fn read(owner: Owner) -> Result<Artefact, FormatError> {
     Ok(Artefact { graph, golden, provenance, measurements })
 }
 
-/// Start and end of every section, in the order of [`SECTIONS`], hashes checked.
-fn read_table(all: &[u8]) -> Result<Vec<(usize, usize)>, FormatError> {
+/// The required features, and start and end of every section, in the order of [`SECTIONS`], hashes checked.
+fn read_table(all: &[u8]) -> Result<(u64, Vec<(usize, usize)>), FormatError> {
     let mut cursor = Cursor::new(all, 0);
     if cursor.take(MAGIC.len())? != MAGIC {
         return Err(cursor.error("the first bytes are not `LEPTON`"));
@@ -152,8 +176,9 @@ fn read_table(all: &[u8]) -> Result<Vec<(usize, usize)>, FormatError> {
     let count = cursor.number(4)? as usize;
     at_most("number of sections", count, MAX_SECTIONS)?;
     let required = cursor.number(8)?;
-    if required != 0 {
-        let why = format!("required feature bit {}", required.trailing_zeros());
+    let unknown = required & !graph::CODED;
+    if unknown != 0 {
+        let why = format!("required feature bit {}", unknown.trailing_zeros());
         return Err(FormatError::Unsupported(why));
     }
     cursor.number(8)?;
@@ -180,5 +205,9 @@ fn read_table(all: &[u8]) -> Result<Vec<(usize, usize)>, FormatError> {
         ranges.push((start, stop));
         end = stop;
     }
-    if end == all.len() { Ok(ranges) } else { Err(cursor.error("bytes after the last section")) }
+    if end == all.len() {
+        Ok((required, ranges))
+    } else {
+        Err(cursor.error("bytes after the last section"))
+    }
 }

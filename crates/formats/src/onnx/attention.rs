@@ -18,9 +18,8 @@ use lepton_ir::ops::unary::{Unary, UnaryFunction as U};
 use lepton_tensor::{DType, Tensor};
 
 use super::call::{Call, Results};
+use super::steps::Made;
 use crate::error::FormatError;
-
-type Made = Result<ValueId, FormatError>;
 
 const ATTRIBUTES: &[&str] = &[
     "is_causal",
@@ -265,4 +264,32 @@ fn normalised(call: &mut Call<'_>, scores: ValueId, masked: bool) -> Made {
     let (zero, never) = (call.scalar(dtype, 0.0)?, call.scalar(dtype, f64::NEG_INFINITY)?);
     let hidden = call.pair(B::Equal, most, never)?;
     call.emit_one(Where {}, &[Some(hidden), Some(zero), Some(weights)])
+}
+
+/// `q·kᵀ·scale`, in f32 or wider: the scores of attention whose softmax comes later.
+pub fn flexible_scores(call: &mut Call<'_>, q: ValueId, k: ValueId) -> Made {
+    call.check_attributes(&[], &["scale", "score_mod", "prob_mod", "softmax_precision"])?;
+    let wide = match super::rows::given_type(call.int("softmax_precision", 0)) {
+        Some(wide) => wide,
+        None if call.dtype(q) == DType::F64 => DType::F64,
+        None => DType::F32,
+    };
+    let size = call.graph.fact(q).dims.get(3).and_then(|d| d.as_known());
+    let size = size.ok_or_else(|| call.error("the size of a head must be known"))?;
+    let k = shared(call, q, k)?;
+    let k = transposed(call, k, &[0, 1, 3, 2])?;
+    let product = call.product(q, k)?;
+    let scale = match call.attribute("scale").and_then(|a| a.f) {
+        Some(scale) => f64::from(scale),
+        None => 1.0 / (size as f64).sqrt(),
+    };
+    let scores = call.scaled(product, scale)?;
+    call.cast(scores, wide)
+}
+
+/// Weights times values, in the type of the queries.
+pub fn flexible_result(call: &mut Call<'_>, q: ValueId, weights: ValueId, v: ValueId) -> Made {
+    let dtype = call.dtype(q);
+    let (weights, v) = (call.cast(weights, dtype)?, shared(call, q, v)?);
+    call.product(weights, v)
 }

@@ -9,9 +9,14 @@ use super::call::label;
 use super::emit::{Emit, Written};
 use super::folded;
 use super::link::graph;
+use super::lists::{Item, Kind, kind};
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
-use crate::error::FormatError;
+use crate::error::{FormatError, at_most};
+use crate::limits;
+
+/// A tensor that is always there.
+const PLAIN: (Kind, bool) = (Kind::Tensor, false);
 
 /// The graphs in a node's attributes.
 pub fn graphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
@@ -29,7 +34,7 @@ pub fn names_used(node: &NodeProto) -> Vec<&str> {
 }
 
 /// The names a graph uses and does not define, each once, in order of use.
-fn captured(proto: &GraphProto) -> Vec<&str> {
+pub fn captured(proto: &GraphProto) -> Vec<&str> {
     let constants = proto.initializer.iter().filter_map(|t| t.name.as_deref());
     let inputs = proto.input.iter().filter_map(|i| i.name.as_deref());
     let made = proto.node.iter().flat_map(|n| n.output.iter().map(String::as_str));
@@ -40,54 +45,78 @@ fn captured(proto: &GraphProto) -> Vec<&str> {
     used.filter(|name| !own.contains(name) && seen.insert(*name)).collect()
 }
 
+/// The graph in an attribute of a node.
+pub fn attribute_graph<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphProto, FormatError> {
+    let found = node.attribute.iter().find(|a| a.name.as_deref() == Some(name));
+    let graph = found.and_then(|a| a.g.as_ref());
+    graph.ok_or_else(|| problem(node, format!("it has no {name}")))
+}
+
+/// An error that names the node.
+pub fn problem(node: &NodeProto, why: impl Into<String>) -> FormatError {
+    let operator = node.op_type.clone().unwrap_or_default();
+    FormatError::Node { node: label(node), operator, why: why.into() }
+}
+
 impl Reader<'_> {
     /// Reads an `If`. One whose condition is known is replaced by the branch it takes.
     pub fn read_if(&mut self, node: &NodeProto) -> Result<(), FormatError> {
-        let error = |why: &str| FormatError::Node {
-            node: label(node),
-            operator: "If".into(),
-            why: why.to_string(),
-        };
-        let branch = |name: &str| {
-            let found = node.attribute.iter().find(|a| a.name.as_deref() == Some(name));
-            found.and_then(|a| a.g.as_ref()).ok_or_else(|| error(&format!("it has no {name}")))
-        };
-        let (first, second) = (branch("then_branch")?, branch("else_branch")?);
+        let first = attribute_graph(node, "then_branch")?;
+        let second = attribute_graph(node, "else_branch")?;
         if !first.input.is_empty() || !second.input.is_empty() {
-            return Err(error("its graphs must not have inputs"));
+            return Err(problem(node, "its graphs must not have inputs"));
         }
         let condition = node.input.first().map_or("", String::as_str);
-        let condition = *self.names.get(condition).ok_or_else(|| error("it has no condition"))?;
+        let condition =
+            *self.names.get(condition).ok_or_else(|| problem(node, "it has no condition"))?;
         let truth = folded::known(&self.graph, condition).map(|tensor| tensor.to_i64_vec());
         let results = match truth {
             Some(truth) if truth.len() == 1 => {
-                self.inline(if truth[0] != 0 { first } else { second })?
+                self.inline(if truth[0] != 0 { first } else { second }, &[])?
             }
             _ => {
+                let lists = |proto: &GraphProto| proto.output.iter().any(|o| kind(o) != PLAIN);
+                if lists(first) || lists(second) {
+                    let why = "its condition must be a constant where branches give lists";
+                    return Err(problem(node, why));
+                }
                 let mut outer: Vec<&str> = captured(first);
                 outer.extend(captured(second));
                 let mut seen = HashSet::new();
                 outer.retain(|name| seen.insert(*name));
-                self.both(node, condition, [first, second], &outer)?
+                let made = self.both(node, condition, [first, second], &outer)?;
+                made.into_iter().map(Item::Value).collect()
             }
         };
-        for (name, id) in node.output.iter().zip(results) {
-            if !name.is_empty() {
-                if self.graph.value(id).producer.is_some() {
-                    self.graph.set_value_name(id, name.clone());
-                }
-                self.define(name, id)?;
-            }
+        for (name, item) in node.output.iter().zip(results) {
+            self.define_item(name, item)?;
         }
         Ok(())
     }
 
-    /// The nodes of `proto` as part of this graph; gives its results.
-    fn inline(&mut self, proto: &GraphProto) -> Result<Vec<ValueId>, FormatError> {
-        let around = self.names.clone();
+    /// The nodes of `proto` as part of this graph, its inputs being `operands`; gives its results.
+    pub fn inline(
+        &mut self,
+        proto: &GraphProto,
+        operands: &[Item],
+    ) -> Result<Vec<Item>, FormatError> {
+        if proto.input.len() != operands.len() {
+            let (takes, given) = (proto.input.len(), operands.len());
+            let why = format!("a graph that takes {takes} values and is given {given}");
+            return Err(FormatError::Unsupported(why));
+        }
+        at_most("nodes of repeated graphs", self.graph.node_count(), limits::NODES)?;
+        let around = (self.names.clone(), self.lists.clone());
+        for (input, item) in proto.input.iter().zip(operands) {
+            let name = input.name.as_deref().unwrap_or_default();
+            match item {
+                Item::Value(id) => self.define(name, *id)?,
+                list => self.define_item(name, list.clone())?,
+            }
+        }
         self.read_body(proto)?;
         let results = self.results(proto)?;
-        self.names = around;
+        (self.names, self.lists) = around;
         Ok(results)
     }
 
@@ -99,31 +128,53 @@ impl Reader<'_> {
         outer: &[&str],
     ) -> Result<Vec<ValueId>, FormatError> {
         let mut operands = vec![Some(condition)];
+        let taken = self.taken(node, outer, &mut operands)?;
+        let [first, second] = protos;
+        let op = If {
+            then_branch: self.body(first, &[], &taken)?,
+            else_branch: self.body(second, &[], &taken)?,
+        };
+        Ok(self.graph.add_node(node.name.clone().unwrap_or_default(), op, &operands)?)
+    }
+
+    /// What is known about the values of those names; those that are not constants become operands.
+    pub fn taken<'a>(
+        &self,
+        node: &NodeProto,
+        outer: &[&'a str],
+        operands: &mut Vec<Option<ValueId>>,
+    ) -> Result<Vec<(&'a str, Fact)>, FormatError> {
         let mut taken: Vec<(&str, Fact)> = Vec::with_capacity(outer.len());
         for name in outer {
-            let id = *self.names.get(*name).ok_or_else(|| FormatError::Node {
-                node: label(node),
-                operator: "If".into(),
-                why: format!("nothing makes `{name}`, which a branch uses"),
-            })?;
+            let id = *self
+                .names
+                .get(*name)
+                .ok_or_else(|| problem(node, format!("nothing makes `{name}`, which it uses")))?;
             let fact = self.graph.fact(id).clone();
             if fact.constant.is_none() {
                 operands.push(Some(id));
             }
             taken.push((*name, fact));
         }
-        let [first, second] = protos;
-        let op = If {
-            then_branch: self.branch(first, &taken)?,
-            else_branch: self.branch(second, &taken)?,
-        };
-        Ok(self.graph.add_node(node.name.clone().unwrap_or_default(), op, &operands)?)
+        Ok(taken)
     }
 
-    /// A branch as a graph of its own, whose inputs are what it may take from around it.
-    fn branch(&self, proto: &GraphProto, taken: &[(&str, Fact)]) -> Result<Graph, FormatError> {
+    /// A graph of its own, whose inputs are its own, of the given facts, then what it takes from
+    /// around it.
+    pub fn body(
+        &self,
+        proto: &GraphProto,
+        own: &[Fact],
+        taken: &[(&str, Fact)],
+    ) -> Result<Graph, FormatError> {
         let graph = Graph::new(proto.name.clone().unwrap_or_default());
-        let mut reader = Reader { graph, names: HashMap::new(), ..*self };
+        let (names, lists) = (HashMap::new(), HashMap::new());
+        let mut reader = Reader { graph, names, lists, fold_outputs: false, ..*self };
+        for (input, fact) in proto.input.iter().zip(own) {
+            let name = input.name.clone().unwrap_or_default();
+            let id = reader.graph.add_input(name.clone(), opened(&name, fact));
+            reader.define(&name, id)?;
+        }
         for (name, fact) in taken {
             let id = match &fact.constant {
                 Some(tensor) => reader.graph.add_constant(*name, tensor.clone()),
@@ -132,7 +183,7 @@ impl Reader<'_> {
             reader.define(name, id)?;
         }
         reader.read_body(proto)?;
-        let outputs = reader.results(proto)?;
+        let outputs = reader.outputs(proto)?;
         reader.graph.set_outputs(outputs);
         reader.graph.verify()?;
         Ok(reader.graph)
@@ -140,7 +191,7 @@ impl Reader<'_> {
 }
 
 /// The fact as one of an input: an extent is a number or a symbol.
-fn opened(name: &str, fact: &Fact) -> Fact {
+pub fn opened(name: &str, fact: &Fact) -> Fact {
     let open = |(axis, dim): (usize, &Dim)| match dim.as_known() {
         Some(_) => dim.clone(),
         None => Dim::symbol(format!("{name}.{axis}")),

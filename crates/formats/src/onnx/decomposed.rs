@@ -2,8 +2,10 @@
 
 use lepton_ir::ValueId;
 use lepton_ir::ops::binary::BinaryFunction as B;
+use lepton_ir::ops::bits::{BitFunction, Bitwise};
 use lepton_ir::ops::cast::Cast;
 use lepton_ir::ops::gather::Gather;
+use lepton_ir::ops::generate::ConstantOfShape;
 use lepton_ir::ops::order::Arg;
 use lepton_ir::ops::reshape::{Reshape, Unsqueeze};
 use lepton_ir::ops::resize::{Coordinates, NearestMode, Resize, ResizeMode};
@@ -86,9 +88,10 @@ pub fn celu(call: &mut Call<'_>) -> Results {
 
 /// Conversion to the type of the second operand.
 pub fn cast_like(call: &mut Call<'_>) -> Results {
+    call.check_attributes(&[], &["saturate", "round_mode"])?;
     let to = call.fact(1)?.dtype;
-    let x = call.input(0);
-    call.emit(Cast { to }, &[x])
+    let x = call.required(0)?;
+    rows::converted(call, x, to)
 }
 
 /// `x [N,C,H,W]`, whose C, H and W are known: reshaped, transposed, reshaped.
@@ -230,4 +233,45 @@ pub fn one_hot(call: &mut Call<'_>) -> Results {
         *chosen = call.emit_one(Gather { axis: 0 }, &[Some(values), Some(index)])?;
     }
     call.emit(Where {}, &[Some(truth), Some(choice[1]), Some(choice[0])])
+}
+
+/// Outside training nothing happens, and the mask is true everywhere; in training only a ratio of
+/// zero has a certain result.
+pub fn dropout(call: &mut Call<'_>) -> Results {
+    call.check_attributes(&[], &["ratio", "seed"])?;
+    if call.input(2).is_some() && call.known_truth(2) != Some(false) {
+        let ratio = match call.input(1) {
+            Some(_) => call.known_reals(1)?.first().copied(),
+            None => Some(0.5),
+        };
+        if call.known_truth(2).is_none() || ratio != Some(0.0) {
+            return Err(call.error("training mode is not supported; export for inference"));
+        }
+    }
+    let x = call.required(0)?;
+    let mut results = vec![call.map(U::Identity, x)?];
+    if call.result_count() > 1 {
+        let shape = call.shape_of(x)?;
+        let yes = Tensor::from_bools([1], [true]).map_err(|e| call.error(e.to_string()))?;
+        results.push(call.emit_one(ConstantOfShape { value: yes }, &[Some(shape)])?);
+    }
+    Ok(results)
+}
+
+/// Every bit the other way.
+pub fn bitwise_not(call: &mut Call<'_>) -> Results {
+    call.check_attributes(&[], &[])?;
+    let x = call.input(0);
+    let ones = Tensor::from_i64_slice(call.fact(0)?.dtype, Vec::new(), &[-1]);
+    let ones = ones.map_err(|error| call.error(error.to_string()))?;
+    let ones = call.constant(ones);
+    call.emit(Bitwise { function: BitFunction::Xor }, &[x, Some(ones)])
+}
+
+/// `a·sigmoid(alpha·a)·b` (Shazeer 2020).
+pub fn swiglu(call: &mut Call<'_>) -> Results {
+    call.check_attributes(&[], &["alpha"])?;
+    let (a, b) = (call.input(0), call.required(1)?);
+    let gate = call.emit_one(Unary::with(U::Silu, call.float("alpha", 1.0), 0.0), &[a])?;
+    Ok(vec![call.pair(B::Mul, gate, b)?])
 }

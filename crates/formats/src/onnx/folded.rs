@@ -26,7 +26,7 @@ pub fn known(graph: &Graph, id: ValueId) -> Option<Tensor> {
 /// The results of a node, if all its operands are known and all is small, and the results are
 /// integers or truths. Where anything goes wrong there are none: reading the node says why.
 pub fn results(reader: &Reader<'_>, node: &NodeProto) -> Option<Vec<Tensor>> {
-    if matches!(node.op_type.as_deref(), Some("Constant" | "If")) || node.input.is_empty() {
+    if ops::is_structural(&ops::qualified(node)) || node.input.is_empty() {
         return None;
     }
     let mut graph = Graph::new("");

@@ -6,12 +6,14 @@ use lepton_ir::ops::conv::Conv;
 use lepton_ir::ops::matmul::Linear;
 use lepton_ir::ops::normalize::BatchNormalization;
 use lepton_ir::ops::pool::Pool;
+use lepton_ir::ops::pool_positions::PoolPositions;
+use lepton_ir::ops::rnn::{Direction, RNN, RecurrentActivation};
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_tensor::{DType, Layout};
 
 use super::emit::{Emit, Written};
 use super::functions::{applied, ending};
-use super::link::{int, ints, word};
+use super::link::{int, ints, word, words};
 use super::ops::{POOL, Row};
 use super::proto::AttributeProto;
 use crate::error::FormatError;
@@ -31,10 +33,47 @@ pub fn quantize(emit: &mut Emit<'_>, row: &Row) -> Written {
     if let (Op::QuantizeLinear(op), true) = (&mut op, emit.has(2)) {
         op.dtype = DType::U8;
     }
-    let attributes = emit.attributes(row, &op)?;
+    let mut attributes = emit.attributes(row, &op)?;
+    let (x, scale) = (emit.fact(0)?.dims.clone(), emit.fact(1)?.dims.clone());
+    if x.len() == scale.len() && x != scale {
+        let axis = match &op {
+            Op::QuantizeLinear(op) => op.axis,
+            Op::DequantizeLinear(op) => op.axis,
+            _ => 0,
+        };
+        let axis = if axis < 0 { axis + x.len() as i64 } else { axis } as usize;
+        let extents = [&x, &scale].map(|dims| dims.get(axis).and_then(|d| d.as_known()));
+        let [Some(extent), Some(blocks)] = extents else {
+            return Err(emit.error("the length of its blocks is not known"));
+        };
+        attributes.push(int("block_size", (extent - 1).max(0) / blocks.max(1) + 1));
+    }
     let inputs = emit.inputs.clone();
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     emit.last(row.name, &inputs, attributes)
+}
+
+/// Operators that are younger than the operator set that is written.
+pub fn newer(emit: &mut Emit<'_>, _: &Row) -> Written {
+    Err(emit.error("ONNX has it only in an operator set newer than the one that is written"))
+}
+
+/// Shifts of unsigned integers; those of signed ones are newer.
+pub fn shift(emit: &mut Emit<'_>, row: &Row) -> Written {
+    if emit.fact(0)?.dtype.is_signed_integer() { newer(emit, row) } else { direct(emit, row) }
+}
+
+/// Pooling that says where the maxima lie.
+pub fn pool_positions(emit: &mut Emit<'_>, op: &PoolPositions) -> Written {
+    let mut attributes = pool_attributes(&op.pool());
+    if op.first_axis_fastest {
+        attributes.push(int("storage_order", 1));
+    }
+    let x = emit.inputs[0].clone();
+    if emit.outputs[0].is_empty() {
+        emit.outputs[0] = emit.writer.fresh();
+    }
+    emit.last("MaxPool", &[&x], attributes)
 }
 
 /// Recurrent layers; the number of hidden units must be said.
@@ -42,8 +81,16 @@ pub fn recurrent(emit: &mut Emit<'_>, row: &Row) -> Written {
     let hidden = emit.fact(2)?.dims.last().and_then(|d| d.as_known());
     let hidden = hidden.ok_or_else(|| emit.error("the number of hidden units is not known"))?;
     let op = emit.node.op.clone();
-    let mut attributes = emit.attributes(row, &op)?;
+    let plain = match &op {
+        Op::RNN(op) => Op::RNN(RNN { activation: RecurrentActivation::Tanh, ..op.clone() }),
+        other => other.clone(),
+    };
+    let mut attributes = emit.attributes(row, &plain)?;
     attributes.push(int("hidden_size", hidden));
+    if let Op::RNN(op) = &op {
+        let directions = if op.direction == Direction::Bidirectional { 2 } else { 1 };
+        attributes.push(words("activations", &vec![op.activation.word(); directions]));
+    }
     let inputs = emit.inputs.clone();
     let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
     emit.last(row.name, &inputs, attributes)

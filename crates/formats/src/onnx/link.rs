@@ -132,7 +132,9 @@ const INT: i32 = 2;
 const STRING: i32 = 3;
 const TENSOR: i32 = 4;
 const GRAPH: i32 = 5;
+const FLOATS: i32 = 6;
 const INTS: i32 = 7;
+const STRINGS: i32 = 8;
 
 fn named(name: &str, r#type: i32) -> AttributeProto {
     let name = Some(name.to_string());
@@ -157,6 +159,17 @@ pub fn ints(name: &str, values: Vec<i64>) -> AttributeProto {
 /// A word.
 pub fn word(name: &str, value: &str) -> AttributeProto {
     AttributeProto { s: Some(value.as_bytes().to_vec().into()), ..named(name, STRING) }
+}
+
+/// A list of words.
+pub fn words(name: &str, values: &[&str]) -> AttributeProto {
+    let strings = values.iter().map(|value| value.as_bytes().to_vec().into()).collect();
+    AttributeProto { strings, ..named(name, STRINGS) }
+}
+
+/// A list of floats.
+pub fn floats(name: &str, values: Vec<f32>) -> AttributeProto {
+    AttributeProto { floats: values, ..named(name, FLOATS) }
 }
 
 /// A tensor.

@@ -3,18 +3,27 @@
 mod attention;
 mod branches;
 mod call;
+mod classical;
 mod decomposed;
+mod einsum;
 mod emit;
 mod folded;
 mod functions;
 mod fused;
 mod link;
+mod lists;
+mod losses;
 mod normalised;
 mod ops;
 mod proto;
 mod quantised;
 mod read;
+mod repeats;
 mod rows;
+mod sequence;
+mod shaped;
+mod spectral;
+mod steps;
 mod tensor;
 mod values;
 mod wire;
@@ -30,22 +39,80 @@ use prost::Message;
 
 use crate::error::FormatError;
 
-/// The names of a model's inputs, in order, whether or not the model can be read.
-pub fn input_names(bytes: Bytes) -> Result<Vec<String>, FormatError> {
+/// An input or output of a model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// Its name.
+    pub name: String,
+    /// True for a sequence of tensors, false for a tensor.
+    pub is_list: bool,
+    /// True if it may be absent.
+    pub is_optional: bool,
+}
+
+/// The inputs and the outputs of a model, in order, whether or not the model can be read.
+pub fn slots(bytes: Bytes) -> Result<[Vec<Slot>; 2], FormatError> {
     let graph = read::decode(bytes)?.graph.unwrap_or_default();
     let constants: Vec<_> = graph.initializer.iter().filter_map(|t| t.name.as_deref()).collect();
-    let names = graph.input.iter().filter_map(|input| input.name.clone());
-    Ok(names.filter(|name| !constants.contains(&name.as_str())).collect())
+    let slot = |declared: &proto::ValueInfoProto| {
+        let (kind, is_optional) = lists::kind(declared);
+        let name = declared.name.clone().unwrap_or_default();
+        Slot { name, is_list: kind == lists::Kind::List, is_optional }
+    };
+    let mut slots = [&graph.input, &graph.output].map(|list| list.iter().map(slot).collect());
+    let [inputs, _]: &mut [Vec<Slot>; 2] = &mut slots;
+    inputs.retain(|slot| !constants.contains(&slot.name.as_str()));
+    Ok(slots)
+}
+
+/// Reads what is given for a slot, as in the data sets beside ONNX's test models: a `TensorProto`,
+/// a `SequenceProto` or an `OptionalProto`. `None` where an optional value is absent.
+pub fn read_slot(slot: &Slot, bytes: Bytes) -> Result<Option<Vec<Tensor>>, FormatError> {
+    let one = |proto: &proto::TensorProto| tensor::read(proto, &NoExternalData);
+    let all = |list: &proto::SequenceProto| {
+        list.tensor_values.iter().map(one).collect::<Result<Vec<Tensor>, FormatError>>()
+    };
+    if slot.is_optional {
+        let value: proto::OptionalProto = message(bytes)?;
+        return match (&value.tensor_value, &value.sequence_value) {
+            (Some(tensor), _) => Ok(Some(vec![one(tensor)?])),
+            (None, Some(list)) => all(list).map(Some),
+            (None, None) => Ok(None),
+        };
+    }
+    if slot.is_list {
+        return all(&message(bytes)?).map(Some);
+    }
+    Ok(Some(vec![read_tensor(bytes)?]))
+}
+
+fn message<M: Message + Default>(bytes: Bytes) -> Result<M, FormatError> {
+    M::decode(bytes).map_err(|error| FormatError::Damaged {
+        format: "ONNX",
+        offset: 0,
+        why: error.to_string(),
+    })
+}
+
+/// The operators of a model's own graph in order, those outside ONNX's domain after their domain
+/// and a dot, and the newest operator set it imports; whether or not the model can be read.
+pub fn operators(bytes: Bytes) -> Result<(Vec<String>, i64), FormatError> {
+    let model = read::decode(bytes)?;
+    let version = model.opset_import.iter().filter_map(|import| import.version).max();
+    let name = |node: &proto::NodeProto| {
+        let operator = node.op_type.as_deref().unwrap_or_default();
+        match node.domain.as_deref() {
+            None | Some("" | "ai.onnx") => operator.to_string(),
+            Some(domain) => format!("{domain}.{operator}"),
+        }
+    };
+    let graph = model.graph.unwrap_or_default();
+    Ok((graph.node.iter().map(name).collect(), version.unwrap_or(0)))
 }
 
 /// Reads one `TensorProto`, as in the data sets beside ONNX's test models. It must hold its data.
 pub fn read_tensor(bytes: Bytes) -> Result<Tensor, FormatError> {
-    let proto = proto::TensorProto::decode(bytes).map_err(|error| FormatError::Damaged {
-        format: "ONNX",
-        offset: 0,
-        why: error.to_string(),
-    })?;
-    tensor::read(&proto, &NoExternalData)
+    tensor::read(&message(bytes)?, &NoExternalData)
 }
 
 /// Where the tensors are that a model keeps outside its own file.

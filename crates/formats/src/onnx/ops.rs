@@ -8,7 +8,11 @@ use lepton_ir::ops::unary::UnaryFunction as U;
 use super::call::{Call, Results};
 use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
-use super::{attention, decomposed, fused, normalised, quantised, rows, values};
+use super::proto::NodeProto;
+use super::{
+    attention, classical, decomposed, einsum, fused, losses, normalised, quantised, rows, sequence,
+    shaped, spectral, values,
+};
 
 /// A parameter of a function: the attribute's name and default.
 pub type Parameter = Option<(&'static str, f32)>;
@@ -17,7 +21,6 @@ pub type Parameter = Option<(&'static str, f32)>;
 /// function the first is written.
 pub const UNARY: &[(&str, U, Parameter, Parameter)] = &[
     ("Identity", U::Identity, None, None),
-    ("Dropout", U::Identity, None, None),
     ("Neg", U::Neg, None, None),
     ("Abs", U::Abs, None, None),
     ("Sqrt", U::Sqrt, None, None),
@@ -210,6 +213,48 @@ const RESIZE: &[Link] = &[
     link("exclude_outside", "exclude_outside", Form::Int(0)),
 ];
 
+const REDUCTION: Form = Form::Words(&[
+    ("none", "replace"),
+    ("add", "add"),
+    ("mul", "mul"),
+    ("max", "max"),
+    ("min", "min"),
+]);
+const SCATTER: &[Link] =
+    &[link("axis", "axis", Form::Int(0)), link("reduction", "reduction", REDUCTION)];
+const SHIFT: Form = Form::Words(&[("", "and"), ("LEFT", "left"), ("RIGHT", "right")]);
+const GRID_SAMPLE: &[Link] = &[
+    link(
+        "mode",
+        "mode",
+        Form::Words(&[
+            ("linear", "linear"),
+            ("nearest", "nearest"),
+            ("cubic", "cubic"),
+            ("bilinear", "linear"),
+            ("bicubic", "cubic"),
+        ]),
+    ),
+    link(
+        "padding_mode",
+        "outside",
+        Form::Words(&[("zeros", "zeros"), ("border", "border"), ("reflection", "reflection")]),
+    ),
+    link("align_corners", "align_corners", Form::Int(0)),
+];
+const ROI_ALIGN: &[Link] = &[
+    link("mode", "function", Form::Words(&[("avg", "mean"), ("max", "max")])),
+    link("output_height", "height", Form::Int(1)),
+    link("output_width", "width", Form::Int(1)),
+    link("sampling_ratio", "samples", Form::Int(0)),
+    link("spatial_scale", "spatial_scale", Form::Float(1.0)),
+    link(
+        "coordinate_transformation_mode",
+        "centres",
+        Form::Words(&[("half_pixel", "halves"), ("output_half_pixel", "wholes")]),
+    ),
+];
+
 /// The operators whose attributes go over one by one.
 pub const ROWS: &[Row] = &[
     row("Conv", "Conv", WINDOW).also(&["kernel_shape"]).read(rows::conv).write(fused::conv),
@@ -262,7 +307,8 @@ pub const ROWS: &[Row] = &[
     .write(fused::quantize),
     row("DequantizeLinear", "DequantizeLinear", AXIS_SECOND)
         .also(&["block_size", "output_dtype"])
-        .read(rows::quantize),
+        .read(rows::quantize)
+        .write(fused::quantize),
     row("Slice", "Slice", &[]).also(&["starts", "ends", "axes"]).read(rows::slice),
     row("Gather", "Gather", AXIS_FIRST),
     row("GatherElements", "GatherElements", AXIS_FIRST),
@@ -282,6 +328,30 @@ pub const ROWS: &[Row] = &[
     )
     .also(&["pads", "value"])
     .read(rows::pad),
+    row("ScatterElements", "ScatterElements", SCATTER),
+    row("Scatter", "ScatterElements", AXIS_FIRST),
+    row("ScatterND", "ScatterND", &[link("reduction", "reduction", REDUCTION)]),
+    row("GatherND", "GatherND", &[link("batch_dims", "batch_dims", Form::Int(0))]),
+    row("NonZero", "NonZero", &[]),
+    row(
+        "Unique",
+        "Unique",
+        &[link("axis", "axis", Form::Int(i64::MAX)), link("sorted", "sorted", Form::Int(1))],
+    ),
+    row(
+        "NonMaxSuppression",
+        "NonMaxSuppression",
+        &[link("center_point_box", "centres", Form::Int(0))],
+    ),
+    row("GridSample", "GridSample", GRID_SAMPLE),
+    row("RoiAlign", "RoiAlign", ROI_ALIGN).read(values::roi_align),
+    row("Det", "Det", &[]),
+    row("BitCast", "BitCast", &[link("to", "to", Form::Type(Some(lepton_tensor::DType::I32)))])
+        .write(fused::newer),
+    row("BitwiseAnd", "Bitwise", &[]).fixed(&[("function", Fixed::Word("and"))]),
+    row("BitwiseOr", "Bitwise", &[]).fixed(&[("function", Fixed::Word("or"))]),
+    row("BitwiseXor", "Bitwise", &[]).fixed(&[("function", Fixed::Word("xor"))]),
+    row("BitShift", "Bitwise", &[link("direction", "function", SHIFT)]).write(fused::shift),
     row("Expand", "Expand", &[]),
     row("Tile", "Tile", &[]),
     row("Where", "Where", &[]),
@@ -301,14 +371,24 @@ pub const ROWS: &[Row] = &[
     )
     .also(&["stash_type"])
     .read(normalised::layer),
-    row("Cast", "Cast", &[link("to", "to", Form::Type(None))]).also(&["saturate", "round_mode"]),
+    row("Cast", "Cast", &[link("to", "to", Form::Type(None))])
+        .also(&["saturate", "round_mode"])
+        .read(rows::cast),
     row("ConstantOfShape", "ConstantOfShape", &[link("value", "value", Form::Tensor)]),
     row("Trilu", "Trilu", &[link("upper", "upper", Form::Int(1))]),
     row(
         "CumSum",
         "CumSum",
         &[link("exclusive", "exclusive", Form::Int(0)), link("reverse", "reverse", Form::Int(0))],
-    ),
+    )
+    .fixed(&[("product", Fixed::Int(0))]),
+    row(
+        "CumProd",
+        "CumSum",
+        &[link("exclusive", "exclusive", Form::Int(0)), link("reverse", "reverse", Form::Int(0))],
+    )
+    .fixed(&[("product", Fixed::Int(1))])
+    .write(fused::newer),
     row("ArgMax", "Arg", ARG).fixed(&[("function", Fixed::Word("max"))]),
     row("ArgMin", "Arg", ARG).fixed(&[("function", Fixed::Word("min"))]),
     row(
@@ -322,6 +402,10 @@ pub const ROWS: &[Row] = &[
         .also(&["extrapolation_value", "keep_aspect_ratio_policy", "antialias", "axes"])
         .read(values::resize),
     row("LSTM", "LSTM", &[link("direction", "direction", DIRECTION)])
+        .also(RECURRENT)
+        .read(values::recurrent)
+        .write(fused::recurrent),
+    row("RNN", "RNN", &[link("direction", "direction", DIRECTION)])
         .also(RECURRENT)
         .read(values::recurrent)
         .write(fused::recurrent),
@@ -361,17 +445,71 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("GroupNormalization", normalised::group),
     ("QLinearMatMul", quantised::matmul),
     ("Attention", attention::attention),
+    ("Dropout", decomposed::dropout),
+    ("BitwiseNot", decomposed::bitwise_not),
+    ("SwiGLU", decomposed::swiglu),
+    ("LRN", shaped::local_response),
+    ("EyeLike", shaped::eye_like),
+    ("Compress", shaped::compress),
+    ("ReverseSequence", shaped::reverse_sequence),
+    ("Col2Im", shaped::col2im),
+    ("MaxUnpool", shaped::max_unpool),
+    ("CenterCropPad", shaped::center_crop_pad),
+    ("AffineGrid", shaped::affine_grid),
+    ("TensorScatter", shaped::tensor_scatter),
+    ("DeformConv", shaped::deform_conv),
+    ("HannWindow", spectral::hann),
+    ("HammingWindow", spectral::hamming),
+    ("BlackmanWindow", spectral::blackman),
+    ("MelWeightMatrix", spectral::mel_weights),
+    ("DFT", spectral::dft),
+    ("STFT", spectral::stft),
+    ("Einsum", einsum::einsum),
+    ("NegativeLogLikelihoodLoss", losses::negative_log_likelihood),
+    ("SoftmaxCrossEntropyLoss", losses::softmax_cross_entropy),
+    ("ai.onnx.preview.training.Adagrad", losses::adagrad),
+    ("ai.onnx.preview.training.Adam", losses::adam),
+    ("ai.onnx.preview.training.Momentum", losses::momentum),
+    ("RotaryEmbedding", sequence::rotary_embedding),
+    ("CausalConvWithState", sequence::causal_conv),
+    ("LinearAttention", sequence::linear_attention),
+    ("TfIdfVectorizer", classical::tf_idf),
+    ("ai.onnx.ml.ArrayFeatureExtractor", classical::array_features),
+    ("ai.onnx.ml.Binarizer", classical::binarizer),
 ];
 
-/// Operators that the reader itself understands: they define values or hold graphs.
-const STRUCTURAL: &[&str] = &["Constant", "If"];
+/// Operators that the reader itself understands: they define values, hold graphs, or work on
+/// lists of values.
+const STRUCTURAL: &[&str] = &["Constant", "If", "Loop", "Scan"];
 
-/// True if Lepton can express that operator of ONNX's own domain.
+/// Operators that mean the same in every operator set, also in those before 7.
+const UNCHANGED: &[&str] = &["Not", "Identity", "Constant", "Flatten", "Transpose"];
+
+/// True if the operator means the same in every operator set.
+pub fn is_unchanged(name: &str) -> bool {
+    UNCHANGED.contains(&name)
+}
+
+/// The name of a node's operator; one outside ONNX's own domain after its domain and a dot.
+pub fn qualified(node: &NodeProto) -> String {
+    let operator = node.op_type.as_deref().unwrap_or_default();
+    match node.domain.as_deref() {
+        None | Some("" | "ai.onnx") => operator.to_string(),
+        Some(domain) => format!("{domain}.{operator}"),
+    }
+}
+
+/// True if the reader itself understands that operator.
+pub fn is_structural(name: &str) -> bool {
+    STRUCTURAL.iter().chain(super::lists::OPERATORS).any(|known| *known == name)
+}
+
+/// True if Lepton can express that operator.
 pub fn is_known(name: &str) -> bool {
     operator_names().any(|known| known == name)
 }
 
-/// The ONNX operators that can be read, in the order of the table.
+/// The operators that can be read, in the order of the tables.
 pub fn operator_names() -> impl Iterator<Item = &'static str> {
     let unary = UNARY.iter().map(|(name, ..)| *name);
     let binary = BINARY.iter().map(|(name, _)| *name);
@@ -380,12 +518,13 @@ pub fn operator_names() -> impl Iterator<Item = &'static str> {
     let rows = ROWS.iter().map(|row| row.name);
     let decomposed = DECOMPOSED.iter().map(|(name, _)| *name);
     let functions = unary.chain(binary).chain(reduce).chain(pool);
-    functions.chain(rows).chain(decomposed).chain(STRUCTURAL.iter().copied())
+    let structural = STRUCTURAL.iter().chain(super::lists::OPERATORS).copied();
+    functions.chain(rows).chain(decomposed).chain(structural)
 }
 
 /// Adds what the node means to its graph and gives its results.
 pub fn translate(call: &mut Call<'_>) -> Results {
-    let name = call.proto.op_type.clone().unwrap_or_default();
+    let name = qualified(call.proto);
     if let Some(&(_, function, alpha, beta)) = UNARY.iter().find(|row| row.0 == name) {
         return rows::unary(call, function, alpha, beta);
     }

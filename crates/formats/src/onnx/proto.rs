@@ -139,6 +139,35 @@ pub struct ValueInfoProto {
 pub struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorTypeProto>,
+    #[prost(message, optional, tag = "4")]
+    pub sequence_type: Option<InnerTypeProto>,
+    #[prost(message, optional, tag = "9")]
+    pub optional_type: Option<InnerTypeProto>,
+}
+
+/// The type of the elements of a sequence, or of an optional value.
+#[derive(Clone, PartialEq, Message)]
+pub struct InnerTypeProto {
+    #[prost(message, optional, boxed, tag = "1")]
+    pub elem_type: Option<Box<TypeProto>>,
+}
+
+/// A sequence of tensors, in data sets.
+#[derive(Clone, PartialEq, Message)]
+pub struct SequenceProto {
+    #[prost(message, repeated, tag = "3")]
+    pub tensor_values: Vec<TensorProto>,
+}
+
+/// A value that may be absent, in data sets.
+#[derive(Clone, PartialEq, Message)]
+pub struct OptionalProto {
+    #[prost(int32, optional, tag = "2")]
+    pub elem_type: Option<i32>,
+    #[prost(message, optional, tag = "3")]
+    pub tensor_value: Option<TensorProto>,
+    #[prost(message, optional, tag = "5")]
+    pub sequence_value: Option<SequenceProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]

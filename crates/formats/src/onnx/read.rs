@@ -4,12 +4,14 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
 
 use bytes::Bytes;
+use lepton_ir::ops::unary::Unary;
 use lepton_ir::{Dim, Fact, Graph, ValueId};
 use lepton_tensor::Tensor;
 use prost::Message;
 
 use super::call::{Call, label};
-use super::proto::{GraphProto, ModelProto, NodeProto, ValueInfoProto};
+use super::lists::{self, Item};
+use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
 use super::{ExternalData, branches, folded, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
@@ -29,8 +31,12 @@ pub fn read(bytes: Bytes, external: &dyn ExternalData) -> Result<Graph, FormatEr
 pub struct Fixed {
     /// Inputs that are those tensors from now on, and no longer inputs.
     pub tensors: HashMap<String, Tensor>,
-    /// Shapes of inputs, which the declared ones must allow.
+    /// Shapes of inputs, which the declared ones must allow; those of the elements of a sequence
+    /// by its name, a dot and their index.
     pub shapes: HashMap<String, Vec<usize>>,
+    /// How many elements a sequence has, which become inputs of their own, and whether an optional
+    /// tensor is there (`Some(1)`) or not (`None`).
+    pub counts: HashMap<String, Option<usize>>,
 }
 
 /// Reads a model of whose inputs something is `fixed`.
@@ -48,14 +54,28 @@ pub fn read_fixed(
     let mut reader = Reader {
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
         names: HashMap::new(),
+        lists: HashMap::new(),
         version: versions.get(ONNX_DOMAIN).copied().unwrap_or(OLDEST_OPSET),
         external,
-        shapes: &fixed.shapes,
+        fixed,
+        fold_outputs: false,
     };
     fix_tensors(&mut reader, proto, &fixed.tensors)?;
     reader.read_body(proto)?;
     let outputs = reader.results(proto)?;
-    reader.graph.set_outputs(outputs);
+    let mut values = Vec::new();
+    for (output, item) in proto.output.iter().zip(outputs) {
+        let name = output.name.as_deref().unwrap_or_default();
+        for (index, mut id) in item.values().into_iter().enumerate() {
+            if matches!(item, super::lists::Item::List(_)) {
+                // An element may have another name already, or none.
+                id = reader.graph.add_node("", Unary::default(), &[Some(id)])?[0];
+                reader.graph.set_value_name(id, format!("{name}.{index}"));
+            }
+            values.push(id);
+        }
+    }
+    reader.graph.set_outputs(values);
     reader.graph.verify()?;
     Ok(reader.graph)
 }
@@ -124,8 +144,11 @@ fn opset_versions(model: &ModelProto) -> Result<HashMap<String, i64>, FormatErro
         let domain = plain_domain(import.domain.as_deref());
         versions.insert(domain.to_string(), import.version.unwrap_or(1));
     }
+    let mut nodes = model.graph.iter().flat_map(|graph| &graph.node);
+    let older = |node: &NodeProto| !ops::is_unchanged(&ops::qualified(node));
     match versions.get(ONNX_DOMAIN) {
-        Some(&version) if version >= OLDEST_OPSET => Ok(versions),
+        Some(&version) if version >= OLDEST_OPSET || !nodes.any(older) => Ok(versions),
+        None if model.opset_import.iter().any(|import| import.domain.is_some()) => Ok(versions),
         Some(&version) => Err(FormatError::Unsupported(format!(
             "operator set {version}; convert the model to {OLDEST_OPSET} or newer"
         ))),
@@ -154,7 +177,7 @@ fn refuse_unknown(
     for node in graphs.iter().flat_map(|graph| &graph.node) {
         let operator = node.op_type.as_deref().unwrap_or_default();
         let domain = plain_domain(node.domain.as_deref());
-        let known = domain == ONNX_DOMAIN && ops::is_known(operator);
+        let known = ops::is_known(&ops::qualified(node));
         if known || unknown.iter().any(|u| u.operator == operator && u.domain == domain) {
             continue;
         }
@@ -213,12 +236,16 @@ pub struct Reader<'a> {
     pub graph: Graph,
     /// The values by their names in the file.
     pub names: HashMap<String, ValueId>,
+    /// The sequences and absent values by their names in the file.
+    pub lists: HashMap<String, Item>,
     /// Version of ONNX's own operator set.
     pub version: i64,
     /// Where tensors outside the file are.
     pub external: &'a dyn ExternalData,
-    /// Shapes of inputs that are fixed.
-    pub shapes: &'a HashMap<String, Vec<usize>>,
+    /// What is fixed about the inputs.
+    pub fixed: &'a Fixed,
+    /// True inside a graph that is read in place, whose results are no outputs.
+    pub fold_outputs: bool,
 }
 
 impl Reader<'_> {
@@ -231,7 +258,7 @@ impl Reader<'_> {
             let is_output =
                 |name: &String| proto.output.iter().any(|o| o.name.as_ref() == Some(name));
             match folded::results(self, node) {
-                Some(tensors) if !node.output.iter().any(is_output) => {
+                Some(tensors) if self.fold_outputs || !node.output.iter().any(is_output) => {
                     for (name, tensor) in node.output.iter().zip(tensors) {
                         let id = self.graph.add_constant(name, tensor);
                         self.define(name, id)?;
@@ -268,11 +295,15 @@ impl Reader<'_> {
         for input in &proto.input {
             let name = input.name.as_deref().unwrap_or_default();
             // Up to IR version 3 the weights were listed among the inputs.
-            if self.names.contains_key(name) {
+            if self.names.contains_key(name) || self.lists.contains_key(name) {
+                continue;
+            }
+            if lists::kind(input) != (lists::Kind::Tensor, false) {
+                self.read_list_input(input)?;
                 continue;
             }
             let mut fact = input_fact(name, input)?;
-            if let Some(shape) = self.shapes.get(name) {
+            if let Some(shape) = self.fixed.shapes.get(name) {
                 fact = fix_shape(name, fact, shape)?;
             }
             let id = self.graph.add_input(name, fact);
@@ -285,6 +316,14 @@ impl Reader<'_> {
         match node.op_type.as_deref() {
             Some("Constant") => return self.read_constant_node(node),
             Some("If") => return self.read_if(node),
+            Some("Loop") => return self.read_loop(node),
+            Some("Scan") => return self.read_scan(node),
+            Some("Identity") if node.input.iter().any(|name| self.lists.contains_key(name)) => {
+                return self.read_list_node(node);
+            }
+            _ if lists::OPERATORS.contains(&ops::qualified(node).as_str()) => {
+                return self.read_list_node(node);
+            }
             _ => {}
         }
         let mut inputs = Vec::with_capacity(node.input.len());
@@ -332,24 +371,47 @@ impl Reader<'_> {
         self.define(name, id)
     }
 
-    /// The outputs of the file's graph.
-    pub fn results(&self, proto: &GraphProto) -> Result<Vec<ValueId>, FormatError> {
+    /// What the outputs of a graph of the file are.
+    pub fn results(&self, proto: &GraphProto) -> Result<Vec<Item>, FormatError> {
         let mut outputs = Vec::with_capacity(proto.output.len());
         for output in &proto.output {
             let name = output.name.as_deref().unwrap_or_default();
-            let id = self.names.get(name);
-            outputs.push(*id.ok_or_else(|| damaged(format!("nothing makes the output `{name}`")))?);
+            let item = self.item(name).filter(|_| !name.is_empty());
+            outputs
+                .push(item.ok_or_else(|| damaged(format!("nothing makes the output `{name}`")))?);
         }
         Ok(outputs)
+    }
+
+    /// The outputs of a graph of the file, which must be tensors.
+    pub fn outputs(&self, proto: &GraphProto) -> Result<Vec<ValueId>, FormatError> {
+        let tensor = |item| match item {
+            Item::Value(id) => Ok(id),
+            _ => Err(FormatError::Unsupported("a graph within that gives a list".into())),
+        };
+        self.results(proto)?.into_iter().map(tensor).collect()
     }
 }
 
 /// Type and extents of an input; an extent that is not given gets a symbol of its own.
 fn input_fact(name: &str, input: &ValueInfoProto) -> Result<Fact, FormatError> {
+    let missing = || FormatError::tensor(name, "the input is not a tensor");
+    tensor_fact(name, input.r#type.as_ref().ok_or_else(missing)?, None)
+}
+
+/// The fact of a tensor of a declared type; `shape` is used where the type declares none.
+pub fn tensor_fact(
+    name: &str,
+    declared: &TypeProto,
+    shape: Option<&Vec<usize>>,
+) -> Result<Fact, FormatError> {
     let fail = |why: &str| FormatError::tensor(name, why);
-    let declared = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref());
+    let declared = declared.tensor_type.as_ref();
     let declared = declared.ok_or_else(|| fail("the input is not a tensor"))?;
     let dtype = tensor::dtype_of(declared.elem_type.unwrap_or(0)).map_err(|why| fail(&why))?;
+    if let Some(shape) = shape {
+        return Ok(Fact::dense(dtype, shape));
+    }
     let shape = declared.shape.as_ref().ok_or_else(|| fail("the input declares no shape"))?;
     at_most("rank of an input", shape.dim.len(), limits::RANK)?;
     let mut dims = Vec::with_capacity(shape.dim.len());

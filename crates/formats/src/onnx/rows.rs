@@ -1,9 +1,14 @@
 //! How attributes and operands of operator sets 7 and newer become Lepton's operators.
 
+use lepton_ir::ValueId;
 use lepton_ir::ops::binary::{Binary, BinaryFunction};
+use lepton_ir::ops::cast::Cast;
 use lepton_ir::ops::pool::{Pool, PoolFunction};
+use lepton_ir::ops::pool_positions::PoolPositions;
+use lepton_ir::ops::quantize::integer_range;
 use lepton_ir::ops::reduce::{Reduce, ReduceFunction};
 use lepton_ir::ops::reshape::{Flatten, Reshape};
+use lepton_ir::ops::select::Clip;
 use lepton_ir::ops::shape_of::Shape;
 use lepton_ir::ops::softmax::Softmax;
 use lepton_ir::ops::split::Split;
@@ -14,6 +19,7 @@ use lepton_tensor::{DType, Tensor};
 use super::call::{Call, Results};
 use super::link::AUTO_PAD;
 use super::ops::{Parameter, Row};
+use super::tensor;
 use crate::error::FormatError;
 
 fn counts(call: &Call<'_>, name: &str) -> Result<Vec<usize>, FormatError> {
@@ -52,12 +58,7 @@ pub fn unary(
     beta: Parameter,
 ) -> Results {
     let known = [alpha, beta].map(|p| p.map_or("", |(name, _)| name));
-    // Those of `Dropout`, which does nothing outside training.
-    let also = [known[0], known[1], "ratio", "seed"];
-    call.check_attributes(&[], &also)?;
-    if call.input(2).is_some() && call.known_truth(2) != Some(false) {
-        return Err(call.error("training mode is not supported; export for inference"));
-    }
+    call.check_attributes(&[], &known)?;
     let value = |p: Parameter| p.map_or(0.0, |(name, default)| call.float(name, default));
     let op = Unary::with(function, value(alpha), value(beta));
     let x = call.input(0);
@@ -133,7 +134,19 @@ pub fn pool(call: &mut Call<'_>, function: PoolFunction, global: bool) -> Result
             op.function == PoolFunction::Average && call.int("count_include_pad", 0) != 0;
     }
     let x = call.input(0);
-    call.emit(op, &[x])
+    if function != PoolFunction::Max || call.result_count() < 2 {
+        return call.emit(op, &[x]);
+    }
+    let positions = PoolPositions {
+        kernel: op.kernel.clone(),
+        strides: op.strides.clone(),
+        pads: op.pads.clone(),
+        dilations: op.dilations.clone(),
+        auto_pad: op.auto_pad,
+        ceil: op.ceil,
+        first_axis_fastest: call.int("storage_order", 0) != 0,
+    };
+    call.emit(positions, &[x])
 }
 
 /// Axes as an attribute (before 13) or an operand.
@@ -188,15 +201,77 @@ pub fn softmax(call: &mut Call<'_>, row: &Row) -> Results {
 
 /// To integers and back.
 pub fn quantize(call: &mut Call<'_>, row: &Row) -> Results {
-    if call.int("block_size", 0) != 0 {
-        return Err(call.error("quantisation by blocks is not supported"));
+    check_blocks(call)?;
+    let scale = call.fact(1)?.dtype;
+    let precision = given_type(call.int("precision", 0));
+    if precision.is_some_and(|dtype| dtype != scale && dtype != DType::F32) {
+        return Err(call.error("another precision than that of the scale is not supported"));
     }
-    if call.int("precision", 0) != 0
-        || row.name == "DequantizeLinear" && call.int("output_dtype", 0) != 0
+    if row.name == "DequantizeLinear" {
+        let op = call.built(row)?;
+        let inputs = call.inputs.clone();
+        let made = call.emit(op, &inputs)?;
+        return match given_type(call.int("output_dtype", 0)) {
+            Some(to) if to != scale => call.emit(Cast { to }, &[Some(made[0])]),
+            _ => Ok(made),
+        };
+    }
+    let zero = call.input(2).map(|id| call.graph.fact(id).dtype);
+    if call.int("saturate", 1) == 0
+        && let Some(to) = zero.filter(|dtype| dtype.is_float())
     {
-        return Err(call.error("another type than that of the scale is not supported"));
+        let (x, scale) = (call.required(0)?, call.required(1)?);
+        let ratio = call.pair(BinaryFunction::Div, x, scale)?;
+        return call.emit(Cast { to }, &[Some(ratio)]);
     }
     direct(call, row)
+}
+
+/// An error unless the blocks are those that follow from the shapes of x and its scales.
+fn check_blocks(call: &Call<'_>) -> Result<(), FormatError> {
+    let block = call.int("block_size", 0);
+    if block == 0 {
+        return Ok(());
+    }
+    let axis = call.axis("axis", 1)?;
+    let extents = [0, 1].map(|i| call.fact(i).ok().and_then(|f| f.dims.get(axis)?.as_known()));
+    match extents {
+        [Some(x), Some(scales)] if scales > 0 && (x - 1) / scales + 1 == block => Ok(()),
+        _ => Err(call.error(format!("blocks of {block} do not go with the shapes of x and scale"))),
+    }
+}
+
+/// Change of element type. Into floats of 8 bits ONNX saturates unless told not to.
+pub fn cast(call: &mut Call<'_>, row: &Row) -> Results {
+    let to = given_type(call.int("to", 0));
+    let Some(to) = to else { return direct(call, row) };
+    if to == DType::F8E8M0 && call.text("round_mode", "up") != "up" {
+        return Err(call.error("powers of two are only rounded upwards"));
+    }
+    let x = call.required(0)?;
+    converted(call, x, to)
+}
+
+/// `x` as `to`, saturated where the node does not forbid it.
+pub fn converted(call: &mut Call<'_>, x: ValueId, to: DType) -> Results {
+    let from = call.graph.fact(x).dtype;
+    let mut x = x;
+    let wide = from.is_float() && !from.is_coded();
+    if wide && to.is_float() && to.bits() == 8 && call.int("saturate", 1) != 0 {
+        let (low, high) = if to == DType::F8E8M0 {
+            (2f64.powi(-127), if from == DType::F16 { 65504.0 } else { 2f64.powi(127) })
+        } else {
+            integer_range(to).map_err(|problem| call.error(problem.to_string()))?
+        };
+        let (low, high) = (call.scalar(from, low)?, call.scalar(from, high)?);
+        x = call.emit_one(Clip {}, &[Some(x), Some(low), Some(high)])?;
+    }
+    call.emit(Cast { to }, &[Some(x)])
+}
+
+/// The element type of ONNX's number; `None` for 0 and for types that Lepton does not have.
+pub fn given_type(number: i64) -> Option<DType> {
+    tensor::dtype_of(i32::try_from(number).ok()?).ok()
 }
 
 /// Bounds as attributes (before 10) or operands.
@@ -226,10 +301,31 @@ pub fn pad(call: &mut Call<'_>, row: &Row) -> Results {
     call.emit(op, &inputs)
 }
 
-/// Normalisation with stored statistics.
+/// Normalisation with stored statistics; in training with those of the batch, and the stored ones
+/// moved towards them.
 pub fn batch_norm(call: &mut Call<'_>, row: &Row) -> Results {
-    if call.int("training_mode", 0) != 0 || call.int("spatial", 1) != 1 {
-        return Err(call.error("training mode is not supported; export for inference"));
+    if call.int("spatial", 1) != 1 {
+        return Err(call.error("statistics per position are not supported"));
     }
-    direct(call, row)
+    if call.int("training_mode", 0) == 0 {
+        return direct(call, row);
+    }
+    let x = call.required(0)?;
+    let mut axes: Vec<i64> = (0..call.fact(0)?.rank() as i64).collect();
+    axes.retain(|&axis| axis != 1);
+    let mean = call.reduced(ReduceFunction::Mean, x, &axes, true)?;
+    let centred = call.pair(BinaryFunction::Sub, x, mean)?;
+    let square = call.pair(BinaryFunction::Mul, centred, centred)?;
+    let variance = call.reduced(ReduceFunction::Mean, square, &axes, true)?;
+    let (mean, variance) = (call.reshape(mean, &[-1])?, call.reshape(variance, &[-1])?);
+    let op = call.built(row)?;
+    let inputs = [Some(x), call.input(1), call.input(2), Some(mean), Some(variance)];
+    let mut results = call.emit(op, &inputs)?;
+    let momentum = f64::from(call.float("momentum", 0.9));
+    for (index, of_batch) in [(3, mean), (4, variance)] {
+        let stored = call.required(index)?;
+        let (old, new) = (call.scaled(stored, momentum)?, call.scaled(of_batch, 1.0 - momentum)?);
+        results.push(call.pair(BinaryFunction::Add, old, new)?);
+    }
+    Ok(results)
 }

@@ -25,6 +25,16 @@ const TYPES: &[(i32, DType)] = &[
     (12, DType::U32),
     (13, DType::U64),
     (16, DType::BF16),
+    (17, DType::F8E4M3FN),
+    (18, DType::F8E4M3FNUZ),
+    (19, DType::F8E5M2),
+    (20, DType::F8E5M2FNUZ),
+    (21, DType::U4),
+    (22, DType::I4),
+    (23, DType::F4E2M1),
+    (24, DType::F8E8M0),
+    (25, DType::U2),
+    (26, DType::I2),
 ];
 
 /// The element type of that number.
@@ -47,7 +57,10 @@ pub fn write(name: &str, tensor: &Tensor) -> TensorProto {
         dims: tensor.shape().iter().map(|&extent| extent as i64).collect(),
         data_type: Some(number_of(tensor.dtype())),
         name: Some(name.to_string()).filter(|name| !name.is_empty()),
-        raw_data: Some(Bytes::copy_from_slice(tensor.bytes())),
+        raw_data: Some(match tensor.dtype().bits() {
+            bits @ (2 | 4) => packed(tensor.bytes(), bits).into(),
+            _ => Bytes::copy_from_slice(tensor.bytes()),
+        }),
         ..TensorProto::default()
     }
 }
@@ -66,9 +79,40 @@ pub fn read(proto: &TensorProto, external: &dyn ExternalData) -> Result<Tensor, 
         shared(raw.clone())
     } else {
         let count = checked_product(&shape).ok_or_else(|| fail("too many elements".into()))?;
+        let count = if dtype.bits() < 8 { count.div_ceil(8 / dtype.bits()) } else { count };
         Storage::copied(&typed_bytes(proto, dtype, count).map_err(fail)?)
     };
+    if dtype.bits() < 8 {
+        let count = checked_product(&shape).ok_or_else(|| fail("too many elements".into()))?;
+        let codes = unpacked(storage.bytes(), dtype, count);
+        let codes = codes.ok_or_else(|| fail("it has too few or too many bytes".into()))?;
+        return Tensor::new(dtype, shape, Storage::copied(&codes))
+            .map_err(|error| fail(error.to_string()));
+    }
     Tensor::new(dtype, shape, storage).map_err(|error| fail(error.to_string()))
+}
+
+/// Elements of `bits` bits as a file has them: the first in the lowest bits of a byte.
+fn packed(codes: &[u8], bits: usize) -> Vec<u8> {
+    let mask = (1u8 << bits) - 1;
+    let byte = |codes: &[u8]| {
+        codes.iter().enumerate().fold(0, |sum, (i, code)| sum | (code & mask) << (i * bits))
+    };
+    codes.chunks(8 / bits).map(byte).collect()
+}
+
+/// One element per byte, signed ones with their sign; `None` if there are not `count`.
+fn unpacked(bytes: &[u8], dtype: DType, count: usize) -> Option<Vec<u8>> {
+    let bits = dtype.bits();
+    if bytes.len() != count.div_ceil(8 / bits) {
+        return None;
+    }
+    let unused = 8 - bits;
+    let code = |i: usize| {
+        let raw = bytes[i * bits / 8] >> (i * bits % 8) << unused;
+        if dtype.is_signed_integer() { (raw as i8 >> unused) as u8 } else { raw >> unused }
+    };
+    Some((0..count).map(code).collect())
 }
 
 fn shared(bytes: Bytes) -> Storage {
@@ -97,6 +141,7 @@ fn typed_bytes(proto: &TensorProto, dtype: DType, count: usize) -> Result<Vec<u8
         DType::I16 => bytes!(proto.int32_data, i16),
         DType::I8 => bytes!(proto.int32_data, i8),
         DType::U8 | DType::Bool => bytes!(proto.int32_data, u8),
+        coded if coded.is_coded() => bytes!(proto.int32_data, u8),
         other => return Err(format!("element type {other} is not supported")),
     })
 }
@@ -134,6 +179,20 @@ mod tests {
         assert_eq!(read(&raw, &NoExternalData).unwrap(), want);
         let negative = TensorProto { int32_data: vec![-3, 4], data_type: Some(3), ..float };
         assert_eq!(read(&negative, &NoExternalData).unwrap(), Tensor::vector(&[-3i8, 4]));
+    }
+
+    #[test]
+    fn short_elements_are_packed_and_unpacked() {
+        for dtype in [DType::I4, DType::U4, DType::I2, DType::U2, DType::F4E2M1] {
+            let low = if dtype.is_signed_integer() { -1.0 } else { 0.0 };
+            let tensor = Tensor::from_f64_slice(dtype, [5], &[1.0, low, 0.0, 1.0, 1.0]).unwrap();
+            let proto = write("t", &tensor);
+            let bytes = proto.raw_data.as_ref().unwrap().len();
+            assert_eq!(bytes, (5 * dtype.bits()).div_ceil(8));
+            assert_eq!(read(&proto, &NoExternalData).unwrap(), tensor);
+            let long = TensorProto { dims: vec![9], ..proto };
+            assert!(read(&long, &NoExternalData).is_err());
+        }
     }
 
     #[test]

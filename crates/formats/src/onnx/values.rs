@@ -1,11 +1,12 @@
 //! Rows that need a look at their attributes: order, resampling, layers with state.
 
-use lepton_ir::ValueId;
+use lepton_ir::ops::rnn::RecurrentActivation;
+use lepton_ir::ops::sample::PixelCentres;
+use lepton_ir::{Op, ValueId};
 use lepton_tensor::Tensor;
 
 use super::call::{Call, Results};
 use super::ops::Row;
-use super::rows::direct;
 use crate::error::FormatError;
 
 /// The number of elements as an attribute (before 10) or an operand.
@@ -72,28 +73,61 @@ fn for_every_axis(
     Ok(Some(call.constant(tensor.map_err(|error| call.error(error.to_string()))?)))
 }
 
+/// Parts of an image; before version 16 pixel centres are at whole numbers.
+pub fn roi_align(call: &mut Call<'_>, row: &Row) -> Results {
+    let mut op = call.built(row)?;
+    if let (Op::RoiAlign(op), true) = (&mut op, call.version < 16) {
+        op.centres = PixelCentres::Wholes;
+    }
+    let inputs = call.inputs.clone();
+    call.emit(op, &inputs)
+}
+
 /// The activations that a layer has where it does not name any.
 fn usual_activations(name: &str) -> &'static [&'static str] {
-    if name == "GRU" { &["sigmoid", "tanh"] } else { &["sigmoid", "tanh", "tanh"] }
+    match name {
+        "GRU" => &["sigmoid", "tanh"],
+        "RNN" => &["tanh"],
+        _ => &["sigmoid", "tanh", "tanh"],
+    }
 }
 
 /// Recurrent layers with the usual activations.
 pub fn recurrent(call: &mut Call<'_>, row: &Row) -> Results {
+    let mut op = call.built(row)?;
+    let given: Vec<String> =
+        call.texts("activations").iter().map(|name| name.to_lowercase()).collect();
+    let single = given.first().filter(|first| given.iter().all(|name| name == *first));
+    let plain = single.and_then(|name| RecurrentActivation::from_word(name));
     let usual = usual_activations(row.name).iter().cycle();
-    let given = call.texts("activations");
-    if given.iter().zip(usual).any(|(given, usual)| given.to_lowercase() != **usual) {
+    if let (Op::RNN(op), Some(plain)) = (&mut op, plain) {
+        op.activation = plain;
+    } else if given.iter().zip(usual).any(|(given, usual)| given != usual) {
         return Err(call.error(format!("activations {given:?} are not supported")));
     }
-    if call.int("layout", 0) != 0 || call.int("input_forget", 0) != 0 {
-        return Err(call.error("attributes `layout` and `input_forget` are not supported"));
-    }
-    if call.input(7).is_some() {
-        return Err(call.error("peepholes are not supported"));
+    if call.int("input_forget", 0) != 0 {
+        return Err(call.error("attribute `input_forget` is not supported"));
     }
     if whole_sequences(call) {
         call.inputs[4] = None;
     }
-    direct(call, row)
+    let batch_first = call.int("layout", 0) != 0;
+    let mut inputs = call.inputs.clone();
+    if batch_first {
+        for index in [0, 5, 6] {
+            if let Some(input) = inputs.get_mut(index).and_then(Option::as_mut) {
+                *input = call.transpose(*input, &[1, 0, 2])?;
+            }
+        }
+    }
+    let mut results = call.emit(op, &inputs)?;
+    if batch_first {
+        for (index, result) in results.iter_mut().enumerate() {
+            let order: &[usize] = if index == 0 { &[2, 0, 1, 3] } else { &[1, 0, 2] };
+            *result = call.transpose(*result, order)?;
+        }
+    }
+    Ok(results)
 }
 
 /// True if sequence lengths are given, and every sequence has them all.

@@ -7,9 +7,9 @@
 use std::mem::size_of;
 
 use super::proto::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
-    SparseTensorProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorTypeProto,
-    TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, GraphProto, InnerTypeProto, ModelProto, NodeProto,
+    OperatorSetIdProto, SparseTensorProto, StringStringEntryProto, TensorProto, TensorShapeProto,
+    TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 /// Bytes of structures that every file may need, whatever its size.
@@ -43,6 +43,7 @@ const SHAPE: usize = 9;
 const DIMENSION: usize = 10;
 const SPARSE: usize = 11;
 const OPSET: usize = 12;
+const INNER: usize = 13;
 
 /// Field numbers as in `proto.rs`; in the order of the constants above.
 const KINDS: &[Kind] = &[
@@ -56,12 +57,13 @@ const KINDS: &[Kind] = &[
     kind(size_of::<TensorProto>(), &[(13, ENTRY)]),
     kind(size_of::<StringStringEntryProto>(), &[]),
     kind(size_of::<ValueInfoProto>(), &[(2, TYPE)]),
-    kind(size_of::<TypeProto>(), &[(1, TENSOR_TYPE)]),
+    kind(size_of::<TypeProto>(), &[(1, TENSOR_TYPE), (4, INNER), (9, INNER)]),
     kind(size_of::<TensorTypeProto>(), &[(2, SHAPE)]),
     kind(size_of::<TensorShapeProto>(), &[(1, DIMENSION)]),
     kind(size_of::<DimensionProto>(), &[]),
     kind(size_of::<SparseTensorProto>(), &[(1, TENSOR)]),
     kind(size_of::<OperatorSetIdProto>(), &[]),
+    kind(size_of::<InnerTypeProto>(), &[(1, TYPE)]),
 ];
 
 /// An error if the message is cut, too deep, or would need far more memory than it has bytes.

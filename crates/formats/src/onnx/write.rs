@@ -11,7 +11,7 @@ use super::proto::{
     DimensionProto, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto,
     TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
-use super::{branches, functions, fused, tensor};
+use super::{branches, classical, functions, fused, repeats, tensor};
 use crate::error::{FormatError, at_most};
 
 /// The operator set that is written.
@@ -137,7 +137,11 @@ impl Writer {
             Op::Reduce(op) => functions::reduce(&mut emit, op),
             Op::Pool(op) => fused::pool(&mut emit, op),
             Op::Linear(op) => fused::linear(&mut emit, op),
+            Op::PoolPositions(op) => fused::pool_positions(&mut emit, op),
+            Op::Ngrams(op) => classical::write_ngrams(&mut emit, op),
             Op::If(op) => branches::write(&mut emit, op),
+            Op::Loop(op) => repeats::write_loop(&mut emit, op),
+            Op::Scan(op) => repeats::write_scan(&mut emit, op),
             _ => emit.by_row(),
         }
     }
@@ -186,6 +190,6 @@ fn value_info(name: &str, fact: &Fact, input: bool) -> Result<ValueInfoProto, Fo
         elem_type: Some(tensor::number_of(fact.dtype)),
         shape: Some(TensorShapeProto { dim }),
     };
-    let r#type = Some(TypeProto { tensor_type: Some(tensor_type) });
+    let r#type = Some(TypeProto { tensor_type: Some(tensor_type), ..TypeProto::default() });
     Ok(ValueInfoProto { name: Some(name.to_string()), r#type })
 }

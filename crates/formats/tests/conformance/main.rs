@@ -1,13 +1,17 @@
 //! The official node cases of ONNX, by the reference interpreter.
 //!
 //! `failures.txt` lists every case that does not pass, under the reason; it may only shrink.
+//! `docs/onnx-support.md` is written from the same run.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod report;
+
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use lepton_formats::onnx::Slot;
 use lepton_formats::{FormatError, NoExternalData, onnx};
 use lepton_ir::{Graph, interpret};
 use lepton_tensor::{DType, Tensor};
@@ -16,6 +20,8 @@ const ARCHIVE: &str = "conformance/onnx_1.23.2_node_tests_1884.tar.xz";
 /// Those of ONNX's own runner of these cases.
 const RELATIVE_TOLERANCE: f64 = 1e-3;
 const ABSOLUTE_TOLERANCE: f64 = 1e-7;
+/// That runner allows two units in the last place of the short type.
+const TOLERANCE_OF_BF16: f64 = 1.0 / 64.0;
 
 /// The files of one case, by their path below it.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -48,21 +54,36 @@ fn cases(archive: &[u8]) -> BTreeMap<String, Files> {
     cases
 }
 
-/// The tensors `kind_0.pb`, `kind_1.pb`, … of a set of data.
-fn tensors(files: &Files, set: usize, kind: &str) -> Result<Vec<Tensor>, String> {
+/// What the files `kind_0.pb`, `kind_1.pb`, … of a set of data give for each slot.
+fn given(
+    files: &Files,
+    set: usize,
+    kind: &str,
+    slots: &[Slot],
+) -> Result<Vec<Option<Vec<Tensor>>>, String> {
     let name = |index: usize| format!("test_data_set_{set}/{kind}_{index}.pb");
-    (0..)
-        .map_while(|index| files.get(&name(index)))
-        .map(|bytes| onnx::read_tensor(bytes.clone().into()).map_err(|error| error.to_string()))
-        .collect()
+    let read = |(index, slot): (usize, &Slot)| {
+        let bytes = files.get(&name(index)).cloned().ok_or("a file is missing")?;
+        onnx::read_slot(slot, bytes.into()).map_err(|error| error.to_string())
+    };
+    slots.iter().enumerate().map(read).collect()
+}
+
+/// The tensors of a set, those of sequences one by one.
+fn tensors(files: &Files, set: usize, kind: &str, slots: &[Slot]) -> Result<Vec<Tensor>, String> {
+    Ok(given(files, set, kind, slots)?.into_iter().flatten().flatten().collect())
 }
 
 fn compare(found: &Tensor, expected: &Tensor) -> Result<(), String> {
     if (found.dtype(), found.shape()) != (expected.dtype(), expected.shape()) {
         return Err(format!("WRONG: {found:?} for {expected:?}"));
     }
+    let relative = match expected.dtype() {
+        DType::BF16 => TOLERANCE_OF_BF16,
+        _ => RELATIVE_TOLERANCE,
+    };
     for (i, (x, y)) in found.to_f64_vec().into_iter().zip(expected.to_f64_vec()).enumerate() {
-        let close = (x - y).abs() <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * y.abs();
+        let close = (x - y).abs() <= ABSOLUTE_TOLERANCE + relative * y.abs();
         if !(close || x == y || x.is_nan() && y.is_nan()) {
             return Err(format!("WRONG: element {i} is {x} for {y}"));
         }
@@ -75,38 +96,54 @@ fn decides_shapes(tensor: &Tensor) -> bool {
     tensor.dtype() == DType::I64 && tensor.rank() <= 1 || tensor.len() == 1
 }
 
-/// The graph, and whether operands that decide shapes were fixed, which is tried second.
-fn read(files: &Files) -> Result<(Graph, bool), String> {
+/// What is fixed about the lists among the inputs: how long they are, and the shapes in them.
+fn lists(inputs: &[Slot], given: &[Option<Vec<Tensor>>]) -> onnx::Fixed {
+    let mut fixed = onnx::Fixed::default();
+    for (slot, value) in inputs.iter().zip(given).filter(|(s, _)| s.is_list || s.is_optional) {
+        fixed.counts.insert(slot.name.clone(), value.as_ref().map(Vec::len));
+        for (index, tensor) in value.iter().flatten().enumerate() {
+            fixed.shapes.insert(format!("{}.{index}", slot.name), tensor.shape().to_vec());
+        }
+    }
+    fixed
+}
+
+/// The graph, and what had to be fixed to read it: operands that decide shapes are tried second.
+fn read(files: &Files, inputs: &[Slot]) -> Result<(Graph, onnx::Fixed), String> {
     let model = Bytes::from(files.get("model.onnx").ok_or("no model")?.clone());
-    let error = match onnx::read(model.clone(), &NoExternalData) {
-        Ok(graph) => return Ok((graph, false)),
+    let given = given(files, 0, "input", inputs);
+    let mut fixed = given.as_ref().map(|given| lists(inputs, given)).unwrap_or_default();
+    let error = match onnx::read_fixed(model.clone(), &NoExternalData, &fixed) {
+        Ok(graph) => return Ok((graph, fixed)),
         Err(FormatError::UnknownOperators(list)) => {
             let names: Vec<String> = list.into_iter().map(|u| u.operator).collect();
             return Err(format!("operator {}", names.join(", ")));
         }
         Err(error) => error.to_string(),
     };
-    if !error.contains("be a constant") {
-        return Err(error);
+    for (slot, value) in inputs.iter().zip(given.map_err(|_| error)?) {
+        if let (false, Some([tensor])) = (slot.is_list, value.as_deref())
+            && decides_shapes(tensor)
+        {
+            fixed.tensors.insert(slot.name.clone(), tensor.clone());
+        }
     }
-    let names = onnx::input_names(model.clone()).map_err(|error| error.to_string())?;
-    let given = tensors(files, 0, "input")?;
-    let fixed = names.into_iter().zip(given).filter(|(_, tensor)| decides_shapes(tensor)).collect();
-    let fixed = onnx::Fixed { tensors: fixed, ..onnx::Fixed::default() };
     let graph = onnx::read_fixed(model, &NoExternalData, &fixed);
-    graph.map(|graph| (graph, true)).map_err(|error| error.to_string())
+    graph.map(|graph| (graph, fixed)).map_err(|error| error.to_string())
 }
 
 fn run(files: &Files) -> Result<(), String> {
-    let (graph, fixed) = read(files)?;
+    let model = Bytes::from(files.get("model.onnx").ok_or("no model")?.clone());
+    let [inputs, outputs] = onnx::slots(model).map_err(|error| error.to_string())?;
+    let (graph, fixed) = read(files, &inputs)?;
     let mut sets = 0;
     while files.contains_key(&format!("test_data_set_{sets}/output_0.pb")) {
-        let mut given = tensors(files, sets, "input")?;
-        if fixed {
-            given.retain(|tensor| !decides_shapes(tensor));
-        }
+        let open = |slot: &Slot| !fixed.tensors.contains_key(&slot.name);
+        let given = given(files, sets, "input", &inputs)?.into_iter().zip(&inputs);
+        let given = given.filter(|(_, slot)| open(slot)).filter_map(|(value, _)| value);
+        let given: Vec<Tensor> = given.flatten().collect();
         let found = interpret::run(&graph, &given).map_err(|error| format!("RUN: {error}"))?;
-        let expected = tensors(files, sets, "output")?;
+        let expected = tensors(files, sets, "output", &outputs)?;
         if found.len() != expected.len() {
             return Err(format!("WRONG: {} results for {}", found.len(), expected.len()));
         }
@@ -116,30 +153,37 @@ fn run(files: &Files) -> Result<(), String> {
     if sets > 0 { Ok(()) } else { Err("no data".into()) }
 }
 
-/// The cases that are known to fail.
-fn listed() -> BTreeSet<&'static str> {
-    let lines = include_str!("failures.txt").lines().map(str::trim);
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+/// Every case and what became of it.
+fn outcomes(cases: &BTreeMap<String, Files>) -> BTreeMap<&str, Result<(), String>> {
+    let outcome = |files| {
+        let panicked = |_| Err("PANIC".to_string());
+        catch_unwind(AssertUnwindSafe(|| run(files))).unwrap_or_else(panicked)
+    };
+    cases.iter().map(|(name, files)| (name.as_str(), outcome(files))).collect()
 }
 
+/// The list of failures and the page of what is supported are those of this run. Where
+/// `LEPTON_BLESS` is set they are written instead.
 #[test]
 fn the_cases_that_fail_are_the_listed_ones() {
     let Some(archive) = archive() else { return };
     let cases = cases(&archive);
-    let listed = listed();
-    let (mut news, mut passed) = (Vec::new(), 0);
-    for (name, files) in &cases {
-        let outcome = catch_unwind(AssertUnwindSafe(|| run(files)))
-            .unwrap_or_else(|_| Err("PANIC".to_string()));
-        passed += outcome.is_ok() as usize;
-        match (outcome, listed.contains(name.as_str())) {
-            (Ok(()), true) => news.push(format!("{name} passes now: take it off the list")),
-            (Err(why), false) => news.push(format!("{name}: {why}")),
-            _ => {}
-        }
-    }
+    let outcomes = outcomes(&cases);
+    let passed = outcomes.values().filter(|outcome| outcome.is_ok()).count();
     println!("{passed} of {} cases pass", cases.len());
-    let gone = listed.iter().filter(|name| !cases.contains_key(**name));
-    news.extend(gone.map(|name| format!("{name} is listed, but there is no such case")));
-    assert!(news.is_empty(), "{} cases:\n{}", news.len(), news.join("\n"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = root.join("tests/conformance/failures.txt");
+    let page = root.join("../../docs/onnx-support.md");
+    let texts = [(list, report::failures(&outcomes)), (page, report::page(&cases, &outcomes))];
+    for (path, text) in texts {
+        if std::env::var_os("LEPTON_BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        let differ = |(a, b): &(&str, &str)| a != b;
+        let first = found.lines().zip(text.lines()).find(differ);
+        let same = found == text;
+        let name = path.file_name().unwrap();
+        assert!(same, "{name:?} is not of this run (LEPTON_BLESS=1 writes it): {first:?}");
+    }
 }

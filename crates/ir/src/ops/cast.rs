@@ -12,8 +12,9 @@ use crate::graph::ValueId;
 use crate::operator::{Arity, AxisLink, Operands, Operator, Quant};
 
 attributes! {
-    /// x as elements of type `to`: floats become integers by truncation toward zero (saturating),
-    /// integers wrap into shorter ones, anything but zero is true.
+    /// x as elements of type `to`: floats become integers by truncation toward zero (saturating,
+    /// but wrapping into those below 8 bits), integers wrap into shorter ones, anything but zero is true. What is larger than a float type
+    /// has becomes its infinity, else not-a-number, else (4 bits) its largest.
     pub struct Cast {
         /// Type of the result.
         pub to: DType = DType::F32,
@@ -42,6 +43,9 @@ impl Operator for Cast {
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let x = inputs.required(0, "x")?;
         if x.dtype().is_integer() && self.to.is_integer() {
+            return Ok(vec![Tensor::from_i64_slice(self.to, x.shape(), &x.to_i64_vec())?]);
+        }
+        if self.to.bits() < 8 && self.to.is_integer() {
             return Ok(vec![Tensor::from_i64_slice(self.to, x.shape(), &x.to_i64_vec())?]);
         }
         Ok(vec![Tensor::from_f64_slice(self.to, x.shape(), &x.to_f64_vec())?])

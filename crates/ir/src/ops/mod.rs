@@ -92,16 +92,24 @@ operators! {
     lookup::{ Lookup, IntegerBinary }
     slice::{ Slice }
     gather::{ Gather, GatherElements }
+    scatter::{ ScatterElements, ScatterND, GatherND }
     pad::{ Pad }
     expand::{ Expand, Tile }
     moves::{ MoveBack }
     conv_transpose::{ ConvTranspose, ConvWeightGrad }
     pool_grad::{ PoolGrad }
+    pool_positions::{ PoolPositions }
     onnx_integer::{ DynamicQuantizeLinear, MatMulInteger, ConvInteger }
     order::{ Trilu, CumSum, Arg, TopK }
     resize::{ Resize }
+    sample::{ GridSample, RoiAlign }
+    find::{ NonZero, Unique, NonMaxSuppression }
+    bits::{ Bitwise, BitCast }
+    algebra::{ Det }
+    ngram::{ Ngrams }
     branch::{ If }
-    rnn::{ LSTM, GRU }
+    repeat::{ Loop, Scan }
+    rnn::{ LSTM, GRU, RNN }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

@@ -25,12 +25,14 @@ attributes! {
 }
 
 attributes! {
-    /// Running sums of x along the axis in the second input.
+    /// Running sums, or products, of x along the axis in the second input.
     pub struct CumSum {
         /// True if an element is not part of its own sum.
         pub exclusive: bool = false,
         /// True to sum from the end.
         pub reverse: bool = false,
+        /// True for products.
+        pub product: bool = false,
     }
 }
 
@@ -176,11 +178,11 @@ impl Operator for CumSum {
             if self.reverse {
                 lane.reverse();
             }
-            let mut sum = 0.0;
+            let mut sum = if self.product { 1.0 } else { 0.0 };
             for at in lane {
-                let own = values[at];
-                values[at] = if self.exclusive { sum } else { sum + own };
-                sum += own;
+                let before = sum;
+                sum = if self.product { sum * values[at] } else { sum + values[at] };
+                values[at] = if self.exclusive { before } else { sum };
             }
         }
         Ok(vec![Tensor::from_f64_slice(x.dtype(), x.shape(), &values)?])
@@ -188,7 +190,10 @@ impl Operator for CumSum {
 
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {
         let (dy, axis) = (g.output_grad()?, g.input(1));
-        let back = CumSum { exclusive: self.exclusive, reverse: !self.reverse };
+        if self.product {
+            return Err(Stops::Because("running products are not trained through"));
+        }
+        let back = CumSum { exclusive: self.exclusive, reverse: !self.reverse, product: false };
         Ok(vec![Some(g.op(back, &[dy, axis])?), None])
     }
 

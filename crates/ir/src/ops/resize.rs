@@ -69,6 +69,13 @@ attributes! {
     }
 }
 
+/// Keys's cubic: the weights of the four elements around a position `t` after the second.
+pub(crate) fn cubic(t: f64, a: f64) -> [f64; 4] {
+    let near = |d: f64| ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
+    let far = |d: f64| ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
+    [far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)]
+}
+
 impl Resize {
     fn position(&self, i: usize, scale: f64, extent: usize, result: usize) -> f64 {
         let half = (i as f64 + 0.5) / scale - 0.5;
@@ -108,10 +115,7 @@ impl Resize {
             }
             ResizeMode::Linear => vec![(clamp(floor), 1.0 - t), (clamp(floor + 1.0), t)],
             ResizeMode::Cubic => {
-                let a = self.cubic_a as f64;
-                let near = |d: f64| ((a + 2.0) * d - (a + 3.0)) * d * d + 1.0;
-                let far = |d: f64| ((a * d - 5.0 * a) * d + 8.0 * a) * d - 4.0 * a;
-                let weights = [far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)];
+                let weights = cubic(t, self.cubic_a as f64);
                 let mut taps: Vec<(f64, f64)> =
                     (0..4).map(|k| (floor - 1.0 + k as f64, weights[k])).collect();
                 if self.exclude_outside {

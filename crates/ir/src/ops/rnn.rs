@@ -1,4 +1,4 @@
-//! Recurrent layers as ONNX defines them, with their usual activations (sigmoid and tanh).
+//! Recurrent layers as ONNX defines them, with their usual activations.
 
 use lepton_tensor::Tensor;
 
@@ -24,8 +24,10 @@ words! {
 
 attributes! {
     /// Long short-term memory (Hochreiter and Schmidhuber 1997): x `[T,N,I]`, w `[D,4H,I]`,
-    /// r `[D,4H,H]` (gates i, o, f, c), optional b `[D,8H]`, sequence lengths (must be absent),
-    /// optional initial h and c `[D,N,H]`. Results y `[T,D,N,H]`, last h and last c `[D,N,H]`.
+    /// r `[D,4H,H]` (gates i, o, f, c), optional b `[D,8H]`, optional sequence lengths `[N]`,
+    /// optional initial h and c `[D,N,H]`, optional peepholes `[D,3H]` (of c into the gates i, o,
+    /// f; Gers and Schmidhuber 2000). Results y `[T,D,N,H]` (zero after the end of a sequence),
+    /// last h and last c `[D,N,H]`.
     pub struct LSTM {
         /// Which way.
         pub direction: Direction = Direction::Forward,
@@ -43,6 +45,29 @@ attributes! {
     }
 }
 
+words! {
+    /// The activation of a plain recurrent layer.
+    pub enum RecurrentActivation {
+        /// Hyperbolic tangent
+        Tanh = "tanh",
+        /// max(x, 0)
+        Relu = "relu",
+        /// 1/(1 + e⁻ˣ)
+        Sigmoid = "sigmoid",
+    }
+}
+
+attributes! {
+    /// Plain recurrence (Elman 1990): operands and results of [`LSTM`] with H for 4H, 2H for 8H
+    /// and without c.
+    pub struct RNN {
+        /// Which way.
+        pub direction: Direction = Direction::Forward,
+        /// What is applied to the sum of both products.
+        pub activation: RecurrentActivation = RecurrentActivation::Tanh,
+    }
+}
+
 /// Results of a layer of `gates` gates.
 fn infer(
     inputs: Operands<'_, Fact>,
@@ -56,9 +81,6 @@ fn infer(
     for (name, fact) in [("x", x), ("w", w), ("r", r)] {
         require_rank(name, fact, 3)?;
         require_same(name, x.dtype, fact.dtype)?;
-    }
-    if inputs.optional(4).is_some() {
-        return Err(Problem::Unsupported("sequences of different lengths".into()));
     }
     let directions = Dim::known(if direction == Direction::Bidirectional { 2 } else { 1 });
     let hidden = r.dims[2].clone();
@@ -76,6 +98,12 @@ fn infer(
     check("r", r, &[directions.clone(), rows.clone(), hidden.clone()])?;
     if let Some(b) = inputs.optional(3) {
         check("b", b, &[directions.clone(), rows * Dim::known(2)])?;
+    }
+    if let Some(lengths) = inputs.optional(4) {
+        check("sequence lengths", lengths, std::slice::from_ref(&x.dims[1]))?;
+    }
+    if let Some(peepholes) = inputs.optional(7) {
+        check("peepholes", peepholes, &[directions.clone(), hidden.clone() * Dim::known(3)])?;
     }
     for (index, name) in [(5, "initial h"), (6, "initial c")] {
         inputs.optional(index).map_or(Ok(()), |fact| check(name, fact, &state))?;
@@ -95,6 +123,8 @@ struct Step<'a> {
     from_x: Vec<f64>,
     from_h: Vec<f64>,
     b_h: &'a [f64],
+    /// 3·H of them; empty where there are none.
+    peepholes: &'a [f64],
     /// Row `gate·H + j` of r, times a vector.
     recur: &'a dyn Fn(usize, &[f64]) -> f64,
 }
@@ -121,6 +151,8 @@ fn run(
         inputs.optional(index).map_or(zeros(count), Tensor::to_f64_vec)
     };
     let bias = given(3, directions * rows * 2);
+    let peepholes = inputs.optional(7).map(Tensor::to_f64_vec);
+    let lengths = lengths(inputs, steps, batch)?;
     let mut h_all = given(5, directions * batch * hidden);
     let mut c_all = given(6, directions * batch * hidden);
     let mut y = zeros(steps * directions * batch * hidden);
@@ -129,16 +161,20 @@ fn run(
         let backward = direction == Direction::Reverse || d == 1;
         let (b_x, b_h) = bias[d * 2 * rows..(d + 1) * 2 * rows].split_at(rows);
         let recur = |row: usize, h: &[f64]| dot(&rv[(d * rows + row) * hidden..][..hidden], h);
+        let peepholes: &[f64] = match &peepholes {
+            Some(all) => &all[d * 3 * hidden..(d + 1) * 3 * hidden],
+            None => &[],
+        };
         for n in 0..batch {
             let own = (d * batch + n) * hidden..(d * batch + n + 1) * hidden;
             let (mut h, mut c) = (h_all[own.clone()].to_vec(), c_all[own.clone()].to_vec());
-            for step in 0..steps {
-                let t = if backward { steps - 1 - step } else { step };
+            for step in 0..lengths[n] {
+                let t = if backward { lengths[n] - 1 - step } else { step };
                 let now = &xv[(t * batch + n) * width..][..width];
                 let row = |i: usize| dot(&wv[(d * rows + i) * width..][..width], now) + b_x[i];
                 let from_x = (0..rows).map(row).collect();
                 let from_h = (0..rows).map(|i| recur(i, &h)).collect();
-                cell(&Step { from_x, from_h, b_h, recur: &recur }, &mut h, &mut c);
+                cell(&Step { from_x, from_h, b_h, peepholes, recur: &recur }, &mut h, &mut c);
                 y[((t * directions + d) * batch + n) * hidden..][..hidden].copy_from_slice(&h);
             }
             h_all[own.clone()].copy_from_slice(&h);
@@ -154,6 +190,18 @@ fn run(
     Ok(results)
 }
 
+/// Steps of each sequence.
+fn lengths(
+    inputs: Operands<'_, Tensor>,
+    steps: usize,
+    batch: usize,
+) -> Result<Vec<usize>, Problem> {
+    let Some(given) = inputs.optional(4) else { return Ok(vec![steps; batch]) };
+    let length = |length: i64| usize::try_from(length).ok().filter(|&length| length <= steps);
+    let lengths: Option<Vec<usize>> = given.to_i64_vec().into_iter().map(length).collect();
+    lengths.ok_or_else(|| Problem::value(format!("a sequence is longer than {steps} steps")))
+}
+
 /// Multiply–adds: every weight once per step and sequence.
 fn cost(inputs: Operands<'_, Fact>) -> Cost {
     let (Some(x), Some(w), Some(r)) = (inputs.optional(0), inputs.optional(1), inputs.optional(2))
@@ -165,7 +213,7 @@ fn cost(inputs: Operands<'_, Fact>) -> Cost {
 
 impl Operator for LSTM {
     facets! {
-        arity = Arity::between(3, 7).outputs(1, 3),
+        arity = Arity::between(3, 8).outputs(1, 3),
         stops = "recurrent layers are not trained",
         frozen = "a state mixes its axis at every step",
         quant = Quant::FloatOnly("errors of a quantised state add up over the steps"),
@@ -183,8 +231,13 @@ impl Operator for LSTM {
                     let i = k * hidden + j;
                     step.from_x[i] + step.from_h[i] + step.b_h[i]
                 };
-                c[j] = sigmoid(gate(2)) * c[j] + sigmoid(gate(0)) * gate(3).tanh();
-                h[j] = sigmoid(gate(1)) * c[j].tanh();
+                let peep = |k: usize, c: f64| match step.peepholes.get(k * hidden + j) {
+                    Some(weight) => weight * c,
+                    None => 0.0,
+                };
+                let (input, forget) = (gate(0) + peep(0, c[j]), gate(2) + peep(2, c[j]));
+                c[j] = sigmoid(forget) * c[j] + sigmoid(input) * gate(3).tanh();
+                h[j] = sigmoid(gate(1) + peep(1, c[j])) * c[j].tanh();
             }
         })
     }
@@ -223,6 +276,35 @@ impl Operator for GRU {
                 (1.0 - update) * (step.from_x[i] + recurrent).tanh() + update * h[j]
             };
             *h = (0..hidden).map(next).collect();
+        })
+    }
+
+    fn cost(&self, inputs: Operands<'_, Fact>, _outputs: &[Fact]) -> Cost {
+        cost(inputs)
+    }
+}
+
+impl Operator for RNN {
+    facets! {
+        arity = Arity::between(3, 6).outputs(1, 2),
+        stops = "recurrent layers are not trained",
+        frozen = "a state mixes its axis at every step",
+        quant = Quant::FloatOnly("errors of a quantised state add up over the steps"),
+    }
+
+    fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
+        infer(inputs, self.direction, 1, 1)
+    }
+
+    fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+        run(inputs, self.direction, 1, 1, |step, h, _| {
+            let sum = |j: usize| step.from_x[j] + step.from_h[j] + step.b_h[j];
+            let activated = |v: f64| match self.activation {
+                RecurrentActivation::Tanh => v.tanh(),
+                RecurrentActivation::Relu => v.max(0.0),
+                RecurrentActivation::Sigmoid => sigmoid(v),
+            };
+            *h = (0..h.len()).map(|j| activated(sum(j))).collect();
         })
     }
 

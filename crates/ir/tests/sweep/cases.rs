@@ -5,8 +5,8 @@ use lepton_ir::ops::{
     binary::*, branch::*, cast::*, concat::*, conv::*, conv_transpose::*, dynamic::*, expand::*,
     gather::*, generate::*, integer::*, lookup::*, matmul::*, moves::*, normalize::*,
     onnx_integer::*, order::*, pad::*, pool::*, pool_grad::*, quantize::*, reduce::*, reshape::*,
-    resize::*, rnn::*, select::*, shape_of::*, slice::*, softmax::*, split::*, sum_to::*,
-    transpose::*, unary::*,
+    resize::*, select::*, shape_of::*, slice::*, softmax::*, split::*, sum_to::*, transpose::*,
+    unary::*,
 };
 use lepton_tensor::{DType, Tensor};
 
@@ -16,12 +16,12 @@ pub struct Case {
     pub inputs: Vec<Option<Tensor>>,
 }
 
-fn case(op: impl Into<Op>, inputs: impl IntoIterator<Item = Tensor>) -> Case {
+pub fn case(op: impl Into<Op>, inputs: impl IntoIterator<Item = Tensor>) -> Case {
     Case { op: op.into(), inputs: inputs.into_iter().map(Some).collect() }
 }
 
 /// Distinct f64 values between `low` and `low + 1`, in no order.
-fn from(low: f64, shape: &[usize]) -> Tensor {
+pub fn from(low: f64, shape: &[usize]) -> Tensor {
     let count: usize = shape.iter().product();
     let value = |i: usize| low + ((i * 37 + 11) % 101) as f64 / 101.0 + i as f64 * 1e-4;
     let values: Vec<f64> = (0..count).map(value).collect();
@@ -29,15 +29,15 @@ fn from(low: f64, shape: &[usize]) -> Tensor {
 }
 
 /// Distinct f64 values around zero.
-fn x(shape: &[usize]) -> Tensor {
+pub fn x(shape: &[usize]) -> Tensor {
     from(-0.53, shape)
 }
 
-fn ints(values: &[i64]) -> Tensor {
+pub fn ints(values: &[i64]) -> Tensor {
     Tensor::vector(values)
 }
 
-fn of(dtype: DType, shape: &[usize]) -> Tensor {
+pub fn of(dtype: DType, shape: &[usize]) -> Tensor {
     let scale = if dtype.is_float() { 1.0 } else { 100.0 };
     let values: Vec<f64> = x(shape).to_f64_vec().iter().map(|v| (v * scale).abs()).collect();
     Tensor::from_f64_slice(dtype, shape, &values).unwrap()
@@ -201,7 +201,10 @@ fn choices() -> Vec<Case> {
         case(Trilu::default(), [x(&[2, 3, 4])]),
         case(Trilu { upper: false }, [x(&[3, 3]), Tensor::scalar(-1i64)]),
         case(CumSum::default(), [x(&[2, 4]), Tensor::scalar(1i64)]),
-        case(CumSum { exclusive: true, reverse: true }, [x(&[3, 2]), Tensor::scalar(0i64)]),
+        case(
+            CumSum { exclusive: true, reverse: true, product: false },
+            [x(&[3, 2]), Tensor::scalar(0i64)],
+        ),
         case(Arg { axis: 1, ..Arg::default() }, [x(&[2, 4])]),
         case(
             Arg { function: ArgFunction::Min, axis: 0, keep_dims: false, last: true },
@@ -233,6 +236,12 @@ fn integers() -> Vec<Case> {
     vec![
         case(QuantizeLinear::default(), [x(&[2, 3]), scale.clone(), byte.clone()]),
         case(DequantizeLinear::default(), [of(U8, &[2, 3]), scale, byte.clone()]),
+        case(QuantizeLinear { axis: 0, dtype: DType::I4 }, [x(&[4, 3]), of(F32, &[2, 3])]),
+        case(
+            DequantizeLinear::default(),
+            [of(DType::U4, &[2, 4]), of(F32, &[2, 2]), of(DType::U4, &[2, 2])],
+        ),
+        case(DequantizeLinear::default(), [of(DType::F8E4M3FN, &[2, 3]), of(F32, &[])]),
         case(DynamicQuantizeLinear {}, [of(F32, &[2, 3])]),
         case(MatMulInteger {}, [of(U8, &[2, 3]), of(I8, &[3, 4]), byte.clone(), of(I8, &[4])]),
         case(ConvInteger::default(), [of(U8, &[1, 2, 4, 4]), of(I8, &[3, 2, 2, 2]), byte]),
@@ -289,16 +298,6 @@ fn branches() -> Vec<Case> {
         .collect()
 }
 
-fn recurrent() -> Vec<Case> {
-    let both = LSTM { direction: Direction::Bidirectional };
-    let linear = GRU { linear_before_reset: true, direction: Direction::Reverse };
-    vec![
-        case(both, [x(&[3, 2, 4]), x(&[2, 12, 4]), x(&[2, 12, 3]), x(&[2, 24])]),
-        case(GRU::default(), [x(&[3, 2, 4]), x(&[1, 9, 4]), x(&[1, 9, 3]), x(&[1, 18])]),
-        case(linear, [x(&[3, 2, 4]), x(&[1, 9, 4]), x(&[1, 9, 3]), x(&[1, 18])]),
-    ]
-}
-
 /// Every case.
 pub fn all() -> Vec<Case> {
     let families = [
@@ -313,7 +312,7 @@ pub fn all() -> Vec<Case> {
         normalisations(),
         integers(),
         resizes(),
-        recurrent(),
+        super::more::all(),
         branches(),
     ];
     families.into_iter().flatten().collect()

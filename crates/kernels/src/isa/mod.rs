@@ -1,6 +1,8 @@
 //! Instruction sets: detection, forcing by name, and one folder of kernels for each.
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
@@ -15,6 +17,7 @@ enum Level {
     Portable,
     Avx2,
     Avx512,
+    Amx,
 }
 
 /// A token that proves the running machine has an instruction set.
@@ -55,17 +58,21 @@ impl Isa {
                 && is_x86_feature_detected!("avx512vl")
                 && is_x86_feature_detected!("avx512vnni")
             {
-                sets.push(Isa {
+                let vectors = Isa {
                     level: Level::Avx512,
                     bf16: is_x86_feature_detected!("avx512bf16"),
                     vbmi: is_x86_feature_detected!("avx512vbmi"),
-                });
+                };
+                sets.push(vectors);
+                if amx::available() {
+                    sets.push(Isa { level: Level::Amx, ..vectors });
+                }
             }
         }
         sets
     }
 
-    /// The set of that name (`portable`, `avx2`, `avx512`), if this machine has it.
+    /// The set of that name (`portable`, `avx2`, `avx512`, `amx`), if this machine has it.
     pub fn named(name: &str) -> Option<Isa> {
         Self::available().into_iter().find(|isa| isa.name() == name)
     }
@@ -76,6 +83,7 @@ impl Isa {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Amx => "amx",
         }
     }
 
@@ -87,6 +95,11 @@ impl Isa {
     /// True if AVX-512 F, BW, DQ, VL and VNNI may be used.
     pub fn has_avx512(self) -> bool {
         self.level >= Level::Avx512
+    }
+
+    /// True if AMX's integer tiles may be used.
+    pub fn has_amx(self) -> bool {
+        self.level >= Level::Amx
     }
 
     /// True if AVX-512 BF16 (`vdpbf16ps`) may be used.

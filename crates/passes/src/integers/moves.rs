@@ -231,5 +231,9 @@ pub fn pairs(graph: &mut Graph) -> Result<usize, GraphError> {
         graph.rewrite_node(id, op, &[Some(a), Some(b)])?;
         changes += 1;
     }
+    if changes > 0 {
+        // Extents that nobody knows have new names now.
+        graph.refresh()?;
+    }
     Ok(changes)
 }

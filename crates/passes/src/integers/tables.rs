@@ -46,6 +46,53 @@ pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     Ok(changes)
 }
 
+/// Tables of tables, and sums and products of bytes that both follow from one byte (a value times
+/// its sigmoid), become one table.
+pub fn compose(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        if !graph.contains(id) {
+            continue;
+        }
+        let node = graph.node(id).clone();
+        let inner = |index: usize| Some(through_table(graph, operand(&node, index)?));
+        let operands = match &node.op {
+            Op::IntegerBinary(_) => inner(0).zip(inner(1)).map(|(a, b)| [Some(a), Some(b)]),
+            Op::Lookup(_) => inner(0).filter(|(_, table)| table.is_some()).map(|a| [Some(a), None]),
+            _ => None,
+        };
+        let Some([Some((source, a)), other]) = operands else { continue };
+        if other.as_ref().is_some_and(|(from, b)| *from != source || a.is_none() && b.is_none()) {
+            continue;
+        }
+        let every: Vec<u8> = (0..=255).collect();
+        let bytes = |table: Option<Tensor>| table.unwrap_or_else(|| Tensor::vector(&every));
+        let first = bytes(a);
+        let second = match other {
+            Some((_, b)) => Some(bytes(b)),
+            None => operand(&node, 1).and_then(|table| graph.constant(table)).cloned(),
+        };
+        let operands = [Some(&first), second.as_ref()];
+        let Ok(mut made) = node.op.operator().eval(Operands(&operands)) else { continue };
+        let Some(table) = made.pop() else { continue };
+        let table = graph.add_constant("", table);
+        graph.rewrite_node(id, Lookup {}, &[Some(source), Some(table)])?;
+        graph.remove_dead();
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// The bytes a table of bytes is looked up with, and the table; other bytes are their own.
+fn through_table(graph: &Graph, value: ValueId) -> (ValueId, Option<Tensor>) {
+    let looked_up = || {
+        let (_, node) = graph.producer(value)?;
+        let Op::Lookup(_) = &node.op else { return None };
+        Some((operand(node, 0)?, Some(graph.constant(operand(node, 1)?)?.clone())))
+    };
+    looked_up().unwrap_or((value, None))
+}
+
 /// The nodes above a quantisation that compute element by element, first to run last, and the
 /// value the chain begins with.
 fn chain(

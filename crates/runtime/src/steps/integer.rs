@@ -8,7 +8,7 @@ use lepton_ir::ops::lookup::IntegerBinary;
 use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 use lepton_ir::{Node, ValueId};
 use lepton_kernels::broadcast::Broadcast;
-use lepton_kernels::conv::Indirection;
+use lepton_kernels::conv::{GeometryError, Indirection};
 use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32};
 use lepton_kernels::epilogue::{
     Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8,
@@ -22,6 +22,7 @@ use lepton_kernels::quantize::{
 };
 use lepton_tensor::DType;
 
+use super::average::average;
 use super::product::{activation, image_window, operand, refused};
 use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::{Memory, Place};
@@ -144,14 +145,21 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         return Ok(None);
     }
     let Some(geometry) = image_window(&op.conv(), weights.shape(), &xs) else { return Ok(None) };
+    let Ok(epilogue) = op.epilogue() else { return Ok(None) };
+    if let Some(chosen) = average(builder, node, op, &epilogue, &geometry) {
+        return Ok(Some(chosen));
+    }
     let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
     let (taps, columns) = (geometry.taps(), weights.shape()[0]);
     let depth = weights.len() / (columns * taps).max(1);
     let depthwise = depth == 1 && op.group == columns && xs[3] == columns && op.group > 1;
     let packed = if depthwise {
         let order = depthwise_order(columns, taps, false);
-        let made = DepthwiseS8::pack(values, &order, &geometry, xs[3]);
-        Weights::Depthwise(made.map_err(|e| refused(builder, node, e))?)
+        match DepthwiseS8::pack(values, &order, &geometry, xs[3]) {
+            Ok(made) => Weights::Depthwise(made),
+            Err(GeometryError::KernelTooLarge { .. }) => return Ok(None),
+            Err(error) => return Err(refused(builder, node, error)),
+        }
     } else if op.group == 1 {
         let order = WeightOrder::ohwi(columns, taps, depth);
         let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
@@ -167,7 +175,6 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         };
         Weights::Grouped(builder.packs.get_or_pack(w, "s8-groups", pack), rows, depth)
     };
-    let Ok(epilogue) = op.epilogue() else { return Ok(None) };
     let sizes = (ys[0] * ys[1] * ys[2], columns, weights.len());
     let kernel = if depthwise { "depthwise-u8s8" } else { "conv-u8s8" };
     product(builder, node, kernel, packed, epilogue, op.x_zero as u8, sizes)

@@ -1,5 +1,6 @@
 //! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
 
+mod average;
 mod dynamic;
 mod elementwise;
 mod integer;
@@ -11,11 +12,13 @@ mod reference;
 mod rows;
 mod select;
 mod shape;
+pub(crate) mod strips;
 
 use lepton_ir::{Graph, Node, Op, Operands};
 use lepton_tensor::DType;
 
 use crate::error::RuntimeError;
+use crate::limits::Arithmetic;
 use crate::place::Memory;
 use crate::plan::{Builder, Run, Step};
 
@@ -59,20 +62,43 @@ pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<Step, Runt
         Some(chosen) => chosen,
         None => reference::build(builder, node),
     };
+    Ok(described(builder, node, chosen))
+}
+
+/// The step for two neighbours that run as one.
+pub(crate) fn build_pair(
+    builder: &mut Builder<'_>,
+    nodes: [&Node; 2],
+    strips: &strips::Strips,
+) -> Result<Step, RuntimeError> {
+    let chosen = strips::build(builder, nodes, strips)?;
+    let chosen = chosen.expect("pairs are only found where both have kernels");
+    let none = || Chosen { kernel: "", run: Box::new(|_| Ok(())) };
+    let first = described(builder, nodes[0], none());
+    let mut step = described(builder, nodes[1], chosen);
+    step.multiply_adds += first.multiply_adds;
+    // What lies between stays in cache.
+    let between = builder.graph.fact(strips.between).byte_size().unwrap_or(0) as u64;
+    step.bytes = (step.bytes + first.bytes).saturating_sub(2 * between);
+    Ok(step)
+}
+
+fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
     let graph = builder.graph;
     let inputs = graph.input_facts(node);
     let outputs = graph.output_facts(node);
     let cost = node.op.operator().cost(Operands(&inputs), &outputs);
     let touched = inputs.iter().flatten().map(|f| f.byte_size());
     let touched = touched.chain(outputs.iter().map(|f| f.byte_size()));
-    Ok(Step {
+    Step {
         run: chosen.run,
         kernel: chosen.kernel,
         node: graph.node_label(node),
         op: node.op.to_string(),
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.map(|bytes| bytes.unwrap_or(0) as u64).sum(),
-    })
+        arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
+    }
 }
 
 fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {

@@ -43,7 +43,7 @@ pub(crate) fn activation(op: &Unary) -> Option<Activation> {
 }
 
 /// Weights in the form of one kernel.
-enum Weights {
+pub(crate) enum Weights {
     Dense(Arc<PackedF32>),
     Grouped(Arc<Vec<PackedF32>>),
     Depthwise(Arc<PackedF32>),
@@ -51,32 +51,37 @@ enum Weights {
 }
 
 /// Everything a convolution or a linear layer needs at run time.
-struct Product {
-    rows: Indirection,
-    weights: Weights,
-    x: Place,
+pub(crate) struct Product {
+    pub rows: Indirection,
+    pub weights: Weights,
+    pub x: Place,
     bias: Option<Place>,
     residual: Option<Place>,
-    y: Place,
+    pub y: Place,
     /// bf16 copy of x.
     scratch: Option<Place>,
     x_count: usize,
     row_count: usize,
-    columns: usize,
+    pub columns: usize,
     activation: Activation,
-    padding: Vec<f32>,
-    work: usize,
+    pub padding: Vec<f32>,
+    pub work: usize,
 }
 
 impl Product {
-    fn run(&self, memory: &Memory<'_>) {
+    pub fn epilogue<'a>(&self, memory: &'a Memory<'_>) -> EpilogueF32<'a> {
         let n = self.columns;
         // SAFETY: the plan holds `columns` floats of bias.
         let bias = self.bias.map(|place| unsafe { memory.slice::<f32>(place, n) });
         let residual = self
             .residual
             .map(|place| Residual { pointer: memory.read::<f32>(place), row_stride: n });
-        let epilogue = EpilogueF32 { alpha: 1.0, bias, residual, activation: self.activation };
+        EpilogueF32 { alpha: 1.0, bias, residual, activation: self.activation }
+    }
+
+    fn run(&self, memory: &Memory<'_>) {
+        let n = self.columns;
+        let epilogue = self.epilogue(memory);
         let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
         let output = SharedOutput(output);
         let epilogue = SharedEpilogue(epilogue);
@@ -172,6 +177,20 @@ pub(crate) fn image_window(op: &Conv, w: &[usize], x: &[usize]) -> Option<Window
 
 /// Convolution of channels-last images with constant weights.
 pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice {
+    let Some((kernel, product)) = conv_product(builder, node, op)? else { return Ok(None) };
+    let run = Box::new(move |memory: &Memory<'_>| {
+        product.run(memory);
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel, run }))
+}
+
+/// The kernel's name and the product of a convolution that has a kernel.
+pub(crate) fn conv_product(
+    builder: &Builder<'_>,
+    node: &Node,
+    op: &Conv,
+) -> Result<Option<(&'static str, Product)>, RuntimeError> {
     let (Some(x), Some(w), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
         return Ok(None);
     };
@@ -191,13 +210,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice 
     let row_count = ys[0] * ys[1] * ys[2];
     let work = row_count * weights.len();
     let product = product(builder, node, rows, packed, function, row_count, work);
-    Ok(Some(Chosen {
-        kernel,
-        run: Box::new(move |memory| {
-            product.run(memory);
-            Ok(())
-        }),
-    }))
+    Ok(Some((kernel, product)))
 }
 
 fn product(

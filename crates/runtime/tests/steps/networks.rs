@@ -30,6 +30,26 @@ fn a_residual_network() {
 }
 
 #[test]
+fn large_images_pass_in_strips() {
+    for (stride, kernel, pad, h, w) in [(1, 3, 1, 71, 75), (2, 5, 2, 36, 38)] {
+        let source = format!(
+            "graph \"net\" {{ input %x: f32[n,4,71,75]\n{}{}{}
+             %a: f32[n,52,71,75] = Conv(%x, %w, %b)
+             %r: f32[n,52,71,75] = Unary(%a) {{function=\"relu\"}}
+             %y: f32[n,52,{h},{w}] = Conv(%r, %d) {{pads=[{pad}, {pad}, {pad}, {pad}], strides=[{stride}, {stride}], group=52}}
+             output %y }}",
+            constant("w", &[52, 4, 1, 1], 1),
+            constant("b", &[52], 2),
+            constant("d", &[52, 1, kernel, kernel], 3),
+        );
+        for batch in [1, 2] {
+            let kernels = check(&source, &[&[batch, 4, 71, 75]]);
+            assert_eq!(kernels, ["transpose", "conv-depthwise-f32", "transpose"]);
+        }
+    }
+}
+
+#[test]
 fn products_and_broadcasts() {
     let source = format!(
         "graph \"net\" {{ input %x: f32[n,6,8] input %k: f32[n,8,6]\n{}{}

@@ -1,0 +1,125 @@
+"""Measures Lepton beside ONNX Runtime and OpenVINO, and writes benches/RESULTS.md.
+
+`cargo xtask bench-peers` calls it with everything prepared. Each row is a model at a precision, a
+number of threads and a batch. All runtimes get the same inputs. They take turns in rounds: in each
+round each of them runs for --seconds, and its median counts. A row has the median over rounds, the
+10th and 90th percentile, the ratio to the fastest peer (median of the ratios of each round), and
+the largest difference of any output from ONNX Runtime's f32, in units of its largest value.
+Peers have their best settings: all graph optimisations, one stream, f32 pinned where the row says
+f32 (OpenVINO would take bf16 otherwise; its bf16 has a column of its own).
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import peers_models as models
+import peers_report as report
+import peers_runtimes as runtimes
+
+
+def outputs_difference(reference, outputs):
+    """Largest difference in units of the largest reference value, over all outputs."""
+    worst = 0.0
+    for expected, found in zip(reference, outputs):
+        expected, found = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+        if expected.shape != found.shape:
+            return float("inf")
+        if expected.size:
+            scale = max(np.abs(expected).max(), 1e-12)
+            worst = max(worst, float(np.abs(expected - found).max() / scale))
+    return worst
+
+
+def measure_row(row, arguments, folder):
+    """One row of the table, as a dictionary."""
+    feed = models.feed(row.model, row.batch)
+    inputs = folder / f"{row.model.name}-{row.batch}.npz"
+    np.savez(inputs, **feed)
+    reference = runtimes.OnnxRuntime(row.model.path, 1).run(feed)
+    sides = {}
+    for name, make in runtimes.sides(row, folder, inputs).items():
+        try:
+            side = make()
+            found = side.run(feed)
+        except Exception as error:  # a runtime that cannot take a model is a result
+            print(f"  {name}: {str(error).splitlines()[0][:300]}", flush=True)
+            sides[name] = {"failed": str(error).splitlines()[0][:120]}
+            continue
+        sides[name] = {"side": side, "times": [], "difference": outputs_difference(reference, found)}
+    live = {name: s for name, s in sides.items() if "side" in s}
+    for _ in range(arguments.rounds):
+        for s in live.values():
+            s["times"].append(s["side"].median_us(feed, arguments.seconds))
+            time.sleep(0.02)  # spinning workers of one side must not slow the next
+    result = {"model": row.model.name, "precision": row.precision, "threads": row.threads,
+              "batch": row.batch, "sides": {}}
+    for name, s in sides.items():
+        if "side" not in s:
+            result["sides"][name] = s
+            continue
+        times = s["times"]
+        result["sides"][name] = {
+            "us": statistics.median(times), "low": np.percentile(times, 10),
+            "high": np.percentile(times, 90), "times": times, "difference": s["difference"],
+            "load_ms": s["side"].load_ms, "first_ms": s["side"].first_ms,
+            "bytes": s["side"].bytes(),
+        }
+    return result
+
+
+def ratios(result):
+    """Ratio of the best peer of the same precision to Lepton, per round: median, low, high."""
+    ours = result["sides"].get("Lepton", {}).get("times")
+    theirs = [s["times"] for name, s in result["sides"].items()
+              if name in runtimes.SAME_PRECISION and "times" in s]
+    if not ours or not theirs:
+        return None
+    best = min(theirs, key=statistics.median)
+    each = [peer / own for peer, own in zip(best, ours)]
+    return [float(np.percentile(each, p)) for p in (50, 10, 90)]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [m.name for m in models.all_models()]
+    parser.add_argument("--models", default=",".join(names), help="names, separated by commas")
+    parser.add_argument("--precisions", default="f32", help="of: f32,int8")
+    parser.add_argument("--threads", default="1")
+    parser.add_argument("--batches", default="1")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each side in each round")
+    parser.add_argument("--out", default="benches/RESULTS.md", help="rows are merged into it")
+    parser.add_argument("--fresh", action="store_true", help="forget rows measured before")
+    arguments = parser.parse_args()
+    folder = pathlib.Path(os.environ["LEPTON_ZOO_FILLED"]).parent / "work"
+    folder.mkdir(exist_ok=True)
+    chosen = arguments.models.split(",")
+    unknown = [name for name in chosen if name not in names]
+    if unknown:
+        sys.exit(f"no model {unknown}; there are {names}")
+    store = report.Store(pathlib.Path(arguments.out), arguments.fresh)
+    for precision in arguments.precisions.split(","):
+        for threads in map(int, arguments.threads.split(",")):
+            for batch in map(int, arguments.batches.split(",")):
+                for model in models.all_models():
+                    row = models.Row(model, precision, threads, batch)
+                    if model.name not in chosen or not row.exists():
+                        continue
+                    print(f"{model.name} {precision} threads={threads} batch={batch}", flush=True)
+                    result = measure_row(row, arguments, folder)
+                    result["ratio"] = ratios(result)
+                    store.add(result, sys.argv[1:])
+                    print("  " + report.line(result), flush=True)
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

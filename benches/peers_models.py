@@ -1,0 +1,96 @@
+"""The models of the peer benchmark, and inputs for them."""
+
+import dataclasses
+import os
+import pathlib
+import zlib
+
+import numpy as np
+
+
+@dataclasses.dataclass
+class Model:
+    name: str
+    path: pathlib.Path
+    # Name of each input, its shape ("N" is the batch), and how it is filled.
+    inputs: list
+    # True if static int8 quantisation makes sense and the batch is free.
+    quantises: bool = True
+    batches: bool = True
+
+
+@dataclasses.dataclass
+class Row:
+    model: Model
+    precision: str
+    threads: int
+    batch: int
+
+    def exists(self):
+        if not self.model.path.exists():
+            print(f"skipped: {self.model.path} does not exist")
+            return False
+        return (self.precision == "f32" or self.model.quantises) and (
+            self.batch == 1 or self.model.batches)
+
+
+IMAGE = [("x", ["N", 3, 224, 224], "normal")]
+TEXT = [("input_ids", ["N", 128], "tokens"), ("attention_mask", ["N", 128], "ones")]
+
+
+def all_models():
+    """In the order of the table."""
+    zoo = pathlib.Path(os.environ["LEPTON_ZOO_FILLED"])
+    assets = pathlib.Path(os.environ["LEPTON_ASSETS"])
+    return [
+        Model("resnet50", zoo / "resnet50.onnx", IMAGE),
+        Model("mobilenet_v2", zoo / "mobilenet_v2.onnx", IMAGE),
+        Model("mobilenet_v3_large", zoo / "mobilenet_v3_large.onnx", IMAGE),
+        Model("efficientnet_b0", zoo / "efficientnet_b0.onnx", IMAGE),
+        Model("minilm_l6", zoo / "minilm_l6.onnx", TEXT),
+        Model("bert_base", zoo / "bert_base.onnx", TEXT),
+        Model("lstm_speech", zoo / "lstm_speech.onnx", [("x", [1, 200, 80], "normal")],
+              quantises=False, batches=False),
+        Model("silero_vad", assets / "audio/silero_vad/silero_vad_16k_op15.onnx",
+              [("input", [1, 576], "normal"), ("state", [2, 1, 128], "normal"),
+               ("sr", [], "rate")], quantises=False, batches=False),
+        Model("ultraface", assets / "image/ultraface/version-RFB-320_without_postprocessing.onnx",
+              [("input", [1, 3, 240, 320], "normal")], batches=False),
+        Model("chain_1000", chain(zoo.parent / "chain_1000.onnx"),
+              [("x", [1, 16], "normal")], quantises=False, batches=False),
+    ]
+
+
+def chain(path, length=1000):
+    """A chain of tiny operators that no runtime can fold into one: what a step costs. Each adds
+    the running value to a rotation of it, so neither a product nor an identity remains."""
+    if path.exists():
+        return path
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, last = [], "x"
+    for i in range(length // 2):
+        nodes.append(helper.make_node("Tanh", [last], [f"t{i}"]))
+        nodes.append(helper.make_node("Add", [f"t{i}", f"{'x' if i % 2 else last}"], [f"a{i}"]))
+        last = f"a{i}"
+    value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 16])
+    graph = helper.make_graph(nodes, "chain", [value("x")], [value(last)], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
+
+
+def feed(model, batch, seed=0):
+    """Inputs by name, the same on every machine."""
+    filled = {}
+    for name, shape, kind in model.inputs:
+        shape = [batch if extent == "N" else extent for extent in shape]
+        rng = np.random.default_rng([zlib.crc32(name.encode()), seed])
+        filled[name] = {
+            "normal": lambda: rng.standard_normal(shape, dtype=np.float32),
+            "tokens": lambda: rng.integers(100, 20000, shape, dtype=np.int64),
+            "ones": lambda: np.ones(shape, np.int64),
+            "rate": lambda: np.array(16000, np.int64),
+        }[kind]()
+    return filled

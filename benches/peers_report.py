@@ -1,0 +1,107 @@
+"""RESULTS.md: a table for people, and the rows as JSON beside it so that runs can be merged."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+
+import numpy as np
+
+COLUMNS = ["Lepton", "ONNX Runtime", "OpenVINO", "OpenVINO bf16", "Lepton, ORT's file"]
+
+
+def machine():
+    cpu = "unknown"
+    for text in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if text.startswith("model name"):
+            cpu = text.split(":")[1].strip()
+    flags = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
+             if f in pathlib.Path("/proc/cpuinfo").read_text()]
+    return f"{cpu}, {os.cpu_count()} cores, {' '.join(flags)}"
+
+
+def versions():
+    names = ["onnxruntime", "openvino", "nncf", "numpy"]
+    told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    return f"lepton {commit.stdout.strip()}, {told}"
+
+
+def cell(side):
+    if not side:
+        return ""
+    if "failed" in side:
+        return "failed"
+    return f"{side['us']:.0f} [{side['low']:.0f}–{side['high']:.0f}]"
+
+
+def ratio_text(ratio):
+    return f"{ratio[0]:.2f} [{ratio[1]:.2f}–{ratio[2]:.2f}]" if ratio else ""
+
+
+def line(result):
+    told = [f"{name} {cell(side)}" for name, side in result["sides"].items()]
+    return "; ".join(told) + "; ratio " + ratio_text(result["ratio"])
+
+
+class Store:
+    """Rows in RESULTS.json beside the table; a row measured again replaces the older one."""
+
+    def __init__(self, path, fresh):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.json = path, path.with_suffix(".json")
+        self.rows = [] if fresh or not self.json.exists() else json.loads(self.json.read_text())
+
+    def add(self, result, arguments):
+        key = lambda r: (r["precision"], r["threads"], r["batch"], r["model"])
+        result["date"] = datetime.date.today().isoformat()
+        result["command"] = "cargo xtask bench-peers " + " ".join(arguments)
+        result["versions"] = versions()
+        for side in result["sides"].values():
+            if "times" in side:
+                side["times"] = [round(t, 1) for t in side["times"]]
+        same = [i for i, r in enumerate(self.rows) if key(r) == key(result)]
+        if same:
+            self.rows[same[0]] = result
+        else:
+            self.rows.append(result)
+        self.json.write_text(json.dumps(self.rows, indent=1) + "\n")
+        self.path.write_text(self.text())
+
+    def text(self):
+        told = ["# Lepton beside its peers", "",
+                f"Machine: {machine()}. Rows carry their own date, versions and command in "
+                "RESULTS.json. How it is measured: head of `benches/peers.py`. Times in "
+                "microseconds: median of rounds [10th–90th percentile]; ratio: fastest peer of the "
+                "same precision / Lepton, above 1 Lepton is faster; difference: from ONNX "
+                "Runtime's f32, in units of the largest output.", ""]
+        groups = sorted({(r["precision"], r["threads"], r["batch"]) for r in self.rows})
+        for group in groups:
+            rows = [r for r in self.rows if (r["precision"], r["threads"], r["batch"]) == group]
+            told += [f"## {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
+            told += self.table(rows)
+        latest = max(self.rows, key=lambda r: r["date"])
+        told += [f"Last: {latest['date']}, {latest['versions']}, `{latest['command']}`.", ""]
+        return "\n".join(told)
+
+    @staticmethod
+    def table(rows):
+        columns = [c for c in COLUMNS if any(c in r["sides"] for r in rows)]
+        told = ["| model | " + " | ".join(columns) + " | ratio | difference | load + first ms | MB |",
+                "|---|" + "---|" * (len(columns) + 4)]
+        for r in rows:
+            ours = r["sides"].get("Lepton", {})
+            best = r["sides"].get("ONNX Runtime", {})
+            cells = [cell(r["sides"].get(c)) for c in columns]
+            start = lambda s: f"{s['load_ms'] + s['first_ms']:.0f}" if "load_ms" in s else "–"
+            difference = f"{ours['difference']:.1e}" if "difference" in ours else "–"
+            size = f"{ours['bytes'] / 1e6:.1f}" if ours.get("bytes") else "–"
+            told.append(f"| {r['model']} | " + " | ".join(cells) + f" | {ratio_text(r['ratio'])} | "
+                        f"{difference} | {start(ours)} (ORT {start(best)}) | {size} |")
+        known = [r["ratio"][0] for r in rows if r["ratio"]]
+        if known:
+            mean = float(np.exp(np.mean(np.log(known))))
+            told += ["", f"Geometric mean of the ratios: {mean:.2f}; smallest {min(known):.2f}."]
+        return told + [""]

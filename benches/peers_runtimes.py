@@ -1,0 +1,142 @@
+"""One class for each runtime: `run(feed)`, `median_us(feed, seconds)`, times and bytes of loading."""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+import peers_quantise as quantise
+
+# Columns that compete at the precision of the row; the others stand beside.
+SAME_PRECISION = ["ONNX Runtime", "OpenVINO"]
+
+
+def milliseconds(start):
+    return (time.perf_counter() - start) * 1e3
+
+
+class InProcess:
+    """A runtime called from Python. `call` runs once with inputs that are already its own."""
+
+    def timed_load(self, load, feed=None):
+        start = time.perf_counter()
+        loaded = load()
+        self.load_ms, self.first_ms = milliseconds(start), None
+        return loaded
+
+    def run(self, feed):
+        start = time.perf_counter()
+        outputs = self.call(feed)
+        self.first_ms = self.first_ms or milliseconds(start)
+        return [np.array(o) for o in outputs]
+
+    def median_us(self, feed, seconds):
+        times, end = [], time.perf_counter() + seconds
+        self.call(feed)
+        while time.perf_counter() < end or len(times) < 3:
+            start = time.perf_counter()
+            self.call(feed)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times) * 1e6
+
+    def bytes(self):
+        return None
+
+
+class OnnxRuntime(InProcess):
+    def __init__(self, path, threads):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = 3
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+        self.session = self.timed_load(lambda: onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]))
+        self.feed = None
+
+    def call(self, feed):
+        return self.session.run(None, feed)
+
+
+class OpenVino(InProcess):
+    def __init__(self, path, threads, feed_shapes, hint):
+        import openvino
+
+        def load():
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            model.reshape({name: list(shape) for name, shape in feed_shapes.items()})
+            return core.compile_model(model, "CPU", {
+                "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_PRECISION_HINT": hint})
+
+        self.compiled = self.timed_load(load)
+        self.request, self.bound = self.compiled.create_infer_request(), None
+
+    def call(self, feed):
+        import openvino
+
+        if self.bound is not feed:
+            for name, array in feed.items():
+                self.request.set_tensor(name, openvino.Tensor(np.ascontiguousarray(array)))
+            self.bound = feed
+        self.request.infer()
+        return [self.request.get_output_tensor(i).data for i in range(len(self.compiled.outputs))]
+
+
+class Lepton:
+    """The command line; its clock is only around runs."""
+
+    def __init__(self, path, threads, inputs):
+        self.binary = pathlib.Path(os.environ["LEPTON_RELEASE"]) / "lepton"
+        self.arguments = [str(path), "--threads", str(threads), "--input", str(inputs)]
+        self.inputs, self.last = inputs, None
+
+    def bench(self, *more):
+        command = [self.binary, "bench", *self.arguments, "--json", *more]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip() or f"exit code {done.returncode}")
+        self.last = json.loads(done.stdout)
+        return self.last
+
+    def run(self, feed):
+        out = pathlib.Path(self.inputs).with_suffix(".out.npz")
+        told = self.bench("--seconds", "0.01", "--output", str(out))
+        self.load_ms, self.first_ms = told["load_us"] / 1e3, told["first_run_us"] / 1e3
+        with np.load(out) as arrays:
+            return [arrays[name] for name in arrays.files]
+
+    def median_us(self, feed, seconds):
+        return self.bench("--seconds", str(seconds))["latency"]["p50_us"]
+
+    def bytes(self):
+        return self.last["arena_bytes"] + self.last["weight_bytes"]
+
+
+def sides(row, folder, inputs):
+    """Makers of the runtimes of a row, in the order they take turns and have columns."""
+    model, threads = row.model, row.threads
+    import peers_models
+
+    shapes = {n: a.shape for n, a in peers_models.feed(model, row.batch).items()}
+    if row.precision == "f32":
+        return {
+            "Lepton": lambda: Lepton(model.path, threads, inputs),
+            "ONNX Runtime": lambda: OnnxRuntime(model.path, threads),
+            "OpenVINO": lambda: OpenVino(model.path, threads, shapes, "f32"),
+            "OpenVINO bf16": lambda: OpenVino(model.path, threads, shapes, "bf16"),
+        }
+    files = quantise.Files(model, folder)
+    return {
+        "Lepton": lambda: Lepton(files.lepton(), threads, inputs),
+        "ONNX Runtime": lambda: OnnxRuntime(files.onnxruntime(), threads),
+        "OpenVINO": lambda: OpenVino(files.openvino(), threads, shapes, "f32"),
+        "Lepton, ORT's file": lambda: Lepton(files.onnxruntime(), threads, inputs),
+    }

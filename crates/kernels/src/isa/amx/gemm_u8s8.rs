@@ -1,0 +1,264 @@
+//! u8 × s8 products on AMX tiles: 32 rows by 32 columns at a time.
+//!
+//! Sixteen lines of a panel are one tile of B as they lie. Rows of A are gathered, taps one after
+//! the other, into runs that are filled up with zeros to whole tiles; plain rows of whole tiles
+//! are read where they lie.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+use std::cell::RefCell;
+use std::ops::Range;
+
+use crate::epilogue::Block;
+use crate::pack::{PANEL, PanelView};
+use crate::tile::{BLOCK_STRIDE, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, WEIGHTS_IN_CACHE};
+
+/// Rows of a block: two tiles.
+const ROWS: usize = 2 * TILE_ROWS;
+/// Lines of 64 bytes in a tile of B, and steps of four bytes in a row of a tile of A.
+const TILE_LINES: usize = 16;
+/// Fewest rows for which tiles are faster than vectors, which waste no rows.
+const FEWEST_ROWS: usize = 6;
+/// Fewest multiply–adds for each gathered byte, times the bytes of a tap, for which gathering pays.
+const GATHER_PAYS: usize = 2048;
+
+/// True where tiles were measured to be faster than vectors.
+pub(crate) fn pays(source: &impl RowSource, view: &PanelView, rows: usize, columns: usize) -> bool {
+    let gathered = source.strided().is_none();
+    rows >= FEWEST_ROWS && columns > PANEL && (!gathered || columns * view.depth >= GATHER_PAYS)
+}
+
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Sums of a block.
+#[repr(align(64))]
+struct Sums([i32; ROWS * BLOCK_STRIDE]);
+
+/// Where the rows of a block lie.
+#[derive(Clone, Copy)]
+struct RowsAt {
+    first: *const u8,
+    stride: usize,
+}
+
+thread_local! {
+    /// Gathered rows; kept, because a product of a small model takes only microseconds.
+    static GATHERED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The palette's only configuration here: every tile has 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static FULL_TILES: Configuration = Configuration {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// Makes every tile 16 rows of 64 bytes.
+///
+/// # Safety
+/// [`super::available`] was true.
+pub(crate) unsafe fn configure() {
+    // SAFETY: the caller's promise; the configuration is 64 bytes.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &FULL_TILES, options(nostack, readonly)) };
+}
+
+/// Walks the blocks of `rows` × `columns`, and hands each to `finish`.
+///
+/// # Safety
+/// As [`crate::tile::run`], and [`super::available`] was true.
+pub(crate) unsafe fn run(
+    source: &mut impl RowSource,
+    view: &PanelView,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    finish: impl Fn(&Block<i32>),
+) {
+    assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
+    if view.taps == 0 || rows.is_empty() || columns.is_empty() {
+        return;
+    }
+    let tiles = (view.taps * view.steps).div_ceil(TILE_LINES);
+    // An odd number of lines, so that rows spread over the sets of L1.
+    let pitch = (tiles | 1) * 64;
+    let in_place = source.strided().filter(|&(_, stride)| {
+        view.depth.is_multiple_of(64) && !stride.is_multiple_of(4096) && view.taps == 1
+    });
+    let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
+    let panels_per_pass = (WEIGHTS_IN_CACHE * 2 / view.panel_bytes().max(64)).max(4) / 4 * 4;
+    let mut sums = Sums([0; ROWS * BLOCK_STRIDE]);
+    let sums = sums.0.as_mut_ptr();
+    GATHERED.with_borrow_mut(|room| {
+        let lines = (ROWS * pitch) / 64 + 1;
+        if room.len() < lines {
+            room.resize(lines, Line([0; 64]));
+        }
+        let room = room.as_mut_ptr().cast::<u8>();
+        // SAFETY: tiles are available by the caller's promise.
+        unsafe { configure() };
+        for first_panel in panels.clone().step_by(panels_per_pass) {
+            let pass = first_panel..panels.end.min(first_panel + panels_per_pass);
+            for row in rows.clone().step_by(ROWS) {
+                let count = (rows.end - row).min(ROWS);
+                let at = match in_place.filter(|_| count == ROWS) {
+                    Some((base, stride)) => RowsAt {
+                        first: std::ptr::with_exposed_provenance(base + row * stride),
+                        stride,
+                    },
+                    None => {
+                        // SAFETY: the room has `ROWS` runs of `pitch` and a line behind them.
+                        unsafe { gather(source, view, row, count, room, pitch) };
+                        RowsAt { first: room, stride: pitch }
+                    }
+                };
+                for panel in pass.clone().step_by(4) {
+                    let wide = (pass.end - panel).min(4);
+                    for pair in (0..wide).step_by(2) {
+                        let second = usize::from(pair + 1 < wide);
+                        // SAFETY: panels are inside the view, and lines behind the last are
+                        // readable; sums have room for 32 rows and columns from `pair` on.
+                        unsafe {
+                            let b0 = view.weights.add((panel + pair) * view.panel_bytes());
+                            let b1 = b0.add(second * view.panel_bytes());
+                            multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums.add(pair * 16));
+                        }
+                    }
+                    let column = panel * PANEL;
+                    let width = (wide * PANEL).min(columns.end - column);
+                    finish(&Block::new(sums, [row, column], [count, width]));
+                }
+            }
+        }
+        // SAFETY: as for the configuration.
+        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+    });
+}
+
+/// Copies the taps of rows one after the other, `pitch` bytes a row, zeros to the end of the tile.
+///
+/// # Safety
+/// The rows are readable; `room` has `ROWS` runs of `pitch` and 64 bytes behind them.
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn gather(
+    source: &mut impl RowSource,
+    view: &PanelView,
+    row: usize,
+    count: usize,
+    room: *mut u8,
+    pitch: usize,
+) {
+    let last_tile = ((view.taps * view.steps).div_ceil(TILE_LINES) - 1) * 64;
+    let mut addresses = [0usize; TAP_BLOCK * PITCH];
+    for half in (0..count).step_by(TILE_ROWS) {
+        let rows = (count - half).min(TILE_ROWS);
+        for first_tap in (0..view.taps).step_by(TAP_BLOCK) {
+            let taps = first_tap..view.taps.min(first_tap + TAP_BLOCK);
+            // SAFETY: rows and taps are the geometry's; every run ends inside the room. A copy
+            // writes zeros over what follows it, which is the next tap, the next row, or nothing.
+            unsafe {
+                source.addresses(row + half, rows, taps.clone(), addresses.as_mut_ptr());
+                for r in 0..rows {
+                    let run = room.add((half + r) * pitch);
+                    if first_tap == 0 {
+                        _mm512_storeu_si512(run.add(last_tile).cast(), _mm512_setzero_si512());
+                    }
+                    for (i, tap) in taps.clone().enumerate() {
+                        let address = addresses[i * PITCH + r];
+                        let from: *const u8 = std::ptr::with_exposed_provenance(address);
+                        copy(from, run.add(tap * view.steps * 4), view.depth);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `count` bytes are readable, and writable up to the next multiple of 64.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
+    let mut done = 0;
+    while done < count {
+        let left = count - done;
+        let mask = if left >= 64 { u64::MAX } else { (1 << left) - 1 };
+        // SAFETY: the mask keeps reads inside; writes are the caller's promise.
+        unsafe {
+            let bytes = _mm512_maskz_loadu_epi8(mask, from.add(done).cast());
+            _mm512_storeu_si512(to.add(done).cast(), bytes);
+        }
+        done += 64;
+    }
+}
+
+/// Sums over `tiles` tiles of K: 32 rows (`tall`) or 16 by two panels.
+///
+/// # Safety
+/// Tiles are configured; rows, lines and sums are there.
+unsafe fn multiply(
+    rows: RowsAt,
+    [b0, b1]: [*const u8; 2],
+    tiles: usize,
+    tall: bool,
+    sums: *mut i32,
+) {
+    let (a0, stride) = (rows.first, rows.stride);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if tall {
+            let a1 = a0.add(TILE_ROWS * stride);
+            let below = sums.add(TILE_ROWS * BLOCK_STRIDE);
+            asm!(
+                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "2:",
+                "tileloadd tmm4, [{a0} + {stride}*1]",
+                "tileloadd tmm6, [{b0} + {line}*1]",
+                "tileloadd tmm7, [{b1} + {line}*1]",
+                "tileloadd tmm5, [{a1} + {stride}*1]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "tdpbusd tmm2, tmm5, tmm6",
+                "tdpbusd tmm3, tmm5, tmm7",
+                "add {a0}, 64", "add {a1}, 64", "add {b0}, 1024", "add {b1}, 1024",
+                "dec {tiles}", "jnz 2b",
+                "tilestored [{sums} + {pitch}*1], tmm0",
+                "tilestored [{sums} + {pitch}*1 + 64], tmm1",
+                "tilestored [{below} + {pitch}*1], tmm2",
+                "tilestored [{below} + {pitch}*1 + 64], tmm3",
+                a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
+                b1 = inout(reg) b1 => _, tiles = inout(reg) tiles => _, stride = in(reg) stride,
+                line = in(reg) 64usize, pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) sums,
+                below = in(reg) below, options(nostack),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0", "tilezero tmm1",
+                "2:",
+                "tileloadd tmm4, [{a0} + {stride}*1]",
+                "tileloadd tmm6, [{b0} + {line}*1]",
+                "tileloadd tmm7, [{b1} + {line}*1]",
+                "tdpbusd tmm0, tmm4, tmm6",
+                "tdpbusd tmm1, tmm4, tmm7",
+                "add {a0}, 64", "add {b0}, 1024", "add {b1}, 1024",
+                "dec {tiles}", "jnz 2b",
+                "tilestored [{sums} + {pitch}*1], tmm0",
+                "tilestored [{sums} + {pitch}*1 + 64], tmm1",
+                a0 = inout(reg) a0 => _, b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _,
+                tiles = inout(reg) tiles => _, stride = in(reg) stride, line = in(reg) 64usize,
+                pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) sums, options(nostack),
+            );
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Kernels on AMX tiles, above AVX-512. Instructions are written as assembly: the compiler knows
+//! neither the tiles nor their configuration.
+
+pub(crate) mod gemm_u8s8;
+pub(crate) mod peak;
+
+use std::arch::asm;
+use std::arch::x86_64::__cpuid_count;
+
+/// Linux's `arch_prctl` and what asks it for a state component.
+const ARCH_PRCTL: usize = 158;
+const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
+/// The state component that holds the tiles.
+const TILE_DATA: usize = 18;
+
+/// True if the processor has integer tiles and the system lets this process use them.
+#[cfg(target_os = "linux")]
+pub(crate) fn available() -> bool {
+    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    const TILE_STATES: u32 = 1 << 17 | 1 << 18;
+    if __cpuid_count(7, 0).edx & TILE_AND_INT8 != TILE_AND_INT8 {
+        return false;
+    }
+    let (enabled, answer): (u32, usize);
+    // SAFETY: a processor with tiles has `xgetbv`, and its system has turned it on; the call
+    // changes nothing but what this process may use.
+    unsafe {
+        asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack));
+        if enabled & TILE_STATES != TILE_STATES {
+            return false;
+        }
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => answer,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") TILE_DATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    answer == 0
+}
+
+/// True if the processor has integer tiles and the system lets this process use them.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn available() -> bool {
+    false
+}

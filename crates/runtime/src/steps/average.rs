@@ -1,0 +1,74 @@
+//! Integer convolutions that are averages: every weight is one, every channel for itself.
+
+use lepton_ir::ops::integer::{IntegerConv, IntegerEpilogue};
+use lepton_ir::{Node, ValueId};
+use lepton_kernels::conv::Window;
+use lepton_kernels::pool::{AverageRequantization, Pool, PoolAxis, average_pool_bytes};
+use lepton_kernels::quantize::Rounding;
+use lepton_tensor::DType;
+
+use super::product::operand;
+use super::{Chosen, over_rows};
+use crate::place::Memory;
+use crate::plan::Builder;
+
+/// The one value of a constant vector.
+fn uniform<T: lepton_tensor::Element + PartialEq>(
+    builder: &Builder<'_>,
+    id: Option<ValueId>,
+) -> Option<T> {
+    let values = builder.graph.constant(id?)?.as_slice::<T>().ok()?;
+    values.iter().all(|value| value == &values[0]).then_some(*values.first()?)
+}
+
+/// The pool that gives the same bytes as the convolution `op` of `window`, if there is one: what
+/// padding reads is the zero point, which counts for nothing.
+pub(crate) fn average(
+    builder: &Builder<'_>,
+    node: &Node,
+    op: &IntegerConv,
+    epilogue: &IntegerEpilogue,
+    window: &Window,
+) -> Option<Chosen> {
+    let (x, y) = (operand(node, 0)?, node.outputs[0]?);
+    let (shape, out) = (builder.shape(x), builder.shape(y));
+    let each = op.group == shape[3] && op.group == out[3];
+    let plain = operand(node, 4).is_none() && operand(node, 5).is_none();
+    let sums = each && plain && epilogue.output == DType::U8;
+    if !sums || uniform::<i8>(builder, operand(node, 1))? != 1 {
+        return None;
+    }
+    let bias: i32 = uniform(builder, operand(node, 2))?;
+    if i64::from(bias) != -(window.taps() as i64) * op.x_zero {
+        return None;
+    }
+    let byte = |value: i32| u8::try_from(value).ok();
+    let rounding =
+        Rounding::clamped(byte(epilogue.zero)?, byte(epilogue.low)?, byte(epilogue.high)?);
+    let factor = uniform(builder, operand(node, 3))?;
+    let how = AverageRequantization { factor, zero: op.x_zero as i32, rounding };
+    let axis = |i: usize| PoolAxis {
+        input: shape[i + 1],
+        output: out[i + 1],
+        kernel: window.kernel[i],
+        stride: window.stride[i],
+        dilation: window.dilation[i],
+        padding_before: window.pad_before[i],
+        padding_after: window.pad_after[i],
+    };
+    let pool = Pool { height: axis(0), width: axis(1), channels: shape[3] };
+    let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
+    let (rows, row_len) = (out[0] * out[1], pool.row_len());
+    let run = Box::new(move |memory: &Memory<'_>| {
+        over_rows(memory, rows, count, |range| {
+            // SAFETY: the plan holds these counts; ranges of output rows are disjoint.
+            unsafe {
+                let output = memory.slice_mut(to, range.start * row_len, range.len() * row_len);
+                let input = memory.slice::<u8>(from, count);
+                average_pool_bytes(memory.isa, &pool, how, range, input, output);
+            }
+        });
+        Ok(())
+    });
+    Some(Chosen { kernel: "average-pool-u8", run })
+}

@@ -125,9 +125,15 @@ def _from_sklearn(estimator: Any, example_inputs: Any) -> bytes:
 
 def _from_keras(model: Any) -> bytes:
     _needed("onnx", "onnx", "exporting a Keras model")
-    backend = sys.modules["keras"].backend.backend()
-    if backend in ("tensorflow", "jax"):
-        _needed("tf2onnx", "tf2onnx tensorflow", f"exporting a Keras model on {backend}")
+    keras = sys.modules["keras"]
+    backend = keras.backend.backend()
+    exporter = {"tensorflow": "tf2onnx", "jax": "jax2onnx"}.get(backend)
+    if exporter:
+        _needed(exporter, exporter, f"exporting a Keras model on {backend}")
+    if not getattr(model, "_called", True):
+        # The export wants a model that was called; a compiled `fit` or `predict` does not count.
+        rows = [keras.ops.zeros([extent or 1 for extent in x.shape], x.dtype) for x in model.inputs]
+        model(rows if len(rows) > 1 else rows[0])
     with tempfile.TemporaryDirectory(prefix="lepton-") as folder:
         path = os.path.join(folder, "model.onnx")
         model.export(path, format="onnx", verbose=False)

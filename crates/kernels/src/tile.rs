@@ -281,18 +281,17 @@ pub(crate) unsafe fn run<A>(
     if view.taps == 0 || rows.is_empty() || columns.is_empty() {
         return;
     }
-    let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-    let addresses = address_slots.as_mut_ptr().cast::<usize>();
-    let mut storage = Accumulators::<A>::new();
+    let mut slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
+    let (addresses, mut storage) = (slots.as_mut_ptr().cast::<usize>(), Accumulators::<A>::new());
     let accumulators = storage.pointer();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
-    let panels_per_pass = panels_per_pass(view);
-    for first_panel in panels.clone().step_by(panels_per_pass) {
-        let end_panel = panels.end.min(first_panel + panels_per_pass);
-        let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
+    let pass = panels_per_pass(view);
+    for first_panel in panels.clone().step_by(pass) {
+        let end_panel = panels.end.min(first_panel + pass);
+        let next_pass = end_panel..panels.end.min(end_panel + pass);
         let mut ahead = if next_pass.is_empty() { after } else { pass_ahead(view, next_pass) };
         let mut row = rows.start;
         while row < rows.end {

@@ -10,6 +10,9 @@ use crate::fact::Fact;
 use crate::operator::{Arity, Operands, Operator, Quant};
 use crate::{attributes, words};
 
+/// Most results of a row.
+const MAX_TARGETS: usize = 1 << 24;
+
 words! {
     /// What becomes of the leaves that a row reaches.
     pub enum TreeAggregate {
@@ -141,11 +144,15 @@ impl Operator for TreeEnsemble {
         let x = inputs.required(0, "x")?;
         require_float("x", x.dtype)?;
         require_rank("x", x, 2)?;
+        if self.targets > MAX_TARGETS {
+            return Err(Problem::attribute("targets", format!("{} are too many", self.targets)));
+        }
         Ok(vec![Fact::new(x.dtype, vec![x.dims[0].clone(), Dim::from(self.targets)])])
     }
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let x = inputs.required(0, "x")?;
+        self.infer(Operands(&[Some(&Fact::of(x))]))?;
         let &[count, width] = x.shape() else { return Err(Problem::shape("x is not a table")) };
         let sets = self.sets.to_f64_vec();
         let sets = sets.split(|v| v.is_nan()).map(<[f64]>::to_vec).collect();

@@ -106,6 +106,7 @@ impl Reader<'_> {
             return Err(FormatError::Unsupported(why));
         }
         at_most("nodes of repeated graphs", self.graph.node_count(), limits::NODES)?;
+        at_most("values of repeated graphs", self.graph.value_count(), limits::VALUES)?;
         let around = (self.names.clone(), self.lists.clone());
         for (input, item) in proto.input.iter().zip(operands) {
             let name = input.name.as_deref().unwrap_or_default();

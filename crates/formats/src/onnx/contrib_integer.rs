@@ -170,6 +170,7 @@ pub fn matmul_bits(call: &mut Call<'_>) -> Results {
     if k == 0 || n == 0 || block == 0 || call.input(4).is_some() {
         return Err(call.error("its sizes must be given, and its groups in order"));
     }
+    call.check_size(&[n, k.saturating_add(block)])?;
     let (blocks, width) = (k.div_ceil(block), k.div_ceil(block) * block);
     let weights = codes(call, 1, bits, width)?;
     let weights = call.table(dtype, &[n, width], &weights)?;

@@ -72,6 +72,7 @@ fn without_twins(call: &mut Call<'_>, mut factor: Factor) -> Result<Factor, Form
     };
     while let Some((i, j)) = twins(&factor.labels) {
         let extent = call.extents(factor.id)?[i];
+        call.check_size(&[extent, extent])?;
         let mut shape = vec![1; factor.labels.len()];
         (shape[i], shape[j]) = (extent, extent);
         let one = |at: usize| f64::from(u8::from(at / extent.max(1) == at % extent.max(1)));

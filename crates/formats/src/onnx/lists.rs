@@ -270,10 +270,16 @@ impl Reader<'_> {
         let extent = call.graph.fact(x).dims.get(axis).and_then(|d| d.as_known());
         let extent = extent.ok_or_else(|| call.error("the extent of its axis must be known"))?;
         let keep = lengths.is_some() || call.int("keepdims", 1) != 0;
+        let extent = extent.max(0);
         let lengths = match lengths {
-            None => vec![1; usize::try_from(extent).unwrap_or(0)],
+            None => {
+                let count = usize::try_from(extent).unwrap_or(usize::MAX);
+                at_most("elements of a list", count, limits::ELEMENTS)?;
+                vec![1; count]
+            }
             Some((0, length)) if length[0] > 0 => {
-                let parts = (extent.max(0) as u64).div_ceil(length[0] as u64) as i64;
+                let parts = (extent as u64).div_ceil(length[0] as u64) as i64;
+                at_most("elements of a list", parts as usize, limits::ELEMENTS)?;
                 (0..parts).map(|i| length[0].min(extent - i * length[0])).collect()
             }
             Some((_, lengths)) => lengths,
@@ -282,12 +288,12 @@ impl Reader<'_> {
         let (mut made, mut start) = (Vec::with_capacity(lengths.len()), 0);
         for length in lengths {
             made.push(if keep {
-                call.slice(x, axis, start, start + length)?
+                call.slice(x, axis, start, start.saturating_add(length))?
             } else {
                 let at = call.constant(Tensor::scalar(start));
                 call.emit_one(Gather { axis: axis as i64 }, &[Some(x), Some(at)])?
             });
-            start += length;
+            start = start.saturating_add(length);
         }
         Ok(made)
     }

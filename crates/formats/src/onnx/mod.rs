@@ -27,6 +27,7 @@ mod shaped;
 mod spectral;
 mod steps;
 mod tensor;
+mod trees;
 mod values;
 mod wire;
 mod write;

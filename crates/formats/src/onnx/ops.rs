@@ -11,7 +11,7 @@ use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{
     attention, classical, contrib, contrib_integer, decomposed, einsum, fused, losses, normalised,
-    quantised, rows, sequence, shaped, spectral, values,
+    quantised, rows, sequence, shaped, spectral, trees, values,
 };
 
 /// A parameter of a function: the attribute's name and default.
@@ -480,6 +480,13 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("TfIdfVectorizer", classical::tf_idf),
     ("ai.onnx.ml.ArrayFeatureExtractor", classical::array_features),
     ("ai.onnx.ml.Binarizer", classical::binarizer),
+    ("ai.onnx.ml.TreeEnsemble", trees::ensemble),
+    ("ai.onnx.ml.TreeEnsembleRegressor", trees::regressor),
+    ("ai.onnx.ml.TreeEnsembleClassifier", trees::classifier),
+    ("ai.onnx.ml.LinearRegressor", trees::linear_regressor),
+    ("ai.onnx.ml.LinearClassifier", trees::linear_classifier),
+    ("ai.onnx.ml.Scaler", trees::scaler),
+    ("ai.onnx.ml.Normalizer", trees::normalizer),
     ("com.microsoft.Gelu", contrib::gelu),
     ("com.microsoft.BiasGelu", contrib::gelu),
     ("com.microsoft.FastGelu", contrib::fast_gelu),

@@ -57,6 +57,7 @@ pub fn rotary(call: &mut Call<'_>) -> Results {
 
 /// `x` `[batch,length,heads,size]` turned by the angles whose cosines and sines are operands.
 fn rotated(call: &mut Call<'_>, x: ValueId, size: i64) -> Made {
+    call.check_size(&[usize::try_from(size).unwrap_or(usize::MAX)])?;
     let half = size / 2;
     let mut waves = [call.required(1)?, call.required(2)?];
     for wave in &mut waves {

@@ -14,11 +14,8 @@ use lepton_tensor::DType;
 
 use super::call::{Call, Results};
 use super::rows::given_type;
-use super::steps::Made;
+use super::steps::{LARGEST, Made};
 use crate::error::FormatError;
-
-/// Most elements of a constant that a decomposition makes.
-const LARGEST: usize = 1 << 26;
 
 /// `count` numbers of an attribute, `usual` where it is absent.
 fn per_axis(
@@ -140,21 +137,22 @@ pub fn col2im(call: &mut Call<'_>) -> Results {
     let dilations = per_axis(call, "dilations", axes, 1)?;
     let strides = per_axis(call, "strides", axes, 1)?;
     let pads = per_axis(call, "pads", 2 * axes, 0)?;
-    let each: usize = block.iter().product();
+    let each = lepton_tensor::checked_product(&block).unwrap_or(0);
     let columns = call.graph.fact(x).dims.get(1).and_then(|d| d.as_usize()).unwrap_or(0);
     if each == 0 || columns == 0 || !columns.is_multiple_of(each) || block.len() != axes {
         return Err(call.error("the blocks do not go with the columns"));
     }
     let (mut spatial, mut rest) = (vec![0, columns as i64], Vec::new());
     for a in 0..axes {
-        let covered = dilations[a] * (block[a] - 1) + 1;
-        let padded = image[a] + pads[a] + pads[axes + a];
+        let covered = dilations[a].saturating_mul(block[a] - 1).saturating_add(1);
+        let padded = image[a].saturating_add(pads[a]).saturating_add(pads[axes + a]);
         let room = padded.checked_sub(covered).ok_or_else(|| call.error("a block is too large"))?;
         spatial.push((room / strides[a].max(1) + 1) as i64);
         rest.push(room % strides[a].max(1));
     }
     let channels = columns / each;
-    let mut values = vec![0.0; columns.saturating_mul(each).min(LARGEST)];
+    call.check_size(&[columns, each])?;
+    let mut values = vec![0.0; columns * each];
     for (i, row) in values.chunks_mut(each).enumerate() {
         row[i % each] = 1.0;
     }
@@ -189,8 +187,8 @@ pub fn max_unpool(call: &mut Call<'_>) -> Results {
     let strides = per_axis(call, "strides", axes, 1)?;
     let pads = per_axis(call, "pads", 2 * axes, 0)?;
     for a in 0..axes {
-        let full = (shape[2 + a].max(1) - 1) * strides[a] + kernel[a];
-        shape[2 + a] = full.saturating_sub(pads[a] + pads[axes + a]);
+        let full = (shape[2 + a].max(1) - 1).saturating_mul(strides[a]).saturating_add(kernel[a]);
+        shape[2 + a] = full.saturating_sub(pads[a].saturating_add(pads[axes + a]));
     }
     let count = lepton_tensor::checked_product(&shape).filter(|&n| n <= LARGEST);
     let count = count.ok_or_else(|| call.error("its result is too large"))?;
@@ -204,7 +202,8 @@ pub fn max_unpool(call: &mut Call<'_>) -> Results {
         if wanted.len() != natural.len() {
             return Err(call.error("output_shape needs an extent for every axis"));
         }
-        let after: Vec<i64> = wanted.iter().zip(&natural).map(|(w, n)| w - n).collect();
+        let after: Vec<i64> =
+            wanted.iter().zip(&natural).map(|(w, n)| w.saturating_sub(*n)).collect();
         made = extended(call, made, &vec![0; after.len()], &after)?;
     }
     Ok(vec![made])
@@ -222,7 +221,7 @@ pub fn center_crop_pad(call: &mut Call<'_>) -> Results {
     let (mut before, mut after) = (vec![0; own.len()], vec![0; own.len()]);
     for (&axis, &wanted) in axes.iter().zip(&wanted) {
         let axis = call.axis_of(axis, own.len())?;
-        let more = wanted - own[axis] as i64;
+        let more = wanted.saturating_sub(own[axis] as i64);
         // Of an odd number of elements the smaller half goes first.
         before[axis] = if more < 0 { -(-more / 2) } else { more / 2 };
         after[axis] = more - before[axis];
@@ -239,10 +238,8 @@ pub fn affine_grid(call: &mut Call<'_>) -> Results {
     let extents = extents.ok_or_else(|| call.error("the size must be that of images"))?;
     let spatial = &extents[2..];
     let axes = spatial.len();
-    let count: usize = spatial.iter().product();
-    if count.saturating_mul(axes + 1) > LARGEST {
-        return Err(call.error("the grid is too large"));
-    }
+    let count = lepton_tensor::checked_product(spatial).unwrap_or(usize::MAX);
+    call.check_size(&[count, axes + 1])?;
     let aligned = call.int("align_corners", 0) != 0;
     let position = |i: usize, extent: usize| match (aligned, extent) {
         (true, 1) => -1.0,
@@ -323,10 +320,10 @@ impl Deformed {
         for tap in 0..self.taps() {
             let steps = [tap / self.weights[3], tap % self.weights[3]];
             for axis in 0..2 {
-                let shift = (steps[axis] * dilations[axis]) as f64 - pads[axis] as f64;
+                let shift = steps[axis] as f64 * dilations[axis] as f64 - pads[axis] as f64;
                 for point in 0..h * w {
                     let own = [point / w, point % w][axis];
-                    values.push((own * strides[axis]) as f64 + shift);
+                    values.push(own as f64 * strides[axis] as f64 + shift);
                 }
             }
         }
@@ -347,13 +344,14 @@ pub fn deform_conv(call: &mut Call<'_>) -> Results {
     let count = |call: &Call<'_>, name| usize::try_from(call.int(name, 1)).unwrap_or(0);
     let (group, offset_groups) = (count(call, "group"), count(call, "offset_group"));
     let plan = Deformed { image, weights, made: [offsets[2], offsets[3]], offset_groups };
+    call.check_size(&[weights[2], weights[3], 2, offsets[2], offsets[3]])?;
     let taps = plan.taps();
     let fits = group > 0
         && offset_groups > 0
         && image[1] % offset_groups == 0
-        && image[1] == weights[1] * group
+        && image[1] == weights[1].saturating_mul(group)
         && weights[0] % group == 0
-        && offsets[1] == offset_groups * taps * 2;
+        && offsets[1] == offset_groups.saturating_mul(taps).saturating_mul(2);
     if !fits {
         return Err(call.error("its groups and shapes do not go together"));
     }

@@ -70,6 +70,7 @@ pub fn mel_weights(call: &mut Call<'_>) -> Results {
         return Err(call.error("its operands are out of range"));
     }
     let (filters, bins) = (filters as usize, length as usize / 2 + 1);
+    call.check_size(&[bins, filters])?;
     let mel = |hertz: f64| 2595.0 * (1.0 + hertz / 700.0).log10();
     let (low, high) = (mel(low), mel(high));
     let edge = |i: usize| {
@@ -200,7 +201,8 @@ pub fn dft(call: &mut Call<'_>) -> Results {
         return Err(call.error("the extents of its axis and of the last must be known"));
     };
     let from_half = inverse && half;
-    let length = length.unwrap_or(if from_half { 2 * (samples.max(1) - 1) } else { samples });
+    let length =
+        length.unwrap_or(if from_half { (samples.max(1) - 1).saturating_mul(2) } else { samples });
     let used = if from_half { length / 2 + 1 } else { length };
     let mut order: Vec<usize> = (0..rank).filter(|&a| a != axis && a != rank - 1).collect();
     order.extend([axis, rank - 1]);
@@ -242,6 +244,7 @@ pub fn stft(call: &mut Call<'_>) -> Results {
         return Err(call.error(format!("frames of {length} by {step} of a signal of {total}")));
     }
     let frames = (total - length) / step + 1;
+    call.check_size(&[frames, length])?;
     let places: Vec<f64> =
         (0..frames * length).map(|i| (i / length * step + i % length) as f64).collect();
     let places = call.table(DType::I64, &[frames, length], &places)?;

@@ -19,6 +19,9 @@ use lepton_tensor::{DType, Tensor};
 use super::call::Call;
 use crate::error::FormatError;
 
+/// Most elements of a constant that a decomposition makes.
+pub const LARGEST: usize = 1 << 26;
+
 /// One value, or why there is none.
 pub type Made = Result<ValueId, FormatError>;
 
@@ -28,6 +31,12 @@ impl Call<'_> {
         let tensor = Tensor::from_f64_slice(dtype, shape, values);
         let tensor = tensor.map_err(|error| self.error(error.to_string()))?;
         Ok(self.constant(tensor))
+    }
+
+    /// An error if a constant of that shape would be too large to make.
+    pub fn check_size(&self, shape: &[usize]) -> Result<(), FormatError> {
+        let count = lepton_tensor::checked_product(shape).filter(|&count| count <= LARGEST);
+        count.map(|_| ()).ok_or_else(|| self.error(format!("a constant of {shape:?} elements")))
     }
 
     /// The element type of a value.

@@ -1,4 +1,5 @@
-//! The other official cases: those beside the node cases in ONNX's Python package, as folders.
+//! The other official cases: those beside the node cases in ONNX's Python package, as folders;
+//! and cases of other domains from ONNX Runtime.
 //!
 //! `LEPTON_ONNX_DATA` points to `onnx/backend/test/data` of that package.
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use lepton_formats::{NoExternalData, onnx};
 
-use crate::{Files, outcomes};
+use crate::{Files, outcomes, unpacked};
 
 /// The folders of cases.
 const KINDS: &[&str] = &["simple", "pytorch-converted", "pytorch-operator"];
@@ -67,4 +68,13 @@ fn the_cases_in_folders_pass() {
         }
     }
     assert!(unexpected.is_empty(), "{}", unexpected.join("\n"));
+}
+
+/// Operators of other domains: `make_runtime_cases.py` says how the numbers were made.
+#[test]
+fn other_domains_give_what_onnx_runtime_gives() {
+    let cases = crate::cases(&unpacked(include_bytes!("runtime_cases.tar.xz")));
+    let outcomes = outcomes(&cases);
+    let failed: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_err()).collect();
+    assert!(failed.is_empty() && cases.len() >= 70, "of {}: {failed:#?}", cases.len());
 }

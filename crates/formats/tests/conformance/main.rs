@@ -34,9 +34,13 @@ fn archive() -> Option<Vec<u8>> {
         println!("skipped: no assets");
         return None;
     };
+    Some(unpacked(&bytes))
+}
+
+fn unpacked(mut bytes: &[u8]) -> Vec<u8> {
     let mut unpacked = Vec::new();
-    lzma_rs::xz_decompress(&mut bytes.as_slice(), &mut unpacked).unwrap();
-    Some(unpacked)
+    lzma_rs::xz_decompress(&mut bytes, &mut unpacked).unwrap();
+    unpacked
 }
 
 fn cases(archive: &[u8]) -> BTreeMap<String, Files> {

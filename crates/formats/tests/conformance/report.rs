@@ -15,6 +15,11 @@ const NOTES: &[(&str, &str)] = &[
          ONNX Runtime and PyTorch give what Lepton gives",
     ),
     ("test_attention_", "numbers differ by one or two units in the last place of a 16-bit float"),
+    (
+        "test_dft_inverse",
+        "numbers differ: ONNX's reference keeps a rounding error of 1.9e-7 where the exact result \
+         is 0, which is what Lepton gives",
+    ),
     ("test_bernoulli", "the result is random: any outcome of the right distribution is right"),
     ("test_training_dropout", "the result is random: any outcome of the right share is right"),
 ];

@@ -107,6 +107,7 @@ operators! {
     bits::{ Bitwise, BitCast }
     algebra::{ Det }
     ngram::{ Ngrams }
+    trees::{ TreeEnsemble }
     branch::{ If }
     repeat::{ Loop, Scan }
     rnn::{ LSTM, GRU, RNN }

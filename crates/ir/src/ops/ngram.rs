@@ -8,6 +8,9 @@ use crate::fact::Fact;
 use crate::operator::{Arity, Operands, Operator, Quant};
 use crate::{attributes, words};
 
+/// Most features.
+const MAX_FEATURES: usize = 1 << 28;
+
 words! {
     /// What stands for an n-gram.
     pub enum NgramWeight {
@@ -94,6 +97,9 @@ impl Operator for Ngrams {
         }
         if x.rank() == 0 || x.rank() > 2 {
             return Err(Problem::shape(format!("x must be one or several lists, found {x}")));
+        }
+        if self.width() > MAX_FEATURES {
+            return Err(Problem::attribute("features", "too many"));
         }
         let mut dims = x.dims[..x.rank() - 1].to_vec();
         dims.push(self.width().into());

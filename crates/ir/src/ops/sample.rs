@@ -11,6 +11,9 @@ use crate::operator::{Arity, Operands, Operator, Quant};
 use crate::ops::resize::ResizeMode;
 use crate::{attributes, words};
 
+/// Most cells, and samples of a cell, along an axis.
+const MAX_CELLS: usize = 4096;
+
 words! {
     /// What lies outside an image.
     pub enum Outside {
@@ -288,6 +291,9 @@ impl Operator for RoiAlign {
         let (x, boxes) = (inputs.required(0, "x")?, inputs.required(1, "boxes")?);
         require_float("x", x.dtype)?;
         require_rank("x", x, 4)?;
+        if [self.height, self.width, self.samples].iter().any(|&count| count > MAX_CELLS) {
+            return Err(Problem::attribute("height", "too many cells or samples"));
+        }
         require_rank("boxes", boxes, 2)?;
         require_rank("batch_indices", inputs.required(2, "batch_indices")?, 1)?;
         let cells = [self.height, self.width].map(Dim::from);
@@ -297,7 +303,9 @@ impl Operator for RoiAlign {
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let (x, boxes) = (inputs.required(0, "x")?, inputs.required(1, "boxes")?);
-        let images = inputs.required(2, "batch_indices")?.to_i64_vec();
+        let images = inputs.required(2, "batch_indices")?;
+        self.infer(Operands(&[x, boxes, images].map(Fact::of).each_ref().map(Some)))?;
+        let images = images.to_i64_vec();
         let (&[n, c, h, w], &[count, 4]) = (x.shape(), boxes.shape()) else {
             return Err(Problem::shape("x must be [N,C,H,W] and boxes [R,4]"));
         };

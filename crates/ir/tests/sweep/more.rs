@@ -2,7 +2,7 @@
 
 use lepton_ir::ops::{
     algebra::*, binary::*, bits::*, find::*, ngram::*, order::*, pool_positions::*, repeat::*,
-    resize::*, rnn::*, sample::*, scatter::*,
+    resize::*, rnn::*, sample::*, scatter::*, trees::*,
 };
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
@@ -93,7 +93,23 @@ fn finds() -> Vec<Case> {
         features: vec![0, 2, 1, 3],
         ..Ngrams::default()
     };
+    let trees = TreeEnsemble {
+        targets: 2,
+        roots: vec![0, -1],
+        features: vec![1, 0],
+        modes: vec![0, 6],
+        splits: Tensor::vector(&[0.0f32, 0.0]),
+        true_sides: vec![1, -2],
+        false_sides: vec![-3, -1],
+        sets: Tensor::vector(&[0.5f32, 0.25, f32::NAN]),
+        leaf_starts: vec![0, 1, 3],
+        leaf_targets: vec![0, 0, 1, 1],
+        leaf_weights: Tensor::vector(&[1.0f32, 2.0, 3.0, 4.0]),
+        base: vec![0.5, 0.0],
+        ..TreeEnsemble::default()
+    };
     vec![
+        case(trees, [x(&[4, 2])]),
         case(NonZero {}, [rows.clone()]),
         case(Unique::default(), [rows.clone()]),
         case(Unique { axis: 0, sorted: false }, [rows]),

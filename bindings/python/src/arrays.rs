@@ -89,11 +89,21 @@ fn element_type(descriptor: &Bound<'_, PyArrayDescr>) -> Option<DType> {
         (b'u', 4) => DType::U32,
         (b'u', 8) => DType::U64,
         (b'b', 1) => DType::Bool,
-        (b'V', 2) if descriptor.typeobj().name().is_ok_and(|name| name == "bfloat16") => {
-            DType::BF16
+        (b'V' | b'f', 1 | 2) => {
+            let name = descriptor.typeobj().name().ok()?;
+            return SHORT_NAMES.iter().find(|(_, known)| name == *known).map(|(of, _)| *of);
         }
         _ => return None,
     })
+}
+
+/// Bits of the byte that a short signed number lies in and does not use.
+fn unused_bits(dtype: DType) -> u32 {
+    match dtype {
+        DType::I4 => 4,
+        DType::I2 => 6,
+        _ => 0,
+    }
 }
 
 /// An array as a tensor over the same memory; `None` where it is not dense, aligned, row-major, in
@@ -109,7 +119,15 @@ fn viewed(array: &Bound<'_, PyUntypedArray>) -> PyResult<Option<Tensor>> {
     // SAFETY: `array` is a NumPy array, so the object begins with NumPy's public fields.
     let data = unsafe { (*array.as_array_ptr()).fields.data } as *const u8;
     let owner = Arc::new(Borrowed { data, bytes, _array: array.clone().unbind() });
-    let storage = Storage::shared(owner, 0, bytes);
+    let storage = match unused_bits(dtype) {
+        0 => Storage::shared(owner, 0, bytes),
+        unused => {
+            // Here the bits above a short number repeat its sign, in `ml_dtypes` they are anything.
+            let extend = |byte: &u8| ((byte << unused) as i8 >> unused) as u8;
+            let extended: Vec<u8> = (*owner).as_ref().iter().map(extend).collect();
+            Some(Storage::copied(&extended))
+        }
+    };
     let tensor = storage.and_then(|storage| Tensor::new(dtype, shape, storage).ok());
     Ok(tensor)
 }

@@ -46,6 +46,8 @@ def test_short_types(number, name):
         answer = session.run(given)["y"]
         assert answer.dtype == values.dtype and answer.nbytes == values.nbytes
         np.testing.assert_array_equal(answer.astype(np.float32), [1, 2, 3])
+    if name == "int4":
+        assert session.run(np.array([-8, -1], ml_dtypes.int4))["y"].astype(np.int8).tolist() == [-8, -1]
 
 
 def test_torch_tensors_are_read_in_place(linear):

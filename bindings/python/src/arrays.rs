@@ -9,12 +9,11 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-/// Element types and their NumPy names. NumPy has no `bfloat16` of its own: `ml_dtypes` brings it.
+/// Element types and their NumPy names.
 const NAMES: &[(DType, &str)] = &[
     (DType::F32, "float32"),
     (DType::F64, "float64"),
     (DType::F16, "float16"),
-    (DType::BF16, "bfloat16"),
     (DType::I8, "int8"),
     (DType::I16, "int16"),
     (DType::I32, "int32"),
@@ -26,9 +25,25 @@ const NAMES: &[(DType, &str)] = &[
     (DType::Bool, "bool"),
 ];
 
-/// The name NumPy has for an element type.
+/// Element types NumPy does not have of its own, and their names in the package `ml_dtypes`.
+const SHORT_NAMES: &[(DType, &str)] = &[
+    (DType::BF16, "bfloat16"),
+    (DType::F8E4M3FN, "float8_e4m3fn"),
+    (DType::F8E4M3FNUZ, "float8_e4m3fnuz"),
+    (DType::F8E5M2, "float8_e5m2"),
+    (DType::F8E5M2FNUZ, "float8_e5m2fnuz"),
+    (DType::F8E8M0, "float8_e8m0fnu"),
+    (DType::F4E2M1, "float4_e2m1fn"),
+    (DType::I4, "int4"),
+    (DType::U4, "uint4"),
+    (DType::I2, "int2"),
+    (DType::U2, "uint2"),
+];
+
+/// The name NumPy, or `ml_dtypes`, has for an element type.
 pub(crate) fn name(dtype: DType) -> &'static str {
-    NAMES.iter().find(|(of, _)| *of == dtype).map_or(dtype.name(), |(_, name)| name)
+    let mut rows = NAMES.iter().chain(SHORT_NAMES);
+    rows.find(|(of, _)| *of == dtype).map_or(dtype.name(), |(_, name)| name)
 }
 
 /// Memory of an array, kept alive by a reference to it.
@@ -74,11 +89,21 @@ fn element_type(descriptor: &Bound<'_, PyArrayDescr>) -> Option<DType> {
         (b'u', 4) => DType::U32,
         (b'u', 8) => DType::U64,
         (b'b', 1) => DType::Bool,
-        (b'V', 2) if descriptor.typeobj().name().is_ok_and(|name| name == "bfloat16") => {
-            DType::BF16
+        (b'V' | b'f', 1 | 2) => {
+            let name = descriptor.typeobj().name().ok()?;
+            return SHORT_NAMES.iter().find(|(_, known)| name == *known).map(|(of, _)| *of);
         }
         _ => return None,
     })
+}
+
+/// Bits of the byte that a short signed number lies in and does not use.
+fn unused_bits(dtype: DType) -> u32 {
+    match dtype {
+        DType::I4 => 4,
+        DType::I2 => 6,
+        _ => 0,
+    }
 }
 
 /// An array as a tensor over the same memory; `None` where it is not dense, aligned, row-major, in
@@ -94,7 +119,15 @@ fn viewed(array: &Bound<'_, PyUntypedArray>) -> PyResult<Option<Tensor>> {
     // SAFETY: `array` is a NumPy array, so the object begins with NumPy's public fields.
     let data = unsafe { (*array.as_array_ptr()).fields.data } as *const u8;
     let owner = Arc::new(Borrowed { data, bytes, _array: array.clone().unbind() });
-    let storage = Storage::shared(owner, 0, bytes);
+    let storage = match unused_bits(dtype) {
+        0 => Storage::shared(owner, 0, bytes),
+        unused => {
+            // Here the bits above a short number repeat its sign, in `ml_dtypes` they are anything.
+            let extend = |byte: &u8| ((byte << unused) as i8 >> unused) as u8;
+            let extended: Vec<u8> = (*owner).as_ref().iter().map(extend).collect();
+            Some(Storage::copied(&extended))
+        }
+    };
     let tensor = storage.and_then(|storage| Tensor::new(dtype, shape, storage).ok());
     Ok(tensor)
 }
@@ -123,12 +156,13 @@ struct Buffer {
     _tensor: Tensor,
 }
 
-/// A tensor as an array that owns the tensor's memory. `bf16` without `ml_dtypes` becomes
-/// `float32`, which loses nothing.
+/// A tensor as an array that owns the tensor's memory. Types that need `ml_dtypes` become `float32`
+/// where that is not installed, which loses nothing.
 pub(crate) fn array(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
+    let short = SHORT_NAMES.iter().any(|(of, _)| *of == tensor.dtype());
     let (mut tensor, descriptor) = match descriptor(py, tensor.dtype()) {
         Ok(descriptor) => (tensor, descriptor),
-        Err(_) if tensor.dtype() == DType::BF16 => {
+        Err(_) if short => {
             let values = tensor.to_f64_vec();
             let wide = Tensor::from_f64_slice(DType::F32, tensor.shape(), &values)
                 .map_err(|error| crate::errors::raised(py, error.into()))?;
@@ -136,6 +170,8 @@ pub(crate) fn array(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>
         }
         Err(error) => return Err(error),
     };
+    // The array is made over the tensor's bytes: an element must take as many in both.
+    assert_eq!(descriptor.itemsize(), tensor.dtype().size(), "bytes of {}", tensor.dtype());
     let mut shape: Vec<npyffi::npy_intp> = tensor.shape().iter().map(|&n| n as isize).collect();
     // Taken for writing, so that memory which a weight or an input shares is copied first.
     let data = tensor.bytes_mut().as_mut_ptr();
@@ -169,7 +205,9 @@ fn descriptor(py: Python<'_>, dtype: DType) -> PyResult<Bound<'_, PyArrayDescr>>
         DType::F32 => numpy::dtype::<f32>(py),
         DType::F64 => numpy::dtype::<f64>(py),
         DType::I64 => numpy::dtype::<i64>(py),
-        DType::BF16 => PyArrayDescr::new(py, py.import("ml_dtypes")?.getattr("bfloat16")?)?,
-        other => PyArrayDescr::new(py, PyString::new(py, name(other)))?,
+        other => match NAMES.iter().find(|(of, _)| *of == other) {
+            Some((_, name)) => PyArrayDescr::new(py, PyString::new(py, name))?,
+            None => PyArrayDescr::new(py, py.import("ml_dtypes")?.getattr(name(other))?)?,
+        },
     })
 }

@@ -51,6 +51,6 @@ def pair() -> Bytes:
     )
 
 
-def unary(operator: str, dtype: int, shape: list[int | str]) -> Bytes:
+def unary(operator: str, dtype: int, shape: list[int | str], version: int = 17) -> Bytes:
     """A model of one operator from ``x`` to ``y`` of the same type and shape."""
-    return model(graph([node(operator, ["x"], ["y"])], {"x": (dtype, shape)}, {"y": (dtype, shape)}))
+    return model(graph([node(operator, ["x"], ["y"])], {"x": (dtype, shape)}, {"y": (dtype, shape)}), version)

@@ -25,6 +25,31 @@ def test_bfloat16():
     assert answer.dtype == ml_dtypes.bfloat16 and answer.tolist() == [1.5, -2.0]
 
 
+SHORT = [(16, "bfloat16"), (17, "float8_e4m3fn"), (18, "float8_e4m3fnuz"), (19, "float8_e5m2"),
+         (20, "float8_e5m2fnuz"), (21, "uint4"), (22, "int4")]
+
+
+@pytest.mark.parametrize("number, name", SHORT)
+def test_short_types(number, name):
+    from conftest import unary
+
+    session = Session(unary("Identity", number, ["n"], version=21))
+    assert session.inputs[0].dtype == name
+    try:
+        import ml_dtypes
+    except ImportError:
+        with pytest.raises(lepton_ai.MissingPackageError, match="pip install -U ml_dtypes"):
+            session.run([1, 2, 3])
+        return
+    values = np.array([1, 2, 3], getattr(ml_dtypes, name))
+    for given in (values, [1, 2, 3]):
+        answer = session.run(given)["y"]
+        assert answer.dtype == values.dtype and answer.nbytes == values.nbytes
+        np.testing.assert_array_equal(answer.astype(np.float32), [1, 2, 3])
+    if name == "int4":
+        assert session.run(np.array([-8, -1], ml_dtypes.int4))["y"].astype(np.int8).tolist() == [-8, -1]
+
+
 def test_torch_tensors_are_read_in_place(linear):
     torch = pytest.importorskip("torch")
     session = Session(linear)

@@ -10,6 +10,10 @@ import numpy.typing as npt
 
 from .errors import InputTypeError, MissingPackageError, UsageError
 
+_OWN = ("bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64",
+        "uint8", "uint16", "uint32", "uint64")
+"""Types that are NumPy's own."""
+
 _CPU = 1
 """The number DLPack has for main memory."""
 
@@ -100,15 +104,14 @@ def _exchanged(value: Any) -> npt.NDArray[Any]:
 
 
 def _dtype(name: str) -> np.dtype[Any]:
-    if name != "bfloat16":
+    """The NumPy type of that name, which ``ml_dtypes`` may have brought."""
+    if name in _OWN:
         return np.dtype(name)
     try:
-        found: np.dtype[Any] = np.dtype(importlib.import_module("ml_dtypes").bfloat16)
-        return found
-    except ImportError:
-        raise MissingPackageError(
-            "NumPy has no bfloat16 of its own", "pip install ml_dtypes"
-        ) from None
+        found: np.dtype[Any] = np.dtype(getattr(importlib.import_module("ml_dtypes"), name))
+    except (ImportError, AttributeError):
+        raise MissingPackageError(f"NumPy has no {name} of its own", "pip install -U ml_dtypes") from None
+    return found
 
 
 def rows(value: Any, dtype: str) -> npt.NDArray[Any]:

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lepton::{Error, Model, Session, SessionOptions, StepProfile};
+use lepton::{Error, Model, Peaks, Session, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
@@ -72,7 +72,11 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         );
     }
     say!("{total:>9.2}  total, medians of {RUNS} runs");
-    let core = limits.core;
+    say_limits(&limits.core);
+    Ok(())
+}
+
+fn say_limits(core: &Peaks) {
     say!(
         "one core at most: f32 {:.0}, bf16 {:.0}, int8 {:.0} GMAC/s; reads {:.0} GB/s from its \
          caches, {:.0} GB/s from beyond",
@@ -82,7 +86,6 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         core.cached_bytes / 1e9,
         core.streamed_bytes / 1e9
     );
-    Ok(())
 }
 
 fn medians(runs: &[Vec<StepProfile>]) -> Vec<StepProfile> {

@@ -58,9 +58,11 @@ impl Ahead {
         Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES) }
     }
 
-    /// The weights of a later pass.
-    fn region(next: *const u8, bytes: usize) -> Self {
-        Ahead { next, bytes: bytes.min(AHEAD_BYTES) }
+    /// The weights of a later pass, if there is one.
+    fn of_pass(view: &PanelView, panels: Range<usize>) -> Option<Self> {
+        let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
+        let bytes = (panels.len() * view.panel_bytes()).min(AHEAD_BYTES);
+        (!panels.is_empty()).then_some(Ahead { next, bytes })
     }
 
     /// Where the next `lines` lines begin, if any are left.
@@ -275,19 +277,11 @@ pub(crate) unsafe fn run<A>(
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
-    let panels_per_pass = match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
-        fit @ 4.. => fit / 4 * 4,
-        _ => 2,
-    };
+    let panels_per_pass = panels_in_cache(view);
     for first_panel in panels.clone().step_by(panels_per_pass) {
         let end_panel = panels.end.min(first_panel + panels_per_pass);
         let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
-        let mut ahead = if next_pass.is_empty() {
-            after
-        } else {
-            let next = view.weights.wrapping_add(end_panel * view.panel_bytes());
-            Ahead::region(next, next_pass.len() * view.panel_bytes())
-        };
+        let mut ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
         let mut row = rows.start;
         while row < rows.end {
             let count = match narrow {
@@ -324,13 +318,20 @@ pub(crate) unsafe fn run<A>(
                         }
                     }
                 }
-                let column = panel * PANEL;
-                let width = (wide * PANEL).min(columns.end - column);
-                finish(&Block::new(accumulators, [row, column], [count, width]));
+                let width = (wide * PANEL).min(columns.end - panel * PANEL);
+                finish(&Block::new(accumulators, [row, panel * PANEL], [count, width]));
                 panel += wide;
             }
             row += count;
         }
+    }
+}
+
+/// Panels that are worked on together because their weights stay in L2.
+fn panels_in_cache(view: &PanelView) -> usize {
+    match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
+        fit @ 4.. => fit / 4 * 4,
+        _ => 2,
     }
 }
 

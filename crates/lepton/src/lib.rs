@@ -20,6 +20,7 @@ pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, writ
 pub use lepton_ir::text::print_brief as print_graph;
 pub use lepton_ir::{Dim, Fact, Graph, Operands};
 pub use lepton_kernels::Isa;
+pub use lepton_kernels::peak::Peaks;
 pub use lepton_measure::{
     Comparison, Latency, LayerDifference, METRICS, Machine, Metric, MetricResult, Price, PriceList,
     peak_resident_bytes,

@@ -10,12 +10,9 @@ f32 (OpenVINO would take bf16 otherwise; its bf16 has a column of its own).
 """
 
 import argparse
-import json
 import os
-import re
 import pathlib
 import statistics
-import subprocess
 import sys
 import time
 
@@ -51,10 +48,9 @@ def measure_row(row, arguments, folder):
             side = make()
             found = side.run(feed)
         except Exception as error:  # a runtime that cannot take a model is a result
-            print(f"  {name}: {str(error).splitlines()[0][:300]}", flush=True)
-            # Folders of this machine mean nothing to a reader of the results.
-            told = re.sub(r"/\S*/", "", str(error).splitlines()[0])
-            sides[name] = {"failed": told[:120]}
+            told = str(error).splitlines()[0].replace(f"{row.model.path.parent}/", "")
+            print(f"  {name}: {told[:300]}", flush=True)
+            sides[name] = {"failed": told.replace(f"{folder}/", "")[:200]}
             continue
         sides[name] = {"side": side, "times": [], "difference": outputs_difference(reference, found)}
     live = {name: s for name, s in sides.items() if "side" in s}

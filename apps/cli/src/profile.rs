@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lepton::{Error, MachineLimits, Model, Session, SessionOptions, StepProfile};
+use lepton::{Error, Model, Peaks, Session, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
@@ -44,11 +44,6 @@ pub fn profile(arguments: &Profile) -> Result<()> {
             "streamed_bytes_per_s": core.streamed_bytes });
         return print_json("profile", json!({ "runs": RUNS, "limits": limits, "steps": list }));
     }
-    print_steps(&steps, &limits);
-    Ok(())
-}
-
-fn print_steps(steps: &[StepProfile], limits: &MachineLimits) {
     let total: f64 = steps.iter().map(|s| s.time_us).sum();
     say!(
         "{:>9} {:>6} {:>9} {:>9} {:>9} {:>16}  step",
@@ -59,7 +54,7 @@ fn print_steps(steps: &[StepProfile], limits: &MachineLimits) {
         "GB/s",
         "% of limit"
     );
-    for step in steps {
+    for step in &steps {
         let (share, limit) = limits.share(step);
         let rate = |amount: u64| amount as f64 / step.time_us.max(1e-3) / 1e3;
         say!(
@@ -77,7 +72,11 @@ fn print_steps(steps: &[StepProfile], limits: &MachineLimits) {
         );
     }
     say!("{total:>9.2}  total, medians of {RUNS} runs");
-    let core = limits.core;
+    say_limits(&limits.core);
+    Ok(())
+}
+
+fn say_limits(core: &Peaks) {
     say!(
         "one core at most: f32 {:.0}, bf16 {:.0}, int8 {:.0} GMAC/s; reads {:.0} GB/s from its \
          caches, {:.0} GB/s from beyond",

@@ -58,9 +58,11 @@ impl Ahead {
         Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES) }
     }
 
-    /// The weights of a later pass.
-    fn region(next: *const u8, bytes: usize) -> Self {
-        Ahead { next, bytes: bytes.min(AHEAD_BYTES) }
+    /// The weights of a later pass, if there is one.
+    fn of_pass(view: &PanelView, panels: Range<usize>) -> Option<Self> {
+        let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
+        let bytes = (panels.len() * view.panel_bytes()).min(AHEAD_BYTES);
+        (!panels.is_empty()).then_some(Ahead { next, bytes })
     }
 
     /// Where the next `lines` lines begin, if any are left.
@@ -248,20 +250,6 @@ impl<A> Accumulators<A> {
     }
 }
 
-/// Panels whose weights stay in the cache while the rows go by.
-fn panels_per_pass(view: &PanelView) -> usize {
-    match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
-        fit @ 4.. => fit / 4 * 4,
-        _ => 2,
-    }
-}
-
-/// The weights of these panels.
-fn pass_ahead(view: &PanelView, panels: Range<usize>) -> Ahead {
-    let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
-    Ahead::region(next, panels.len() * view.panel_bytes())
-}
-
 /// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`. What comes
 /// `after` the last pass is brought near during it.
 ///
@@ -281,18 +269,19 @@ pub(crate) unsafe fn run<A>(
     if view.taps == 0 || rows.is_empty() || columns.is_empty() {
         return;
     }
-    let mut slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-    let (addresses, mut storage) = (slots.as_mut_ptr().cast::<usize>(), Accumulators::<A>::new());
+    let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
+    let addresses = address_slots.as_mut_ptr().cast::<usize>();
+    let mut storage = Accumulators::<A>::new();
     let accumulators = storage.pointer();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
-    let pass = panels_per_pass(view);
-    for first_panel in panels.clone().step_by(pass) {
-        let end_panel = panels.end.min(first_panel + pass);
-        let next_pass = end_panel..panels.end.min(end_panel + pass);
-        let mut ahead = if next_pass.is_empty() { after } else { pass_ahead(view, next_pass) };
+    let panels_per_pass = panels_in_cache(view);
+    for first_panel in panels.clone().step_by(panels_per_pass) {
+        let end_panel = panels.end.min(first_panel + panels_per_pass);
+        let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
+        let mut ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
         let mut row = rows.start;
         while row < rows.end {
             let count = match narrow {
@@ -329,13 +318,20 @@ pub(crate) unsafe fn run<A>(
                         }
                     }
                 }
-                let column = panel * PANEL;
-                let width = (wide * PANEL).min(columns.end - column);
-                finish(&Block::new(accumulators, [row, column], [count, width]));
+                let width = (wide * PANEL).min(columns.end - panel * PANEL);
+                finish(&Block::new(accumulators, [row, panel * PANEL], [count, width]));
                 panel += wide;
             }
             row += count;
         }
+    }
+}
+
+/// Panels that are worked on together because their weights stay in L2.
+fn panels_in_cache(view: &PanelView) -> usize {
+    match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
+        fit @ 4.. => fit / 4 * 4,
+        _ => 2,
     }
 }
 

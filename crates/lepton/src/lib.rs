@@ -24,6 +24,7 @@ pub use lepton_formats::FormatError;
 pub use lepton_ir::text::print_brief as print_graph;
 pub use lepton_ir::{Dim, Fact, Graph, GraphError, Operands};
 pub use lepton_kernels::Isa;
+pub use lepton_kernels::peak::Peaks;
 pub use lepton_measure::{
     Comparison, Latency, LayerDifference, METRICS, Machine, Metric, MetricResult, Price, PriceList,
     peak_resident_bytes,

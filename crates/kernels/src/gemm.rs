@@ -133,6 +133,7 @@ unsafe fn run_u8s8(
     weights: &PackedS8,
     rows: Range<usize>,
     columns: Range<usize>,
+    after: Ahead,
     finish: impl Fn(&Block<i32>),
 ) {
     let view = weights.view();
@@ -142,13 +143,13 @@ unsafe fn run_u8s8(
         match weights.merged_channels() {
             None => {
                 check_taps(input.rows, view.taps);
-                run_any_u8s8(isa, &mut direct, &view, rows, columns, finish);
+                run_any_u8s8(isa, &mut direct, &view, rows, columns, after, finish);
             }
             Some(channels) => {
                 check_taps(input.rows, view.depth / channels);
                 let mut source = Gathered::new(direct, channels, rows.end);
                 let view = PanelView { depth: source.depth(), ..view };
-                run_any_u8s8(isa, &mut source, &view, rows, columns, finish);
+                run_any_u8s8(isa, &mut source, &view, rows, columns, after, finish);
             }
         }
     }
@@ -164,14 +165,14 @@ unsafe fn run_any_u8s8(
     view: &PanelView,
     rows: Range<usize>,
     columns: Range<usize>,
+    after: Ahead,
     finish: impl Fn(&Block<i32>),
 ) {
-    let after = Ahead::of(&[]);
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() && isa::amx::gemm_u8s8::pays(source, view, rows.len(), columns.len()) {
-            return isa::amx::gemm_u8s8::run(source, view, rows, columns, finish);
+            return isa::amx::gemm_u8s8::run(source, view, rows, columns, after, finish);
         }
         run(micro_u8s8(isa), source, view, rows, columns, after, finish);
     }
@@ -196,8 +197,29 @@ pub unsafe fn gemm_u8s8(
     columns: Range<usize>,
 ) {
     // SAFETY: the caller's promise.
+    unsafe { gemm_u8s8_before(isa, input, weights, epilogue, output, rows, columns, &[]) }
+}
+
+/// [`gemm_u8s8`], during which the first bytes of what is read `next` are brought into the cache.
+///
+/// # Panics
+/// As [`gemm_u8s8`].
+///
+/// # Safety
+/// As [`gemm_f32`].
+pub unsafe fn gemm_u8s8_before(
+    isa: Isa,
+    input: &Input<u8>,
+    weights: &PackedS8,
+    epilogue: &RequantizeU8,
+    output: &Output<u8>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    next: &[u8],
+) {
+    // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, weights, rows, columns, |block| {
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(next), |block| {
             store_u8(isa, block, epilogue, output);
         });
     }
@@ -223,7 +245,7 @@ pub unsafe fn gemm_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, weights, rows, columns, |block| {
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), |block| {
             store_dequantized(isa, block, epilogue, output);
         });
     }
@@ -249,7 +271,9 @@ pub unsafe fn gemm_u8s8_s32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, weights, rows, columns, |block| store_s32(block, bias, output));
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), |block| {
+            store_s32(block, bias, output)
+        });
     }
 }
 

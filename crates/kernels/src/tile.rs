@@ -66,7 +66,7 @@ impl Ahead {
     }
 
     /// Where the next `lines` lines begin, if any are left.
-    fn take(&mut self, lines: usize) -> Option<*const u8> {
+    pub fn take(&mut self, lines: usize) -> Option<*const u8> {
         if self.bytes == 0 {
             return None;
         }

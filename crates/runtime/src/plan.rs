@@ -1,9 +1,6 @@
 //! A plan: a flat list of steps for one set of shapes, and where every operand lies.
 
-use std::sync::Arc;
-
 use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
-use lepton_kernels::pack::PackedF32;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
@@ -12,7 +9,7 @@ use crate::limits::Arithmetic;
 use crate::packs::Packs;
 use crate::place::{Base, Memory, Place};
 use crate::steps;
-use crate::steps::product::Following;
+use crate::steps::product::{Following, Next};
 use crate::steps::strips::{self, Strips};
 
 /// What a step does, with everything it needs inside.
@@ -84,8 +81,8 @@ impl Builder<'_> {
 
     /// Tells the product before which weights follow, and gives the place of those that follow
     /// these.
-    pub fn follow(&mut self, weights: &Arc<PackedF32>) -> Following {
-        let _ = self.following.set(weights.clone());
+    pub fn follow(&mut self, weights: Next) -> Following {
+        let _ = self.following.set(weights);
         self.following = Following::default();
         self.following.clone()
     }

@@ -13,7 +13,7 @@ use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order, depthwise_u8s8, de
 use lepton_kernels::epilogue::{
     Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8,
 };
-use lepton_kernels::gemm::{Input, gemm_u8s8, gemm_u8s8_f32};
+use lepton_kernels::gemm::{Input, gemm_u8s8_before, gemm_u8s8_f32};
 use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
 use lepton_kernels::map::map_u8_table;
 use lepton_kernels::pack::{PackedS8, WeightOrder};
@@ -23,7 +23,7 @@ use lepton_kernels::quantize::{
 use lepton_tensor::DType;
 
 use super::average::average;
-use super::product::{activation, image_window, operand, refused};
+use super::product::{Following, Next, activation, image_window, operand, refused};
 use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
@@ -51,6 +51,7 @@ struct Product {
     row_count: usize,
     columns: usize,
     work: usize,
+    next: Following,
 }
 
 impl Product {
@@ -88,7 +89,8 @@ impl Product {
             match &self.weights {
                 Weights::Dense(w, geometry) => {
                     let input = Input { base, rows: geometry, padding };
-                    gemm_u8s8(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
+                    let next = Next::bytes(&self.next);
+                    gemm_u8s8_before(memory.isa, &input, w, &epilogue, &output, rows, 0..n, next);
                 }
                 Weights::Grouped(w, geometry, depth) => {
                     let input = Input { base, rows: geometry, padding };
@@ -206,6 +208,10 @@ fn product(
     x_zero: u8,
     (row_count, columns, weight_count): (usize, usize, usize),
 ) -> Choice {
+    let next = match &weights {
+        Weights::Dense(weights, _) => builder.follow(Next::Integer(weights.clone())),
+        _ => Following::default(),
+    };
     let place = |id: ValueId| builder.place(id);
     let (Some(x), Some(bias), Some(multiplier), Some(y)) =
         (operand(node, 0), operand(node, 2), operand(node, 3), node.outputs[0])
@@ -215,6 +221,7 @@ fn product(
     let Some(activation) = activation(&epilogue.activation) else { return Ok(None) };
     let depth = builder.shape(x).last().copied().unwrap_or(1);
     let product = Product {
+        next,
         weights,
         activation,
         x: place(x),

@@ -14,7 +14,7 @@ use lepton_kernels::gemm::{
     Input, gemm_bf16_f32, gemm_f32_before, gemm_f32_scratch, pack_f32, scratch_f32,
 };
 use lepton_kernels::grouped::grouped_f32;
-use lepton_kernels::pack::{PackedBf16, PackedF32, WeightOrder};
+use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
 use lepton_tensor::{DType, Layout, Tensor};
 
@@ -71,7 +71,24 @@ pub(crate) struct Product {
 }
 
 /// The weights a plan reads after others.
-pub(crate) type Following = Arc<OnceLock<Arc<PackedF32>>>;
+pub(crate) type Following = Arc<OnceLock<Next>>;
+
+/// Weights of the next product.
+pub(crate) enum Next {
+    F32(Arc<PackedF32>),
+    Integer(Arc<PackedS8>),
+}
+
+impl Next {
+    /// The bytes the product will read; none where it is not planned.
+    pub fn bytes(following: &Following) -> &[u8] {
+        match following.get() {
+            Some(Next::F32(weights)) => weights.bytes(),
+            Some(Next::Integer(weights)) => weights.bytes(),
+            None => &[],
+        }
+    }
+}
 
 impl Product {
     pub fn epilogue<'a>(&self, memory: &'a Memory<'_>) -> EpilogueF32<'a> {
@@ -119,7 +136,7 @@ impl Product {
             unsafe {
                 match &self.weights {
                     Weights::Dense(w) => {
-                        let next = self.next.get().map_or(&[][..], |next| next.bytes());
+                        let next = Next::bytes(&self.next);
                         gemm_f32_before(memory.isa, &input, w, epilogue, output, range, 0..n, next);
                     }
                     Weights::Grouped(w) => {
@@ -233,7 +250,7 @@ fn product(
     let depth = builder.shape(x).last().copied().unwrap_or(1);
     let rounded = matches!(weights, Weights::Bf16(_));
     let next = match &weights {
-        Weights::Dense(weights) => builder.follow(weights),
+        Weights::Dense(weights) => builder.follow(Next::F32(weights.clone())),
         _ => Following::default(),
     };
     Product {

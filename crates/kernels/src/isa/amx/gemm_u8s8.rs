@@ -11,12 +11,14 @@ use std::ops::Range;
 
 use crate::epilogue::Block;
 use crate::pack::{PANEL, PanelView};
-use crate::tile::{BLOCK_STRIDE, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, WEIGHTS_IN_CACHE};
+use crate::tile::{Ahead, BLOCK_STRIDE, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, WEIGHTS_IN_CACHE};
 
 /// Rows of a block: two tiles.
 const ROWS: usize = 2 * TILE_ROWS;
 /// Lines of 64 bytes in a tile of B, and steps of four bytes in a row of a tile of A.
 const TILE_LINES: usize = 16;
+/// Lines brought near for each step of a tall tile.
+const LINES_AHEAD: usize = 4;
 /// Fewest rows for which tiles are faster than vectors, which waste no rows.
 const FEWEST_ROWS: usize = 6;
 /// Fewest multiply–adds for each gathered byte, times the bytes of a tap, for which gathering pays.
@@ -75,7 +77,8 @@ pub(crate) unsafe fn configure() {
     unsafe { asm!("ldtilecfg [{}]", in(reg) &FULL_TILES, options(nostack, readonly)) };
 }
 
-/// Walks the blocks of `rows` × `columns`, and hands each to `finish`.
+/// Walks the blocks of `rows` × `columns`, and hands each to `finish`. What comes `after` is brought
+/// near meanwhile.
 ///
 /// # Safety
 /// As [`crate::tile::run`], and [`super::available`] was true.
@@ -84,6 +87,7 @@ pub(crate) unsafe fn run(
     view: &PanelView,
     rows: Range<usize>,
     columns: Range<usize>,
+    mut after: Ahead,
     finish: impl Fn(&Block<i32>),
 ) {
     assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
@@ -132,7 +136,9 @@ pub(crate) unsafe fn run(
                         unsafe {
                             let b0 = view.weights.add((panel + pair) * view.panel_bytes());
                             let b1 = b0.add(second * view.panel_bytes());
-                            multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums.add(pair * 16));
+                            let ahead = after.take(tiles * LINES_AHEAD).unwrap_or(b0);
+                            let sums = sums.add(pair * 16);
+                            multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums, ahead);
                         }
                     }
                     let column = panel * PANEL;
@@ -203,7 +209,8 @@ unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
     }
 }
 
-/// Sums over `tiles` tiles of K: 32 rows (`tall`) or 16 by two panels.
+/// Sums over `tiles` tiles of K: 32 rows (`tall`) or 16 by two panels. The lines from `ahead` on are
+/// brought near where there is time for it.
 ///
 /// # Safety
 /// Tiles are configured; rows, lines and sums are there.
@@ -213,6 +220,7 @@ unsafe fn multiply(
     tiles: usize,
     tall: bool,
     sums: *mut i32,
+    ahead: *const u8,
 ) {
     let (a0, stride) = (rows.first, rows.stride);
     // SAFETY: the caller's promise.
@@ -228,9 +236,12 @@ unsafe fn multiply(
                 "tileloadd tmm7, [{b1} + {line}*1]",
                 "tileloadd tmm5, [{a1} + {stride}*1]",
                 "tdpbusd tmm0, tmm4, tmm6",
+                "prefetcht1 [{ahead}]", "prefetcht1 [{ahead} + 64]",
                 "tdpbusd tmm1, tmm4, tmm7",
+                "prefetcht1 [{ahead} + 128]", "prefetcht1 [{ahead} + 192]",
                 "tdpbusd tmm2, tmm5, tmm6",
                 "tdpbusd tmm3, tmm5, tmm7",
+                "add {ahead}, 256",
                 "add {a0}, 64", "add {a1}, 64", "add {b0}, 1024", "add {b1}, 1024",
                 "dec {tiles}", "jnz 2b",
                 "tilestored [{sums} + {pitch}*1], tmm0",
@@ -240,7 +251,7 @@ unsafe fn multiply(
                 a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
                 b1 = inout(reg) b1 => _, tiles = inout(reg) tiles => _, stride = in(reg) stride,
                 line = in(reg) 64usize, pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) sums,
-                below = in(reg) below, options(nostack),
+                below = in(reg) below, ahead = inout(reg) ahead => _, options(nostack),
             );
         } else {
             asm!(

@@ -34,7 +34,7 @@ pub enum Lowering {
 pub struct SessionOptions {
     /// Threads of a run, the caller included.
     pub threads: usize,
-    /// Instruction set; `LEPTON_ISA` (`portable`, `avx2`, `avx512`) overrides the default, the
+    /// Instruction set; `LEPTON_ISA` (`portable`, `avx2`, `avx512`, `amx`) overrides the default, the
     /// widest this machine has.
     pub isa: Isa,
     /// Most bytes the arena may take.

@@ -61,15 +61,19 @@ pub fn broken_limits(standing: &Standing, limits: &Limits) -> Vec<String> {
     broken
 }
 
-/// The candidate that keeps all limits and has least of the target; of equal ones that with the
-/// smallest drop, then the first. `None` where no candidate keeps all limits.
+/// Candidates whose amounts differ by less are equal: a repeated measurement could swap them.
+const NO_DIFFERENCE: f64 = 1.02;
+
+/// The candidate that keeps all limits and has least of the target; of those within 2 % of the
+/// least, the one with the smallest drop, then the first. `None` where no candidate keeps all
+/// limits.
 pub fn choose(standings: &[Standing], limits: &Limits, target: Target) -> Option<usize> {
-    let kept = (0..standings.len()).filter(|&i| broken_limits(&standings[i], limits).is_empty());
-    kept.min_by(|&a, &b| {
-        let (a, b) = (&standings[a], &standings[b]);
-        let by_target = a.amount(target).total_cmp(&b.amount(target));
-        by_target.then(a.drop.total_cmp(&b.drop))
-    })
+    let kept = |i: &usize| broken_limits(&standings[*i], limits).is_empty();
+    let kept: Vec<usize> = (0..standings.len()).filter(kept).collect();
+    let amount = |i: usize| standings[i].amount(target);
+    let least = kept.iter().map(|&i| amount(i)).fold(f64::INFINITY, f64::min);
+    let near = kept.into_iter().filter(|&i| amount(i) <= least * NO_DIFFERENCE);
+    near.min_by(|&a, &b| standings[a].drop.total_cmp(&standings[b].drop))
 }
 
 #[cfg(test)]
@@ -101,6 +105,8 @@ mod tests {
         assert_eq!(choose(&all, &limits(None), Target::Latency), Some(3));
         assert_eq!(choose(&all, &limits(Some(0.5)), Target::Size), Some(4));
         assert_eq!(choose(&all, &limits(Some(0.0)), Target::Latency), Some(0));
+        let near = [standing(0.3, 40.0, 250), standing(0.1, 40.5, 250), standing(0.0, 41.0, 250)];
+        assert_eq!(choose(&near, &limits(None), Target::Latency), Some(1));
         let tight = Limits { max_latency_us: Some(35.0), ..limits(Some(0.5)) };
         assert_eq!(choose(&all, &tight, Target::Latency), None);
         assert_eq!(broken_limits(&all[3], &tight), ["drop 2.00 points is above 0.50 points"]);

@@ -1,19 +1,17 @@
 //! `lepton diff`.
 
 use anyhow::Result;
-use lepton::{Comparison, DataOptions, DataSet, Error, LayerDifference, Model, Split};
+use lepton::{Comparison, LayerDifference, Model};
 use serde_json::json;
 
 use crate::arguments::Diff;
 use crate::output::{print_json, say};
+use crate::rows::evaluation_rows;
 
 /// Compares two models layer by layer, the worst first.
 pub fn diff(arguments: &Diff) -> Result<()> {
     let (first, second) = (Model::open(&arguments.first)?, Model::open(&arguments.second)?);
-    let data = DataSet::open(&arguments.data, &DataOptions::default()).map_err(Error::from)?;
-    let described = arguments.data.extension().is_some_and(|e| e == "toml");
-    let split = if described { Split::Test } else { Split::All };
-    let rows = data.split(split).map_err(Error::from)?;
+    let rows = evaluation_rows(&arguments.data)?;
     let mut layers = lepton::diff(&first, &second, &rows, arguments.samples)?;
     if arguments.json {
         return print_json("diff", json!({ "samples": arguments.samples, "layers": layers }));

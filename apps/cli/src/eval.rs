@@ -1,11 +1,12 @@
 //! `lepton eval`.
 
 use anyhow::Result;
-use lepton::{DataOptions, DataSet, Error, Metric, Model, Session, SessionOptions, Split};
+use lepton::{Error, Metric, Model, Session, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Eval;
 use crate::output::{Bar, print_json, say};
+use crate::rows::evaluation_rows;
 
 /// Measures accuracy on the test split of a data set.
 pub fn eval(arguments: &Eval) -> Result<()> {
@@ -13,10 +14,7 @@ pub fn eval(arguments: &Eval) -> Result<()> {
     let metric = Metric::find(&arguments.metric).map_err(Error::from)?;
     let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
     let session = Session::new(model.graph(), options).map_err(Error::from)?;
-    let data = DataSet::open(&arguments.data, &DataOptions::default()).map_err(Error::from)?;
-    let described = arguments.data.extension().is_some_and(|e| e == "toml");
-    let split = if described { Split::Test } else { Split::All };
-    let subset = data.split(split).map_err(Error::from)?;
+    let subset = evaluation_rows(&arguments.data)?;
     let bar = Bar::new(subset.len() as u64, "samples");
     let mut evaluations = lepton::evaluate(&session, None, &subset, &[metric], &mut |samples| {
         bar.at(samples as u64);

@@ -11,6 +11,7 @@ mod inspect;
 mod optimize;
 mod output;
 mod profile;
+mod rows;
 mod run;
 mod units;
 

@@ -57,13 +57,9 @@ pub fn print_json(verb: &str, value: Value) -> Result<()> {
     Ok(())
 }
 
-/// A number of bytes as people write it.
+/// A number of bytes as people write it, as in the report.
 pub fn bytes(count: usize) -> String {
-    match count {
-        0..10_000 => format!("{count} B"),
-        10_000..10_000_000 => format!("{:.1} KB", count as f64 / 1e3),
-        _ => format!("{:.1} MB", count as f64 / 1e6),
-    }
+    lepton::report::bytes(count as u64)
 }
 
 /// A count as people write it.

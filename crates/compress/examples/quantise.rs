@@ -31,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let recipe = Recipe::new().then("static-int8", Parameters::default());
     let quantised = recipe.apply(&graph, &Context::new(&batches))?;
     let artefact = Artefact {
+        prepared: None,
         graph: quantised,
         golden: None,
         provenance: "{}".into(),

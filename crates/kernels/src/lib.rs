@@ -23,6 +23,7 @@ pub mod pool;
 pub mod quantize;
 pub mod reduce;
 pub mod softmax;
+pub mod stored;
 mod tile;
 pub mod transpose;
 mod vector;

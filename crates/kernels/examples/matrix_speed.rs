@@ -10,7 +10,7 @@ use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::{DepthwiseS8, depthwise_f32, depthwise_order, depthwise_u8s8};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, RequantizeU8};
 use lepton_kernels::gemm::{
-    Input, gemm_bf16_f32, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
+    Input, gemm_bf16, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
 };
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 
@@ -245,7 +245,7 @@ fn product_bf16(isa: Isa, size: usize) -> f64 {
     let output = Output { pointer: result.as_mut_ptr(), row_stride: size };
     // SAFETY: buffers are as large as the shape says.
     seconds(|| unsafe {
-        gemm_bf16_f32(isa, &input, &weights, &epilogue, &output, 0..size, 0..size);
+        gemm_bf16(isa, &input, &weights, &epilogue, &output, 0..size, 0..size, &[]);
     })
 }
 

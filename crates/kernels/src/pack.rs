@@ -213,7 +213,6 @@ macro_rules! packed {
 }
 
 packed!(PackedF32, 4, "f32");
-packed!(PackedBf16, 2, "bf16");
 
 impl PackedF32 {
     /// Packs `weights` laid out as `order` says.
@@ -231,20 +230,86 @@ impl PackedF32 {
     }
 }
 
+/// Packed bf16 weights. The taps are one run of K, filled up to whole tiles of 32 with zeros.
+#[derive(Clone, Debug)]
+pub struct PackedBf16 {
+    panels: Panels,
+    taps: usize,
+}
+
 impl PackedBf16 {
+    /// Elements of K in a tile.
+    const TILE: usize = 32;
+
     /// Packs `weights` laid out as `order` says, rounded to bf16.
     ///
     /// # Panics
     /// If `order` reaches beyond `weights`.
     pub fn pack(weights: &[f32], order: &WeightOrder) -> Self {
         assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
-        let panels = Panels::pack(order, |i| bf16::from_f32(weights[i]).to_le_bytes());
-        PackedBf16 { panels }
+        let whole = Self::whole(order);
+        let depth = order.taps * order.depth;
+        let mut lines = vec![Line([0; 64]); whole.columns.div_ceil(PANEL) * whole.depth / 2];
+        for column in 0..order.columns {
+            let first = column / PANEL * whole.depth / 2;
+            for tap in 0..order.taps {
+                let source = column * order.column_stride + tap * order.tap_stride;
+                for k in 0..order.depth {
+                    let weight = bf16::from_f32(weights[source + k * order.depth_stride]);
+                    let place = tap * order.depth + k;
+                    let at = (column % PANEL * 2 + place % 2) * 2;
+                    lines[first + place / 2].0[at..at + 2].copy_from_slice(&weight.to_le_bytes());
+                }
+            }
+        }
+        lines.extend([Line([0; 64]); SLACK_LINES]);
+        PackedBf16 {
+            panels: Panels { lines, columns: order.columns, taps: 1, depth },
+            taps: order.taps,
+        }
     }
 
     /// Takes panels written by [`PackedBf16::bytes`]; `None` if the length is not that of `order`.
     pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
-        Some(PackedBf16 { panels: Panels::from_bytes(bytes, order, 2)? })
+        let mut panels = Panels::from_bytes(bytes, &Self::whole(order), 2)?;
+        panels.depth = order.taps * order.depth;
+        Some(PackedBf16 { panels, taps: order.taps })
+    }
+
+    /// The panels as they lie: one tap of whole tiles.
+    fn whole(order: &WeightOrder) -> WeightOrder {
+        let depth = (order.taps * order.depth).next_multiple_of(Self::TILE);
+        WeightOrder::transposed(order.columns, depth)
+    }
+
+    /// Number of output columns N.
+    pub fn columns(&self) -> usize {
+        self.panels.columns
+    }
+
+    /// Number of taps.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Elements per tap.
+    pub fn depth(&self) -> usize {
+        self.panels.depth / self.taps.max(1)
+    }
+
+    /// The panels as bytes, for a cache.
+    pub fn bytes(&self) -> &[u8] {
+        self.panels.bytes()
+    }
+
+    pub(crate) fn view(&self) -> PanelView {
+        PanelView {
+            weights: self.panels.lines.as_ptr().cast(),
+            columns: self.panels.columns,
+            taps: 1,
+            depth: self.panels.depth,
+            steps: self.panels.depth.next_multiple_of(Self::TILE) / 2,
+        }
     }
 }
 

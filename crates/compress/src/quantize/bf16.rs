@@ -9,7 +9,8 @@ use super::products;
 use crate::error::CompressError;
 
 /// Rounds the weights of convolutions and matrix products to bf16 and stores them so. Matrix
-/// products become `Linear`, which takes bf16 weights with f32 operands.
+/// products become `Linear`, which takes bf16 weights with f32 operands. Convolutions of several
+/// groups keep their few weights: they are bound by memory, not by arithmetic.
 ///
 /// # Errors
 /// Only those of the graph's edits.
@@ -17,7 +18,12 @@ pub fn to_bf16(graph: &Graph) -> Result<Graph, CompressError> {
     let mut made = products::linear(graph)?;
     for id in made.order() {
         let node = made.node(id).clone();
-        if !matches!(node.op, Op::Conv(_) | Op::Linear(_)) {
+        let dense = match &node.op {
+            Op::Conv(conv) => conv.group == 1,
+            Op::Linear(_) => true,
+            _ => false,
+        };
+        if !dense {
             continue;
         }
         let Some(w) = operand(&node, 1).and_then(|w| made.constant(w)) else { continue };

@@ -17,6 +17,8 @@ use crate::tile::{Ahead, BLOCK_STRIDE, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, W
 const ROWS: usize = 2 * TILE_ROWS;
 /// Lines brought near for each step of a tall tile.
 const LINES_AHEAD: usize = 4;
+/// Bytes of gathered rows that are kept from pass to pass.
+const ROWS_IN_CACHE: usize = 768 << 10;
 /// Fewest rows for which tiles of bytes are faster than vectors, which waste no rows.
 const FEWEST_ROWS: usize = 6;
 /// Fewest multiply–adds for each gathered byte, times the bytes of a tap, for which gathering pays.
@@ -26,6 +28,17 @@ const GATHER_PAYS: usize = 2048;
 pub(crate) fn pays(source: &impl RowSource, view: &PanelView, rows: usize, columns: usize) -> bool {
     let gathered = source.strided().is_none();
     rows >= FEWEST_ROWS && columns > PANEL && (!gathered || columns * view.depth >= GATHER_PAYS)
+}
+
+/// What is brought near while tiles are multiplied.
+#[derive(Clone, Copy)]
+pub(crate) enum Fetch {
+    /// Everything is near.
+    Nothing,
+    /// [`LINES_AHEAD`] lines for each tile of K, from that address on.
+    Lines(*const u8),
+    /// The panels themselves, some tiles behind those at hand: nobody has read them yet.
+    Behind,
 }
 
 /// What is multiplied: how rows are read, and how tiles of them are multiplied.
@@ -43,8 +56,7 @@ pub(crate) trait Form {
     /// `count` elements are readable, and as many writable, rounded up to a multiple of 64 bytes.
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize);
 
-    /// Sums over `tiles` tiles of K: 32 rows (`tall`) or 16 by two panels. The lines from `ahead`
-    /// on are brought near where there is time for it.
+    /// Sums over `tiles` tiles of K: 32 rows (`tall`) or 16 by two panels.
     ///
     /// # Safety
     /// Tiles are configured; rows, lines and sums are there.
@@ -54,7 +66,7 @@ pub(crate) trait Form {
         tiles: usize,
         tall: bool,
         sums: *mut Self::Sum,
-        ahead: *const u8,
+        fetch: Fetch,
     );
 }
 
@@ -142,10 +154,13 @@ pub(crate) unsafe fn run<F: Form>(
     });
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let panels_per_pass = (WEIGHTS_IN_CACHE * 2 / view.panel_bytes().max(64)).max(4) / 4 * 4;
+    // Several passes gather once, if the rows stay in cache.
+    let keep = panels.len() > panels_per_pass && rows.len() * pitch <= ROWS_IN_CACHE;
     let mut sums = Sums([F::Sum::default(); ROWS * BLOCK_STRIDE]);
     let sums = sums.0.as_mut_ptr();
     GATHERED.with_borrow_mut(|room| {
-        let lines = (ROWS * pitch) / 64 + 1;
+        let kept = if keep { rows.len().next_multiple_of(ROWS) } else { ROWS };
+        let lines = (kept * pitch) / 64 + 1;
         if room.len() < lines {
             room.resize(lines, Line([0; 64]));
         }
@@ -162,9 +177,16 @@ pub(crate) unsafe fn run<F: Form>(
                         stride,
                     },
                     None => {
-                        // SAFETY: the room has `ROWS` runs of `pitch` and a line behind them.
-                        unsafe { gather::<F>(source, taps, row, count, room, pitch) };
-                        RowsAt { first: room, stride: pitch }
+                        let block = if keep { (row - rows.start) * pitch } else { 0 };
+                        // SAFETY: the room has the runs of the rows that are kept, at least
+                        // `ROWS`, and a line behind them.
+                        unsafe {
+                            let room = room.add(block);
+                            if !keep || first_panel == panels.start {
+                                gather::<F>(source, taps, row, count, room, pitch);
+                            }
+                            RowsAt { first: room, stride: pitch }
+                        }
                     }
                 };
                 for panel in pass.clone().step_by(4) {
@@ -176,9 +198,13 @@ pub(crate) unsafe fn run<F: Form>(
                         unsafe {
                             let b0 = view.weights.add((panel + pair) * view.panel_bytes());
                             let b1 = b0.add(second * view.panel_bytes());
-                            let ahead = after.take(tiles * LINES_AHEAD).unwrap_or(b0);
+                            let fetch = if row == rows.start {
+                                Fetch::Behind
+                            } else {
+                                after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)
+                            };
                             let sums = sums.add(pair * 16);
-                            F::multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums, ahead);
+                            F::multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums, fetch);
                         }
                     }
                     let column = panel * PANEL;
@@ -243,7 +269,69 @@ unsafe fn gather<F: Form>(
     }
 }
 
-/// The loop over tiles of K with one product instruction, as [`Form::multiply`].
+/// The loop over tiles of K for 32 rows; what is between the products of tiles fetches. Tiles of B
+/// are loaded as passing by, so that they leave those of A in L1.
+macro_rules! tall_loop {
+    ($product:literal, [$a0:ident, $a1:ident, $stride:ident], [$b0:ident, $b1:ident],
+        $tiles:ident, [$sums:ident, $below:ident], $ahead:ident,
+        $first:expr, $second:expr, $third:expr, $fourth:expr) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{a0} + {stride}*1]",
+            "tileloaddt1 tmm6, [{b0} + {line}*1]",
+            "tileloaddt1 tmm7, [{b1} + {line}*1]",
+            "tileloadd tmm5, [{a1} + {stride}*1]",
+            concat!($product, " tmm0, tmm4, tmm6"), $first,
+            concat!($product, " tmm1, tmm4, tmm7"), $second,
+            concat!($product, " tmm2, tmm5, tmm6"), $third,
+            concat!($product, " tmm3, tmm5, tmm7"), $fourth,
+            "add {ahead}, 256",
+            "add {a0}, 64", "add {a1}, 64", "add {b0}, 1024", "add {b1}, 1024",
+            "dec {tiles}", "jnz 2b",
+            "tilestored [{sums} + {pitch}*1], tmm0",
+            "tilestored [{sums} + {pitch}*1 + 64], tmm1",
+            "tilestored [{below} + {pitch}*1], tmm2",
+            "tilestored [{below} + {pitch}*1 + 64], tmm3",
+            a0 = inout(reg) $a0 => _, a1 = inout(reg) $a1 => _, b0 = inout(reg) $b0 => _,
+            b1 = inout(reg) $b1 => _, tiles = inout(reg) $tiles => _, stride = in(reg) $stride,
+            line = in(reg) 64usize, pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) $sums,
+            below = in(reg) $below, ahead = inout(reg) $ahead => _, options(nostack),
+        )
+    };
+}
+
+/// The same for 16 rows.
+macro_rules! short_loop {
+    ($product:literal, [$a0:ident, $stride:ident], [$b0:ident, $b1:ident], $tiles:ident,
+        $sums:ident, $first:expr, $second:expr) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1",
+            "2:",
+            "tileloadd tmm4, [{a0} + {stride}*1]",
+            "tileloaddt1 tmm6, [{b0} + {line}*1]",
+            "tileloaddt1 tmm7, [{b1} + {line}*1]",
+            concat!($product, " tmm0, tmm4, tmm6"), $first,
+            concat!($product, " tmm1, tmm4, tmm7"), $second,
+            "add {a0}, 64", "add {b0}, 1024", "add {b1}, 1024",
+            "dec {tiles}", "jnz 2b",
+            "tilestored [{sums} + {pitch}*1], tmm0",
+            "tilestored [{sums} + {pitch}*1 + 64], tmm1",
+            a0 = inout(reg) $a0 => _, b0 = inout(reg) $b0 => _, b1 = inout(reg) $b1 => _,
+            tiles = inout(reg) $tiles => _, stride = in(reg) $stride, line = in(reg) 64usize,
+            pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) $sums, options(nostack),
+        )
+    };
+}
+
+/// Lines of a panel, eight tiles behind those at hand.
+macro_rules! lines_behind {
+    ($panel:literal: $($line:literal)*) => {
+        concat!($("prefetcht1 [{", $panel, "} + 8192 + 64*", $line, "]\n"),*)
+    };
+}
+
+/// [`Form::multiply`] with one product instruction.
 macro_rules! multiply_by {
     ($sum:ty, $product:literal) => {
         unsafe fn multiply(
@@ -252,56 +340,40 @@ macro_rules! multiply_by {
             tiles: usize,
             tall: bool,
             sums: *mut $sum,
-            ahead: *const u8,
+            fetch: Fetch,
         ) {
             let (a0, stride) = (rows.first, rows.stride);
-            // SAFETY: the caller's promise.
+            let (a1, below) = (a0.wrapping_add(TILE_ROWS * stride), sums.wrapping_add(TILE_ROWS * BLOCK_STRIDE));
+            // SAFETY: the caller's promise; what is fetched is never an access.
             unsafe {
-                if tall {
-                    let a1 = a0.add(TILE_ROWS * stride);
-                    let below = sums.add(TILE_ROWS * BLOCK_STRIDE);
-                    asm!(
-                        "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-                        "2:",
-                        "tileloadd tmm4, [{a0} + {stride}*1]",
-                        "tileloadd tmm6, [{b0} + {line}*1]",
-                        "tileloadd tmm7, [{b1} + {line}*1]",
-                        "tileloadd tmm5, [{a1} + {stride}*1]",
-                        concat!($product, " tmm0, tmm4, tmm6"),
-                        "prefetcht1 [{ahead}]", "prefetcht1 [{ahead} + 64]",
-                        concat!($product, " tmm1, tmm4, tmm7"),
-                        "prefetcht1 [{ahead} + 128]", "prefetcht1 [{ahead} + 192]",
-                        concat!($product, " tmm2, tmm5, tmm6"),
-                        concat!($product, " tmm3, tmm5, tmm7"),
-                        "add {ahead}, 256",
-                        "add {a0}, 64", "add {a1}, 64", "add {b0}, 1024", "add {b1}, 1024",
-                        "dec {tiles}", "jnz 2b",
-                        "tilestored [{sums} + {pitch}*1], tmm0",
-                        "tilestored [{sums} + {pitch}*1 + 64], tmm1",
-                        "tilestored [{below} + {pitch}*1], tmm2",
-                        "tilestored [{below} + {pitch}*1 + 64], tmm3",
-                        a0 = inout(reg) a0 => _, a1 = inout(reg) a1 => _, b0 = inout(reg) b0 => _,
-                        b1 = inout(reg) b1 => _, tiles = inout(reg) tiles => _, stride = in(reg) stride,
-                        line = in(reg) 64usize, pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) sums,
-                        below = in(reg) below, ahead = inout(reg) ahead => _, options(nostack),
-                    );
-                } else {
-                    asm!(
-                        "tilezero tmm0", "tilezero tmm1",
-                        "2:",
-                        "tileloadd tmm4, [{a0} + {stride}*1]",
-                        "tileloadd tmm6, [{b0} + {line}*1]",
-                        "tileloadd tmm7, [{b1} + {line}*1]",
-                        concat!($product, " tmm0, tmm4, tmm6"),
-                        concat!($product, " tmm1, tmm4, tmm7"),
-                        "add {a0}, 64", "add {b0}, 1024", "add {b1}, 1024",
-                        "dec {tiles}", "jnz 2b",
-                        "tilestored [{sums} + {pitch}*1], tmm0",
-                        "tilestored [{sums} + {pitch}*1 + 64], tmm1",
-                        a0 = inout(reg) a0 => _, b0 = inout(reg) b0 => _, b1 = inout(reg) b1 => _,
-                        tiles = inout(reg) tiles => _, stride = in(reg) stride, line = in(reg) 64usize,
-                        pitch = in(reg) BLOCK_STRIDE * 4, sums = in(reg) sums, options(nostack),
-                    );
+                match (tall, fetch) {
+                    (true, Fetch::Nothing) => {
+                        tall_loop!($product, [a0, a1, stride], [b0, b1], tiles, [sums, below], b0, "", "", "", "");
+                    }
+                    (true, Fetch::Lines(ahead)) => {
+                        tall_loop!(
+                            $product, [a0, a1, stride], [b0, b1], tiles, [sums, below], ahead,
+                            "prefetcht1 [{ahead}]", "prefetcht1 [{ahead} + 64]",
+                            "prefetcht1 [{ahead} + 128]", "prefetcht1 [{ahead} + 192]"
+                        );
+                    }
+                    (true, Fetch::Behind) => {
+                        tall_loop!(
+                            $product, [a0, a1, stride], [b0, b1], tiles, [sums, below], b0,
+                            lines_behind!("b0": 0 1 2 3 4 5 6 7), lines_behind!("b0": 8 9 10 11 12 13 14 15),
+                            lines_behind!("b1": 0 1 2 3 4 5 6 7), lines_behind!("b1": 8 9 10 11 12 13 14 15)
+                        );
+                    }
+                    (false, Fetch::Behind) => {
+                        short_loop!(
+                            $product, [a0, stride], [b0, b1], tiles, sums,
+                            lines_behind!("b0": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15),
+                            lines_behind!("b1": 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+                        );
+                    }
+                    (false, _) => {
+                        short_loop!($product, [a0, stride], [b0, b1], tiles, sums, "", "");
+                    }
                 }
             }
         }

@@ -1,6 +1,7 @@
 //! Speed of the matrix kernels on one core, as a share of what a register-only loop reaches.
 //!
-//! `cargo run --release -p lepton-kernels --example matrix_speed [instruction set]`
+//! `cargo run --release -p lepton-kernels --example matrix_speed [instruction set [convolutions
+//! whose name has this]]`
 
 use std::time::Instant;
 
@@ -171,6 +172,7 @@ fn products(isa: Isa, peaks: Peaks) {
         let time = product_u8s8(isa, &rows, size, &order, size);
         report("u8s8", &name, operations, time, peaks.u8s8);
     }
+    let only = std::env::args().nth(2).unwrap_or_default();
     for shape in PRODUCTS {
         let window = Window {
             input: [shape.side; 2],
@@ -185,6 +187,9 @@ fn products(isa: Isa, peaks: Peaks) {
         let pixels = shape.side * shape.side;
         let operations = 2.0 * (pixels * window.taps() * shape.depth * shape.columns) as f64;
         let name = format!("{} {}^2 {}->{}", shape.name, shape.side, shape.depth, shape.columns);
+        if !name.contains(&only) {
+            continue;
+        }
         let time = product_f32(isa, &rows, pixels, &order, pixels);
         report("f32", &name, operations, time, peaks.f32);
         let time = product_bf16(isa, &rows, pixels, &order, pixels);

@@ -79,6 +79,11 @@ impl Builder<'_> {
         self.narrow[id.index()]
     }
 
+    /// For every value, [`Builder::is_narrow`].
+    pub fn narrow(&self) -> &[bool] {
+        &self.narrow
+    }
+
     /// Bytes of a value as it is kept.
     pub fn bytes(&self, id: ValueId) -> usize {
         self.graph.fact(id).byte_size().unwrap_or(0) / if self.is_narrow(id) { 2 } else { 1 }
@@ -253,7 +258,7 @@ impl Layout {
                 }
             }
             let mut slots = Vec::new();
-            for bytes in steps::scratch_bytes(graph, node) {
+            for bytes in steps::scratch_bytes(graph, node, &layout.narrow) {
                 slots.push(layout.intervals.len());
                 layout.intervals.push(Interval { bytes, first: position, last: position });
             }

@@ -140,9 +140,10 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
     }
 }
 
-/// Bytes of each scratch block a node's step needs.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
+/// Bytes of each scratch block a node's step needs; `narrow` tells which values are kept as bf16.
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, narrow: &[bool]) -> Vec<usize> {
     match &node.op {
+        Op::Conv(_) => product::rounded_copy(graph, node, narrow),
         Op::MatMul(_) => product::matmul_scratch(graph, node),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
         Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),

@@ -15,6 +15,7 @@ use lepton_kernels::gemm::{
 };
 use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
+use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
 use lepton_tensor::{DType, Layout, Tensor};
 
@@ -58,8 +59,13 @@ pub(crate) struct Product {
     bias: Option<Place>,
     residual: Option<Place>,
     pub y: Place,
+    /// True with bf16 weights: x is rounded as they are.
+    rounds: bool,
     /// True where x, and y, are kept as bf16.
     narrow: [bool; 2],
+    /// Room for x as bf16, where the kernel does not round it itself.
+    scratch: Option<Place>,
+    x_count: usize,
     row_count: usize,
     pub columns: usize,
     activation: Activation,
@@ -103,19 +109,18 @@ impl Product {
     }
 
     fn run(&self, memory: &Memory<'_>) {
-        let n = self.columns;
-        let epilogue = self.epilogue(memory);
-        let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
-        let output = SharedOutput(output);
-        let epilogue = SharedEpilogue(epilogue);
-        if let Weights::Bf16(weights) = &self.weights {
+        if self.rounds {
             return match self.narrow {
-                [false, false] => self.run_bf16::<f32, f32>(memory, weights),
-                [false, true] => self.run_bf16::<f32, bf16>(memory, weights),
-                [true, false] => self.run_bf16::<bf16, f32>(memory, weights),
-                [true, true] => self.run_bf16::<bf16, bf16>(memory, weights),
+                [false, false] => self.run_bf16::<f32, f32>(memory),
+                [false, true] => self.run_bf16::<f32, bf16>(memory),
+                [true, false] => self.run_bf16::<bf16, f32>(memory),
+                [true, true] => self.run_bf16::<bf16, bf16>(memory),
             };
         }
+        let n = self.columns;
+        let epilogue = SharedEpilogue(self.epilogue(memory));
+        let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
+        let output = SharedOutput(output);
         let base = SharedInput(memory.read::<f32>(self.x));
         over_rows(memory, self.row_count, self.work, |range| {
             let (base, output, epilogue) = (&base, &output, &epilogue);
@@ -141,24 +146,48 @@ impl Product {
         });
     }
 
-    /// With x and y as the plan keeps them.
-    fn run_bf16<X: Real, Y: Real>(&self, memory: &Memory<'_>, weights: &PackedBf16) {
+    /// With bf16 weights, and x and y as the plan keeps them.
+    fn run_bf16<X: Real, Y: Real>(&self, memory: &Memory<'_>) {
         let n = self.columns;
         let epilogue = SharedEpilogue(self.epilogue(memory));
         let output = Output { pointer: memory.write::<Y>(self.y), row_stride: n };
-        let (output, base) = (SharedOutput(output), SharedInput(memory.read::<X>(self.x)));
+        let output = SharedOutput(output);
+        let (base, copy) = (memory.read::<X>(self.x), self.rounded_copy(memory));
+        let base = SharedInput(base);
         over_rows(memory, self.row_count, self.work, |range| {
             let (base, output, epilogue) = (&base, &output, &epilogue);
-            let padding = self.padding.as_ptr().cast();
-            let input = Input { base: base.0, rows: &self.rows, padding };
-            let next = Next::bytes(&self.next);
             let (output, epilogue) = (&output.0, &epilogue.0);
+            let (rows, padding) = (&self.rows, self.padding.as_ptr().cast());
+            let input = Input { base: base.0, rows, padding };
+            let next = Next::bytes(&self.next);
             // SAFETY: the geometry was checked against the planned shapes; zero floats are zero
             // bf16; row ranges are disjoint.
             unsafe {
-                gemm_bf16(memory.isa, &input, weights, epilogue, output, range, 0..n, next);
+                match (&self.weights, copy) {
+                    (Weights::Bf16(w), _) => {
+                        gemm_bf16(memory.isa, &input, w, epilogue, output, range, 0..n, next);
+                    }
+                    (Weights::Depthwise(w), None) => {
+                        depthwise_f32(memory.isa, &input, w, epilogue, output, range);
+                    }
+                    (Weights::Depthwise(w), Some(copy)) => {
+                        let input = Input { base: copy.as_ptr(), rows, padding: padding.cast() };
+                        depthwise_f32(memory.isa, &input, w, epilogue, output, range);
+                    }
+                    _ => unreachable!("no kernel of bf16"),
+                }
             }
         });
+    }
+
+    /// x as bf16, where a copy of it is needed.
+    fn rounded_copy<'a>(&self, memory: &'a Memory<'_>) -> Option<&'a [bf16]> {
+        // SAFETY: scratch holds `x_count` bf16 and is apart from x.
+        self.scratch.map(|place| unsafe {
+            let to = memory.slice_mut::<bf16>(place, 0, self.x_count);
+            f32_to_bf16(memory.isa, memory.slice::<f32>(self.x, self.x_count), to);
+            &*to
+        })
     }
 }
 
@@ -177,6 +206,14 @@ pub(crate) fn operand(node: &Node, index: usize) -> Option<ValueId> {
     node.inputs.get(index).copied().flatten()
 }
 
+/// True for a convolution in which every channel has a kernel of its own.
+fn is_depthwise(graph: &Graph, node: &Node) -> bool {
+    let Op::Conv(op) = &node.op else { return false };
+    let shape = |index: usize| graph.fact(operand(node, index)?).shape();
+    let (Some(x), Some(w)) = (shape(0), shape(1)) else { return false };
+    op.group > 1 && x.last() == Some(&op.group) && w[0] == op.group
+}
+
 /// True for a product of bf16 that has a kernel: it rounds x itself.
 pub(crate) fn is_bf16(graph: &Graph, node: &Node) -> bool {
     let (Some(x), Some(w), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
@@ -185,7 +222,7 @@ pub(crate) fn is_bf16(graph: &Graph, node: &Node) -> bool {
     let function = match &node.op {
         Op::Conv(op) => {
             let image = op.layout == Layout::Nhwc && graph.fact(x).rank() == 4;
-            if op.group != 1 || !image {
+            if !image || op.group != 1 && !is_depthwise(graph, node) {
                 return false;
             }
             &op.activation
@@ -197,6 +234,13 @@ pub(crate) fn is_bf16(graph: &Graph, node: &Node) -> bool {
     let rounded = graph.fact(x).dtype == DType::F32 && graph.fact(w).dtype == DType::BF16;
     let constant = graph.constant(w).is_some();
     rounded && constant && activation(function).is_some() && !empty(x) && !empty(y)
+}
+
+/// Bytes of a copy of x as bf16, for those that neither find it so nor round it as they read.
+pub(crate) fn rounded_copy(graph: &Graph, node: &Node, narrow: &[bool]) -> Vec<usize> {
+    let copies = is_depthwise(graph, node) && is_bf16(graph, node);
+    let x = operand(node, 0).filter(|x| copies && !narrow[x.index()]);
+    x.map(|x| graph.fact(x).byte_size().unwrap_or(0) / 2).into_iter().collect()
 }
 
 /// True for a step that can write its result as bf16.
@@ -283,6 +327,9 @@ fn product(
         Weights::Bf16(weights) => builder.follow(Next::Bf16(weights.clone())),
         _ => Following::default(),
     };
+    let w = operand(node, 1).expect("checked");
+    let rounds = builder.graph.fact(w).dtype == DType::BF16;
+    let copies = !rounded_copy(builder.graph, node, builder.narrow()).is_empty();
     Product {
         next,
         rows,
@@ -291,7 +338,10 @@ fn product(
         bias: operand(node, 2).map(|id| builder.place(id)),
         residual: operand(node, 3).map(|id| builder.place(id)),
         y: builder.place(y),
+        rounds,
         narrow: [x, y].map(|id| builder.is_narrow(id)),
+        scratch: copies.then(|| builder.scratch(0)),
+        x_count: builder.count(x),
         row_count,
         columns,
         activation,
@@ -313,10 +363,12 @@ fn pack_conv(
     let depth = weights.len() / (columns * taps).max(1);
     let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
     let packs = builder.packs;
-    if weights.dtype() == DType::BF16 {
-        if group != 1 {
-            return None;
-        }
+    let depthwise = depth == 1 && columns == group && channels == group && group > 1;
+    let rounded = weights.dtype() == DType::BF16;
+    if rounded && group > 1 && !depthwise {
+        return None;
+    }
+    if rounded && !depthwise {
         let order = WeightOrder::ohwi(columns, taps, depth);
         let packed = packs.get_or_pack(id, "bf16", || PackedBf16::pack(&values(), &order));
         return Some(("conv-bf16", Weights::Bf16(packed)));
@@ -326,10 +378,11 @@ fn pack_conv(
         let packed = packs.get_or_pack(id, "dense", || PackedF32::pack(&values(), &order));
         return Some(("conv-f32", Weights::Dense(packed)));
     }
-    if depth == 1 && columns == group && channels == group {
+    if depthwise {
         let order = depthwise_order(columns, taps, false);
         let packed = packs.get_or_pack(id, "depthwise", || PackedF32::pack(&values(), &order));
-        return Some(("depthwise-f32", Weights::Depthwise(packed)));
+        let kernel = if rounded { "depthwise-bf16" } else { "depthwise-f32" };
+        return Some((kernel, Weights::Depthwise(packed)));
     }
     let each = columns / group;
     let order = WeightOrder::ohwi(each, taps, depth);

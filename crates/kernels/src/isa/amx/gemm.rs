@@ -7,6 +7,7 @@
 use std::arch::asm;
 use std::arch::x86_64::*;
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::epilogue::Block;
@@ -44,7 +45,7 @@ pub(crate) enum Fetch {
 /// What is multiplied: how rows are read, and how tiles of them are multiplied.
 pub(crate) trait Form {
     /// Sums are kept as.
-    type Sum: Copy + Default;
+    type Sum;
     /// Bytes of an element where rows lie.
     const READ: usize;
     /// Bytes of an element in a tile.
@@ -76,7 +77,7 @@ struct Line([u8; 64]);
 
 /// Sums of a block.
 #[repr(align(64))]
-struct Sums<S>([S; ROWS * BLOCK_STRIDE]);
+struct Sums<S>([MaybeUninit<S>; ROWS * BLOCK_STRIDE]);
 
 /// How taps lie in gathered rows.
 #[derive(Clone, Copy)]
@@ -156,8 +157,8 @@ pub(crate) unsafe fn run<F: Form>(
     let panels_per_pass = (WEIGHTS_IN_CACHE * 2 / view.panel_bytes().max(64)).max(4) / 4 * 4;
     // Several passes gather once, if the rows stay in cache.
     let keep = panels.len() > panels_per_pass && rows.len() * pitch <= ROWS_IN_CACHE;
-    let mut sums = Sums([F::Sum::default(); ROWS * BLOCK_STRIDE]);
-    let sums = sums.0.as_mut_ptr();
+    let mut sums = Sums([const { MaybeUninit::<F::Sum>::uninit() }; ROWS * BLOCK_STRIDE]);
+    let sums = sums.0.as_mut_ptr().cast::<F::Sum>();
     GATHERED.with_borrow_mut(|room| {
         let kept = if keep { rows.len().next_multiple_of(ROWS) } else { ROWS };
         let lines = (kept * pitch) / 64 + 1;
@@ -234,7 +235,8 @@ unsafe fn gather<F: Form>(
     let read = taps.depth * F::READ;
     // Taps that lie one behind the other are one run, where nothing fills a tap up.
     let joined = taps.depth * F::BYTES == taps.bytes;
-    let mut addresses = [0usize; TAP_BLOCK * PITCH];
+    let mut addresses = [const { MaybeUninit::<usize>::uninit() }; TAP_BLOCK * PITCH];
+    let addresses = addresses.as_mut_ptr().cast::<usize>();
     for half in (0..count).step_by(TILE_ROWS) {
         let rows = (count - half).min(TILE_ROWS);
         for first in (0..taps.count).step_by(TAP_BLOCK) {
@@ -242,7 +244,7 @@ unsafe fn gather<F: Form>(
             // SAFETY: rows and taps are the geometry's; every run ends inside the room. A copy
             // writes zeros over what follows it, which is the next tap, the next row, or nothing.
             unsafe {
-                source.addresses(row + half, rows, block.clone(), addresses.as_mut_ptr());
+                source.addresses(row + half, rows, block.clone(), addresses);
                 for r in 0..rows {
                     let run = room.add((half + r) * pitch);
                     if first == 0 {
@@ -250,12 +252,12 @@ unsafe fn gather<F: Form>(
                     }
                     let mut i = 0;
                     while i < block.len() {
-                        let address = addresses[i * PITCH + r];
+                        let address = *addresses.add(i * PITCH + r);
                         let to = run.add((first + i) * taps.bytes);
                         let mut many = 1;
                         while joined
                             && i + many < block.len()
-                            && addresses[(i + many) * PITCH + r] == address + many * read
+                            && *addresses.add((i + many) * PITCH + r) == address + many * read
                         {
                             many += 1;
                         }

@@ -90,7 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [m.name for m in models.all_models()]
     parser.add_argument("--models", default=",".join(names), help="names, separated by commas")
-    parser.add_argument("--precisions", default="f32", help="of: f32,int8")
+    parser.add_argument("--precisions", default="f32", help="of: f32,bf16,int8")
     parser.add_argument("--threads", default="1")
     parser.add_argument("--batches", default="1")
     parser.add_argument("--rounds", type=int, default=7)

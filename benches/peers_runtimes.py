@@ -134,6 +134,11 @@ def sides(row, folder, inputs):
             "OpenVINO bf16": lambda: OpenVino(model.path, threads, shapes, "bf16"),
         }
     files = quantise.Files(model, folder)
+    if row.precision == "bf16":
+        return {
+            "Lepton": lambda: Lepton(files.lepton_bf16(), threads, inputs),
+            "OpenVINO": lambda: OpenVino(model.path, threads, shapes, "bf16"),
+        }
     return {
         "Lepton": lambda: Lepton(files.lepton(), threads, inputs),
         "ONNX Runtime": lambda: OnnxRuntime(files.onnxruntime(), threads),

@@ -21,6 +21,7 @@ pub mod pack;
 pub mod peak;
 pub mod pool;
 pub mod quantize;
+pub mod real;
 pub mod reduce;
 pub mod softmax;
 pub mod stored;

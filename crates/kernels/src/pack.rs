@@ -221,7 +221,6 @@ macro_rules! packed {
 }
 
 packed!(PackedF32, 4, "f32");
-packed!(PackedBf16, 2, "bf16");
 
 impl PackedF32 {
     /// Packs `weights` laid out as `order` says.
@@ -247,15 +246,70 @@ impl Pack for PackedF32 {
     }
 }
 
+/// Packed bf16 weights. The taps are one run of K, filled up to whole tiles of 32 with zeros.
+#[derive(Clone, Debug)]
+pub struct PackedBf16 {
+    panels: Panels,
+    taps: usize,
+}
+
 impl PackedBf16 {
+    /// Elements of K in a tile.
+    const TILE: usize = 32;
+
     /// Packs `weights` laid out as `order` says, rounded to bf16.
     ///
     /// # Panics
     /// If `order` reaches beyond `weights`.
     pub fn pack(weights: &[f32], order: &WeightOrder) -> Self {
         assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
-        let panels = Panels::pack(order, |i| bf16::from_f32(weights[i]).to_le_bytes());
-        PackedBf16 { panels }
+        let (whole, depth) = (Self::whole(order), order.taps * order.depth);
+        let mut panels = Panels::pack(&whole, |i| {
+            let (column, k) = (i / whole.depth, i % whole.depth);
+            let at = column * order.column_stride
+                + k / order.depth * order.tap_stride
+                + k % order.depth * order.depth_stride;
+            let weight = if k < depth { bf16::from_f32(weights[at]) } else { bf16::ZERO };
+            weight.to_le_bytes()
+        });
+        panels.depth = depth;
+        PackedBf16 { panels, taps: order.taps }
+    }
+
+    /// The panels as they lie: one tap of whole tiles.
+    fn whole(order: &WeightOrder) -> WeightOrder {
+        let depth = (order.taps * order.depth).next_multiple_of(Self::TILE);
+        WeightOrder::transposed(order.columns, depth)
+    }
+
+    /// Number of output columns N.
+    pub fn columns(&self) -> usize {
+        self.panels.columns
+    }
+
+    /// Number of taps.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
+
+    /// Elements per tap.
+    pub fn depth(&self) -> usize {
+        self.panels.depth / self.taps.max(1)
+    }
+
+    /// The panels.
+    pub fn bytes(&self) -> &[u8] {
+        self.panels.bytes()
+    }
+
+    pub(crate) fn view(&self) -> PanelView {
+        PanelView {
+            weights: self.panels.lines.bytes().as_ptr(),
+            columns: self.panels.columns,
+            taps: 1,
+            depth: self.panels.depth,
+            steps: self.panels.depth.next_multiple_of(Self::TILE) / 2,
+        }
     }
 }
 
@@ -268,7 +322,9 @@ impl Pack for PackedBf16 {
 
     fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
         let [lines] = stored else { return None };
-        Some(PackedBf16 { panels: Panels::stored(lines, order, 2)? })
+        let mut panels = Panels::stored(lines, &Self::whole(order), 2)?;
+        panels.depth = order.taps * order.depth;
+        Some(PackedBf16 { panels, taps: order.taps })
     }
 }
 

@@ -5,6 +5,7 @@ pub mod artefact;
 pub mod error;
 pub mod limits;
 pub mod onnx;
+mod steps;
 
 pub use artefact::{Artefact, Golden};
 pub use error::{FormatError, UnknownOperator};

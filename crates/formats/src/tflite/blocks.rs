@@ -7,9 +7,18 @@ use super::call::{Call, Results};
 use crate::error::FormatError;
 use crate::steps::{Made, Steps};
 
+/// The extents after the first, which must be known; the first is −1 where it is not.
 fn extents(call: &Call<'_, '_>, x: ValueId) -> Result<Vec<i64>, FormatError> {
-    let shape = Steps::extents(call, x)?;
-    Ok(shape.into_iter().map(|extent| extent as i64).collect())
+    let dims = &call.fact(x).dims;
+    let mut shape = Vec::with_capacity(dims.len());
+    for (axis, dim) in dims.iter().enumerate() {
+        match dim.as_known() {
+            Some(known) => shape.push(known),
+            None if axis == 0 => shape.push(-1),
+            None => return Err(call.error("height, width and channels must be known")),
+        }
+    }
+    Ok(shape)
 }
 
 /// `x` under the shape `split`, its axes reordered, under the shape `merged`.
@@ -87,7 +96,7 @@ pub fn space_to_batch(call: &mut Call<'_, '_>) -> Results {
     }
     let shape = extents(call, wide)?;
     let mut split = vec![shape[0]];
-    let mut merged = vec![block.iter().product::<i64>().saturating_mul(shape[0])];
+    let mut merged = vec![-1];
     for (axis, &b) in block.iter().enumerate() {
         if shape[axis + 1] % b != 0 {
             return Err(call.error(format!("extent {} is not blocks of {b}", shape[axis + 1])));
@@ -111,14 +120,15 @@ pub fn batch_to_space(call: &mut Call<'_, '_>) -> Results {
     let (block, borders) = block_and_borders(call, rank)?;
     let (m, shape) = (block.len(), extents(call, x)?);
     let count: i64 = block.iter().fold(1, |product: i64, &b| product.saturating_mul(b));
-    if shape[0] % count != 0 {
+    if shape[0] > 0 && shape[0] % count != 0 {
         return Err(call.error(format!("{} images are not blocks of {count}", shape[0])));
     }
     let mut split = block.clone();
-    split.push(shape[0] / count);
+    let images = if shape[0] > 0 { shape[0] / count } else { -1 };
+    split.push(images);
     split.extend(&shape[1..]);
     let mut order = vec![m];
-    let mut merged = vec![shape[0] / count];
+    let mut merged = vec![images];
     for (axis, &b) in block.iter().enumerate() {
         order.extend([m + 1 + axis, axis]);
         merged.push(shape[axis + 1].saturating_mul(b));

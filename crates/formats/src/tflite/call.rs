@@ -240,18 +240,22 @@ impl<'a> Call<'_, 'a> {
         }
     }
 
+    /// The activation with that number among the options.
+    pub fn activation(&self, field: usize) -> Result<Unary, FormatError> {
+        match self.word(field)? {
+            0 => Ok(Unary::default()),
+            1 => Ok(Unary::new(UnaryFunction::Relu)),
+            2 => Ok(Unary::with(UnaryFunction::Clip, -1.0, 1.0)),
+            3 => Ok(Unary::with(UnaryFunction::Clip, 0.0, 6.0)),
+            4 => Ok(Unary::new(UnaryFunction::Tanh)),
+            number => Err(self.error(format!("unknown activation number {number}"))),
+        }
+    }
+
     /// `x` after the activation with that number among the options.
     pub fn activated(&mut self, x: ValueId, field: usize) -> Made {
-        let number = self.word(field)?;
-        let op = match number {
-            0 => return Ok(x),
-            1 => Unary::new(UnaryFunction::Relu),
-            2 => Unary::with(UnaryFunction::Clip, -1.0, 1.0),
-            3 => Unary::with(UnaryFunction::Clip, 0.0, 6.0),
-            4 => Unary::new(UnaryFunction::Tanh),
-            _ => return Err(self.error(format!("unknown activation number {number}"))),
-        };
-        self.emit_one(op, &[Some(x)])
+        let op = self.activation(field)?;
+        if op.function == UnaryFunction::Identity { Ok(x) } else { self.emit_one(op, &[Some(x)]) }
     }
 
     /// Takes the results of the node, reals where they are to be quantised, in their order.

@@ -3,11 +3,12 @@
 
 use lepton_ir::ops::conv::Conv;
 use lepton_ir::ops::conv_transpose::ConvTranspose;
+use lepton_ir::ops::dynamic::{DynamicConv, DynamicLinear};
 use lepton_ir::ops::matmul::{Gemm, MatMul};
 use lepton_ir::ops::transpose::Transpose;
 use lepton_ir::ops::window::AutoPad;
 use lepton_ir::{Operands, Operator, ValueId};
-use lepton_tensor::Layout;
+use lepton_tensor::{DType, Layout, Tensor};
 
 use super::call::{Call, Results};
 use crate::error::FormatError;
@@ -56,6 +57,34 @@ fn require_rank(call: &Call<'_, '_>, value: ValueId, rank: usize) -> Result<(), 
     }
 }
 
+/// int8 weights over reals: their bytes in the order of axes `order`, and one step for each of `n`
+/// channels, which run along axis 0 of the file. Such a product quantises its operand as it
+/// arrives, over the whole tensor, as TensorFlow Lite does.
+fn hybrid(
+    call: &mut Call<'_, '_>,
+    x: ValueId,
+    n: usize,
+    order: &[usize],
+) -> Result<Option<[ValueId; 2]>, FormatError> {
+    let info = call.info(1)?;
+    let stored = call.stored(1)?;
+    let symmetric = info.zero.iter().all(|&zero| zero == 0);
+    let channels = info.scale.len() == 1 || (info.scale.len() == n && info.axis == 0);
+    let bytes = call.dtype(stored) == DType::I8 && info.is_quantised();
+    let Some(constant) = call.graph_ref().constant(stored).filter(|_| bytes) else {
+        return Ok(None);
+    };
+    if call.info(0)?.is_quantised() || call.dtype(x) != DType::F32 || !(symmetric && channels) {
+        return Ok(None);
+    }
+    let op = Transpose { permutation: order.to_vec() };
+    let turned = op.eval(Operands(&[Some(constant)])).map(|mut made| made.pop());
+    let Ok(Some(turned)) = turned else { return Ok(None) };
+    let steps: Vec<f32> =
+        (0..n).map(|i| info.scale[if info.scale.len() == 1 { 0 } else { i }]).collect();
+    Ok(Some([call.constant(turned), call.constant(Tensor::vector(&steps))]))
+}
+
 fn emit_conv(call: &mut Call<'_, '_>, conv: Conv, w: ValueId, activation: usize) -> Results {
     let x = call.real(0)?;
     let bias = call.optional(2)?;
@@ -80,6 +109,21 @@ pub fn convolution(call: &mut Call<'_, '_>) -> Results {
         group: channels / seen,
         ..Conv::default()
     };
+    let filters = known_extent(call, w, 0)?;
+    if conv.group == 1
+        && let Some([w, steps]) = hybrid(call, x, filters, &[0, 1, 2, 3])?
+    {
+        let bias = call.optional(2)?;
+        let op = DynamicConv {
+            strides: conv.strides,
+            dilations: conv.dilations,
+            auto_pad: conv.auto_pad,
+            layout: Layout::Nhwc,
+            activation: call.activation(3)?,
+            ..DynamicConv::default()
+        };
+        return call.emit(op, &[Some(x), Some(w), Some(steps), bias]);
+    }
     emit_conv(call, conv, w, 3)
 }
 
@@ -164,8 +208,21 @@ pub fn fully_connected(call: &mut Call<'_, '_>) -> Results {
     let flat = call.rank(x) == 2 && call.fact(x).dims[1].is(depth);
     let rows = if flat { x } else { call.reshape(x, &[-1, depth])? };
     let bias = call.optional(2)?;
-    let op = Gemm { trans_b: true, ..Gemm::default() };
-    let mut made = call.emit_one(op, &[Some(rows), Some(w), bias])?;
+    let units = known_extent(call, w, 0)?;
+    // Several rows have steps of their own there, which the whole tensor has not.
+    let several = call.fact(rows).dims[0].as_known().is_some_and(|rows| rows != 1);
+    let bytes = if several { None } else { hybrid(call, rows, units, &[1, 0])? };
+    let mut made = match bytes {
+        Some([w, steps]) => {
+            let op = DynamicLinear { activation: call.activation(0)? };
+            call.emit_one(op, &[Some(rows), Some(w), Some(steps), bias])?
+        }
+        None => {
+            let op = Gemm { trans_b: true, ..Gemm::default() };
+            let made = call.emit_one(op, &[Some(rows), Some(w), bias])?;
+            call.activated(made, 0)?
+        }
+    };
     if kept {
         let shape = call.shape_of(x)?;
         let front = call.slice(shape, 0, 0, lead as i64)?;
@@ -173,7 +230,7 @@ pub fn fully_connected(call: &mut Call<'_, '_>) -> Results {
         let shape = call.concat(&[front, last], 0)?;
         made = call.reshape_as(made, shape)?;
     }
-    Ok(vec![call.activated(made, 0)?])
+    Ok(vec![made])
 }
 
 /// `BATCH_MATMUL`, each operand perhaps with its last two axes exchanged.

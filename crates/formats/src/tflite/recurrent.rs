@@ -108,8 +108,8 @@ pub fn lstm(call: &mut Call<'_, '_>) -> Results {
     }
     let time_major = call.flag(3)?;
     inputs[0] = Some(time_first(call, x, time_major)?);
-    let cell_clip = call.float(1, 0.0)?;
-    let y = call.emit_one(LSTM { cell_clip, ..LSTM::default() }, &inputs)?;
+    let op = LSTM { cell_clip: call.float(1, 0.0)?, ..LSTM::default() };
+    let y = call.emit_one(op, &inputs)?;
     let y = without(call, y, 1)?;
     Ok(vec![time_first(call, y, time_major)?])
 }

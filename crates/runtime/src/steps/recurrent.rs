@@ -332,7 +332,9 @@ pub(crate) fn layer(builder: &mut Builder<'_>, node: &Node) -> Choice {
 fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     let ((cell, direction), sizes) = (Cell::of(&node.op)?, Sizes::of(builder.graph, node)?);
     let whole = sizes.steps * sizes.state() * sizes.width > 0;
-    if !is_f32(builder, node, 0) || !whole {
+    // Sequences of several lengths and peepholes are left to the reference.
+    let plain = operand(node, 4).is_none() && operand(node, 7).is_none();
+    if !is_f32(builder, node, 0) || !whole || !plain {
         return None;
     }
     let constant = |id: ValueId| builder.graph.constant(id)?.as_slice::<f32>().ok();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff};
+use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff, tflite};
 use lepton_ir::Graph;
 use lepton_runtime::{Lowering, PREPARED_KEY, Session, SessionOptions};
 
@@ -65,7 +65,7 @@ impl ExternalData for Nowhere {
 }
 
 impl Model {
-    /// Reads a `.onnx` or `.lepton` file; the format is told by its first bytes.
+    /// Reads a `.onnx`, `.tflite` or `.lepton` file; the format is told by its first bytes.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref().to_path_buf();
         let bytes = file_bytes(&path)?;
@@ -88,6 +88,7 @@ impl Model {
         let format = sniff(&bytes).ok_or_else(|| Error::UnknownFormat { path: path.clone() })?;
         let (graph, artefact) = match format {
             Format::Onnx => (onnx::read(bytes.clone(), beside).map_err(failed)?, None),
+            Format::Tflite => (tflite::read(bytes.clone()).map_err(failed)?, None),
             Format::Lepton => {
                 let artefact = artefact::read(Arc::new(bytes.clone())).map_err(failed)?;
                 (artefact.graph.clone(), Some(artefact))
@@ -136,7 +137,7 @@ impl Model {
         &self.path
     }
 
-    /// The extension of its format: `onnx` or `lepton`.
+    /// The extension of its format: `onnx`, `tflite` or `lepton`.
     pub fn format(&self) -> &'static str {
         self.format.extension()
     }

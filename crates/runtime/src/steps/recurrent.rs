@@ -111,6 +111,8 @@ struct Weights<'a> {
 /// Everything a recurrent layer needs at run time.
 struct Layer {
     cell: Cell,
+    /// What c of an LSTM is clamped to on both sides of zero.
+    cell_bound: f32,
     sizes: Sizes,
     backward: Vec<bool>,
     inputs: Arc<Vec<PackedF32>>,
@@ -229,7 +231,8 @@ impl Layer {
                 for n in 0..self.sizes.batch {
                     let gates = &mut state.gates[n * 4 * hidden..][..4 * hidden];
                     let own = n * hidden..(n + 1) * hidden;
-                    lstm(isa, gates, &mut state.h[own.clone()], &mut state.c[own]);
+                    let (h, c) = (&mut state.h[own.clone()], &mut state.c[own]);
+                    lstm(isa, gates, h, c, self.cell_bound);
                 }
             }
             Cell::Gru(true) => {
@@ -281,12 +284,13 @@ fn blend(h: &mut [f32], update: &[f32], next: &[f32]) {
 }
 
 /// One element of one sequence; gates i, o, f, c.
-fn lstm(isa: Isa, gates: &mut [f32], h: &mut [f32], c: &mut [f32]) {
+fn lstm(isa: Isa, gates: &mut [f32], h: &mut [f32], c: &mut [f32], bound: f32) {
     let hidden = h.len();
     map_f32_in_place(isa, Unary::Sigmoid, &mut gates[..3 * hidden]);
     map_f32_in_place(isa, Unary::Tanh, &mut gates[3 * hidden..]);
     for j in 0..hidden {
-        c[j] = gates[2 * hidden + j] * c[j] + gates[j] * gates[3 * hidden + j];
+        let next = gates[2 * hidden + j] * c[j] + gates[j] * gates[3 * hidden + j];
+        c[j] = next.clamp(-bound, bound);
     }
     map_f32(isa, Unary::Tanh, c, h);
     for (h, open) in h.iter_mut().zip(&gates[hidden..]) {
@@ -328,7 +332,9 @@ pub(crate) fn layer(builder: &mut Builder<'_>, node: &Node) -> Choice {
 fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     let ((cell, direction), sizes) = (Cell::of(&node.op)?, Sizes::of(builder.graph, node)?);
     let whole = sizes.steps * sizes.state() * sizes.width > 0;
-    if !is_f32(builder, node, 0) || !whole {
+    // Sequences of several lengths and peepholes are left to the reference.
+    let plain = operand(node, 4).is_none() && operand(node, 7).is_none();
+    if !is_f32(builder, node, 0) || !whole || !plain {
         return None;
     }
     let constant = |id: ValueId| builder.graph.constant(id)?.as_slice::<f32>().ok();
@@ -351,8 +357,13 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     let packs = builder.packs;
     let place = |id: ValueId| builder.place(id);
     let result = |i: usize| node.outputs.get(i).copied().flatten().map(place);
+    let cell_bound = match &node.op {
+        Op::LSTM(op) if op.cell_clip > 0.0 => op.cell_clip,
+        _ => f32::INFINITY,
+    };
     let layer = Layer {
         cell,
+        cell_bound,
         sizes,
         backward: vec![direction == Direction::Reverse, true],
         inputs: packs.get_or_pack(w_id, "recurrent-input", pack_input),

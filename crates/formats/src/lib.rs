@@ -40,6 +40,7 @@ impl Format {
     pub fn is_written(self) -> bool {
         match self {
             Format::Onnx | Format::Lepton => true,
+            Format::Tflite => false,
         }
     }
 }

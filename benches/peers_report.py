@@ -63,7 +63,8 @@ class Store:
     def __init__(self, path, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.json = path, path.with_suffix(".json")
-        self.rows = [] if fresh or not self.json.exists() else json.loads(self.json.read_text())
+        known = {} if fresh or not self.json.exists() else json.loads(self.json.read_text())
+        self.rows, self.sessions = known.get("rows", []), known.get("sessions", {})
 
     def add(self, result, arguments):
         key = lambda r: (r["precision"], r["threads"], r["batch"], r["model"])
@@ -78,7 +79,15 @@ class Store:
             self.rows[same[0]] = result
         else:
             self.rows.append(result)
-        self.json.write_text(json.dumps(self.rows, indent=1) + "\n")
+        self.write()
+
+    def add_sessions(self, model, measured):
+        self.sessions[model] = measured
+        self.write()
+
+    def write(self):
+        known = {"rows": self.rows, "sessions": self.sessions}
+        self.json.write_text(json.dumps(known, indent=1) + "\n")
         self.path.write_text(self.text())
 
     def text(self):
@@ -95,7 +104,7 @@ class Store:
             rows = [r for r in self.rows if (r["precision"], r["threads"], r["batch"]) == group]
             told += [f"## {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
             told += self.table(rows)
-        told += self.scaling()
+        told += self.scaling() + self.beside()
         latest = max(self.rows, key=lambda r: r["date"])
         told += [f"Last: {latest['date']}, {latest['versions']}, `{latest['command']}`.", ""]
         return "\n".join(told)
@@ -118,6 +127,20 @@ class Store:
             return []
         return ["## Two threads", "", "Time with one thread / time with two.", "",
                 "| model | precision | batch | Lepton | best peer |", "|---|---|---|---|---|", *told, ""]
+
+    def beside(self):
+        """Two sessions at once, and an idle one."""
+        if not self.sessions:
+            return []
+        told = ["## Sessions beside each other", "",
+                "One process, two cores: a session alone, two at once with a thread each; "
+                "processor time of a session of two threads that does nothing.", "",
+                "| model | alone us | two at once us | loss | idle ms per second |",
+                "|---|---|---|---|---|"]
+        for model, s in self.sessions.items():
+            told.append(f"| {model} | {s['alone_us']:.0f} | {s['together_us']:.0f} | "
+                        f"{s['loss']:.1%} | {s['idle_processor_ms_per_s']} |")
+        return told + [""]
 
     @staticmethod
     def table(rows):

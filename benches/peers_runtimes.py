@@ -139,6 +139,12 @@ class Lepton:
         return self.last["arena_bytes"] + self.last["weight_bytes"]
 
 
+def sessions(path):
+    """Two sessions of one process beside each other, and one that does nothing."""
+    tool = pathlib.Path(os.environ["LEPTON_RELEASE"]) / "examples/sessions"
+    return json.loads(subprocess.run([tool, path], capture_output=True, check=True).stdout)
+
+
 def sides(row, folder, inputs):
     """Makers of the runtimes of a row, in the order they take turns and have columns."""
     model, threads = row.model, row.threads

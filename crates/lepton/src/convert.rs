@@ -1,7 +1,7 @@
 //! The same model in another file.
 
 use lepton_formats::artefact::{self, Artefact, Golden, Prepared};
-use lepton_formats::{Format, onnx};
+use lepton_formats::{Format, FormatError, onnx};
 use lepton_runtime::{PREPARED_KEY, Session, SessionOptions};
 
 use crate::error::Error;
@@ -23,6 +23,7 @@ pub fn convert(model: &Model, format: Format, prepare: bool) -> Result<Vec<u8>, 
         Format::Onnx if prepare => {
             Err(Error::Inputs("only a .lepton file can be prepared".to_string()))
         }
+        Format::Tflite => Err(failed(FormatError::Unsupported("writing TFLite files".to_string()))),
         Format::Onnx => onnx::write(model.graph(), &onnx::WriteOptions::default()).map_err(failed),
     }
 }

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod call;
+mod centred;
 mod control;
 mod elements;
 mod flat;

@@ -24,5 +24,5 @@ mod tensor;
 mod windows;
 
 pub use ops::operator_names;
-pub use read::read;
+pub use read::{operators, read};
 pub use schema::IDENTIFIER;

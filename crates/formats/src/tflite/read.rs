@@ -47,6 +47,13 @@ pub fn read(bytes: Bytes) -> Result<Graph, FormatError> {
     Ok(graph)
 }
 
+/// The names of the operators of a model's graphs in order, whether or not it can be read.
+pub fn operators(bytes: &[u8]) -> Result<Vec<String>, FormatError> {
+    let model = schema::decode(bytes)?;
+    let nodes = model.subgraphs.iter().flat_map(|graph| &graph.operators);
+    nodes.map(|node| code_of(&model, node).map(ops::name)).collect()
+}
+
 /// The name a signature gives to a tensor.
 fn name_in(map: &[(String, i32)], index: i32) -> Option<&str> {
     let found = map.iter().find(|(name, tensor)| *tensor == index && !name.is_empty());

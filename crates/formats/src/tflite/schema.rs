@@ -95,8 +95,6 @@ pub struct Operator<'a> {
 /// Names of inputs and outputs, with the numbers of their tensors.
 #[derive(Clone, Debug)]
 pub struct Signature {
-    /// Its own name.
-    pub key: String,
     /// The graph it is about.
     pub subgraph: usize,
     /// Inputs.
@@ -251,6 +249,6 @@ impl Decoder {
         }
         let [inputs, outputs] = maps;
         let subgraph = table.u32(4, 0)? as usize;
-        Ok(Signature { key: self.text(table, 2)?, subgraph, inputs, outputs })
+        Ok(Signature { subgraph, inputs, outputs })
     }
 }

@@ -26,7 +26,8 @@ fn centred(call: &mut Call<'_, '_>) -> Result<Option<(Vec<i64>, Vec<usize>)>, Fo
     // The middle of u8 is what int8 calls zero.
     let plain = zero == if info.dtype()? == DType::U8 { 128 } else { 0 };
     let constant = call.graph_ref().constant(stored);
-    let Some(w) = constant.filter(|_| short && !plain && call.info(0).is_ok_and(is_byte)) else {
+    let fits = short && !plain && call.info(0).is_ok_and(is_byte);
+    let Some(w) = constant.filter(|w| fits && !w.is_empty()) else {
         return Ok(None);
     };
     let values = w.to_i64_vec().into_iter().map(|w| w - zero).collect();

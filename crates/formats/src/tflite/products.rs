@@ -72,7 +72,8 @@ fn hybrid(
     let symmetric = info.zero.iter().all(|&zero| zero == 0);
     let channels = info.scale.len() == 1 || (info.scale.len() == n && info.axis == 0);
     let bytes = call.dtype(stored) == DType::I8 && info.is_quantised();
-    let Some(constant) = call.graph_ref().constant(stored).filter(|_| bytes) else {
+    let whole = |tensor: &&Tensor| bytes && tensor.len() >= n;
+    let Some(constant) = call.graph_ref().constant(stored).filter(whole) else {
         return Ok(None);
     };
     if call.info(0)?.is_quantised() || call.dtype(x) != DType::F32 || !(symmetric && channels) {

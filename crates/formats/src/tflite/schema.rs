@@ -88,8 +88,6 @@ pub struct Operator<'a> {
     pub outputs: Vec<i32>,
     /// Its attributes.
     pub options: Option<Table<'a>>,
-    /// Attributes of an operator that is not built in.
-    pub custom: &'a [u8],
 }
 
 /// Names of inputs and outputs, with the numbers of their tensors.
@@ -222,7 +220,6 @@ impl Decoder {
             inputs: self.integers(table, 1)?,
             outputs: self.integers(table, 2)?,
             options: table.table(4)?.or(newer),
-            custom: self.spend(table.vector(5)?, 1)?.bytes()?,
         })
     }
 

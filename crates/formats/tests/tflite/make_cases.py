@@ -90,6 +90,8 @@ class Builder:
     def operand(self, value):
         if value is None:
             return -1
+        if isinstance(value, int):
+            return value
         if isinstance(value, np.ndarray):
             value = Given(value)
         array, q = value.value, (value.scale, value.zero, value.axis)
@@ -117,6 +119,20 @@ class Builder:
             for key, value in options.items():
                 setattr(node.builtinOptions, key, value)
         self.graph.operators.append(node)
+
+    def subgraph(self, name):
+        """Starts another graph; what follows belongs to it."""
+        self.graph = schema.SubGraphT()
+        self.graph.name, self.graph.tensors = name, []
+        self.graph.inputs, self.graph.outputs, self.graph.operators = [], [], []
+        self.model.subgraphs.append(self.graph)
+
+    def resource(self, name):
+        """A tensor that names a variable, and the node that makes it."""
+        made = self.tensor(f"handle{len(self.graph.tensors)}", np.int32, [])
+        self.graph.tensors[made].type = schema.TensorType.RESOURCE
+        self.node("VAR_HANDLE", [], [made], "VarHandleOptions", dict(container="", sharedName=name))
+        return made
 
     def bytes(self):
         builder = flatbuffers.Builder(1024)
@@ -185,6 +201,7 @@ def cases():
     yield from parts()
     yield from selections()
     yield from recurrent()
+    yield from control()
 
 
 def elementwise():
@@ -354,6 +371,70 @@ def recurrent():
     yield "rnn_cell", case("RNN", operands, "RNNOptions", fusedActivationFunction=1)
     operands = [real(2, 3), Const(real(6, 3)), Const(real(6, 4)), Const(real(3)), Variable(np.zeros((2, 24), np.float32))]
     yield "svdf", case("SVDF", operands, "SVDFOptions", rank=2, fusedActivationFunction=0)
+
+
+def branch(condition):
+    """x·2 if the condition holds, else x + x·x."""
+    builder = Builder()
+    y = builder.tensor("y", np.float32, [2, 3])
+    builder.graph.outputs = [y]
+    options = dict(thenSubgraphIndex=1, elseSubgraphIndex=2)
+    builder.node("IF", [condition, real(2, 3)], [y], "IfOptions", options)
+    for name in ["then", "else"]:
+        builder.subgraph(name)
+        x, made = (builder.tensor(f"{name}.{part}", np.float32, [2, 3]) for part in "xy")
+        builder.graph.inputs, builder.graph.outputs = [x], [made]
+        if name == "then":
+            builder.node("ADD", [x, x], [made], "AddOptions", dict(fusedActivationFunction=0))
+        else:
+            square = builder.tensor("else.square", np.float32, [2, 3])
+            builder.node("MUL", [x, x], [square], "MulOptions", dict(fusedActivationFunction=0))
+            builder.node("ADD", [square, x], [made], "AddOptions", dict(fusedActivationFunction=0))
+    return builder.bytes(), builder.given
+
+
+def loop():
+    """Doubles a value until a counter is at an input."""
+    builder = Builder()
+    outputs = [builder.tensor(f"y{i}", t, s) for i, (t, s) in enumerate([(np.int32, []), (np.float32, [3])])]
+    builder.graph.outputs = outputs
+    options = dict(condSubgraphIndex=1, bodySubgraphIndex=2)
+    builder.node("WHILE", [np.array(2, np.int32), real(3)], outputs, "WhileOptions", options)
+    builder.subgraph("condition")
+    count, x = builder.tensor("c.count", np.int32, []), builder.tensor("c.x", np.float32, [3])
+    going = builder.tensor("c.going", np.bool_, [])
+    builder.graph.inputs, builder.graph.outputs = [count, x], [going]
+    builder.node("LESS", [count, Const(5)], [going], None, {})
+    builder.subgraph("body")
+    count, x = builder.tensor("b.count", np.int32, []), builder.tensor("b.x", np.float32, [3])
+    next_count, next_x = builder.tensor("b.next", np.int32, []), builder.tensor("b.y", np.float32, [3])
+    builder.graph.inputs, builder.graph.outputs = [count, x], [next_count, next_x]
+    builder.node("ADD", [count, Const(1)], [next_count], "AddOptions", dict(fusedActivationFunction=0))
+    builder.node("ADD", [x, x], [next_x], "AddOptions", dict(fusedActivationFunction=0))
+    return builder.bytes(), builder.given
+
+
+def variable():
+    """A running sum that starts at zero: one run."""
+    builder = Builder()
+    builder.node("CALL_ONCE", [], [], "CallOnceOptions", dict(initSubgraphIndex=1))
+    handle = builder.resource("sum")
+    before, after = builder.tensor("before", np.float32, [3]), builder.tensor("after", np.float32, [3])
+    builder.node("READ_VARIABLE", [handle], [before], "ReadVariableOptions", {})
+    builder.node("ADD", [before, real(3)], [after], "AddOptions", dict(fusedActivationFunction=0))
+    builder.node("ASSIGN_VARIABLE", [handle, after], [], "AssignVariableOptions", {})
+    builder.graph.outputs = [after]
+    builder.subgraph("first")
+    handle = builder.resource("sum")
+    builder.node("ASSIGN_VARIABLE", [handle, Const(np.zeros(3, np.float32))], [], "AssignVariableOptions", {})
+    return builder.bytes(), builder.given
+
+
+def control():
+    yield "if_true", branch(np.array(True))
+    yield "if_false", branch(np.array(False))
+    yield "while", loop()
+    yield "variable", variable()
 
 
 def add(archive, name, content):

@@ -35,6 +35,14 @@ impl Format {
             Format::Lepton => "lepton",
         }
     }
+
+    /// True if files of this format can be written.
+    pub fn is_written(self) -> bool {
+        match self {
+            Format::Onnx | Format::Lepton => true,
+            Format::Tflite => false,
+        }
+    }
 }
 
 /// What kind of file these are the first bytes of (64 are enough), if it can be told.

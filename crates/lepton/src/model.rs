@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff, tflite};
 use lepton_ir::Graph;
+use lepton_runtime::{Lowering, PREPARED_KEY, Session, SessionOptions};
 
 use crate::error::Error;
 use crate::mapped::file_bytes;
@@ -95,6 +96,30 @@ impl Model {
         };
         let file_bytes = bytes.len();
         Ok(Model { graph, path, format, bytes, file_bytes, artefact })
+    }
+
+    /// A session of the model: at once if the file was prepared by this version.
+    ///
+    /// # Errors
+    /// A graph that cannot be lowered.
+    pub fn session(&self, options: SessionOptions) -> Result<Session, Error> {
+        let prepared = self.artefact.as_ref().and_then(|artefact| artefact.prepared.as_ref());
+        let usable = prepared
+            .filter(|prepared| prepared.key == PREPARED_KEY && options.lowering == Lowering::Full);
+        Ok(match usable {
+            Some(prepared) => Session::prepared(self.graph.clone(), &prepared.packs, options)?,
+            None => Session::new(&self.graph, options)?,
+        })
+    }
+
+    /// Checks what opening a prepared artefact leaves out: that its weights are those that were
+    /// written. Other files have been checked.
+    pub fn check_bytes(&self) -> Result<(), Error> {
+        if self.format != Format::Lepton {
+            return Ok(());
+        }
+        let failed = |error| Error::Format { path: self.path.clone(), error };
+        artefact::check_hashes(&self.bytes).map_err(failed)
     }
 
     /// The bytes of its file, without those of the tensors beside it.

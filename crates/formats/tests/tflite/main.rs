@@ -32,6 +32,14 @@ fn operators_give_what_the_interpreter_gives() {
 }
 
 #[test]
+fn the_manual_lists_every_operator() {
+    let manual = include_str!("../../../../docs/tflite-support.md").replace('\n', " ");
+    for (name, newest) in tflite::operator_names() {
+        assert!(manual.contains(&format!(" {name} {newest}")), "{name} {newest}");
+    }
+}
+
+#[test]
 fn unknown_operators_are_all_named() {
     let all = cases::all();
     let mut model = all["abs"].model.clone();

@@ -98,6 +98,27 @@ class OpenVino(InProcess):
         return [self.request.get_output_tensor(i).data for i in range(len(self.compiled.outputs))]
 
 
+class TfLite(InProcess):
+    """The interpreter of ai-edge-litert with XNNPACK, as it comes."""
+
+    def __init__(self, path, threads):
+        from ai_edge_litert import interpreter
+
+        self.interpreter = self.timed_load(
+            lambda: interpreter.Interpreter(str(path), num_threads=threads))
+        self.interpreter.allocate_tensors()
+        self.inputs = self.interpreter.get_input_details()
+        self.outputs, self.bound = self.interpreter.get_output_details(), None
+
+    def call(self, feed):
+        if self.bound is not feed:
+            for details, value in zip(self.inputs, feed.values()):
+                self.interpreter.set_tensor(details["index"], value)
+            self.bound = feed
+        self.interpreter.invoke()
+        return [self.interpreter.get_tensor(details["index"]) for details in self.outputs]
+
+
 class Lepton:
     """The command line; its clock is only around runs."""
 

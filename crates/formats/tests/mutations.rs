@@ -7,6 +7,9 @@ mod cases;
 #[path = "../../ir/tests/sweep/more.rs"]
 #[allow(dead_code)]
 mod more;
+#[path = "tflite/cases.rs"]
+#[allow(dead_code)]
+mod tflite_cases;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -15,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use lepton_formats::artefact::{self, Artefact, Golden};
 use lepton_formats::onnx::{self, WriteOptions};
-use lepton_formats::{Format, NoExternalData};
+use lepton_formats::{Format, NoExternalData, tflite};
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
 use peak_alloc::PeakAlloc;
@@ -95,6 +98,34 @@ fn mutate(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
             bytes[at].copy_from_slice(&extreme.to_le_bytes()[..count]);
         }
     }
+}
+
+/// Changes bytes where they lie, as what follows them is found by its position: a bit, a byte, a
+/// number at the edge of what fits, a small number, or a part of `other`.
+fn mutate_in_place(random: &mut Random, bytes: &mut [u8], other: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    let extreme = EXTREMES[random.below(EXTREMES.len())];
+    // Numbers lie at multiples of their size.
+    let word = random.below(bytes.len()) & !3;
+    let at = match random.below(5) {
+        0 => return bytes[random.below(bytes.len())] ^= 1 << random.below(8),
+        1 => return bytes[random.below(bytes.len())] = random.next() as u8,
+        2 => random.range(bytes.len(), 8),
+        3 => {
+            let small = (random.below(64) as u64).wrapping_sub(4).to_le_bytes();
+            let end = bytes.len().min(word + 4);
+            return bytes[word..end].copy_from_slice(&small[..end - word]);
+        }
+        _ => {
+            let part = random.range(other.len().min(bytes.len()), 32);
+            let start = word.min(bytes.len() - part.len());
+            return bytes[start..start + part.len()].copy_from_slice(&other[part]);
+        }
+    };
+    let count = at.len();
+    bytes[at].copy_from_slice(&extreme.to_le_bytes()[..count]);
 }
 
 /// The sections of a valid artefact.
@@ -183,6 +214,11 @@ fn damage(random: &mut Random, format: Format, bytes: &mut Vec<u8>, other: &[u8]
     }
     match format {
         Format::Onnx => mutate_inside(random, bytes, other),
+        Format::Tflite => {
+            for _ in 0..=random.below(3) {
+                mutate_in_place(random, bytes, other);
+            }
+        }
         Format::Lepton => {
             let (mut own, others) = (sections(bytes), sections(other));
             let chosen = [0, 0, 0, 1, 2, 4][random.below(6)];
@@ -219,11 +255,15 @@ fn graphs() -> Vec<Graph> {
 }
 
 /// The models directly in, or one folder below, the folder `LEPTON_FUZZ_FILES`.
-fn given_files(list: &mut Vec<Vec<u8>>) {
+fn given_files(files: &mut [(Format, Vec<Vec<u8>>)]) {
     let Some(folder) = std::env::var_os("LEPTON_FUZZ_FILES") else { return };
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        list.extend([path.clone(), path.join("model.onnx")].iter().flat_map(std::fs::read));
+        for bytes in [path.clone(), path.join("model.onnx")].iter().flat_map(std::fs::read) {
+            let format = lepton_formats::sniff(&bytes).unwrap_or(Format::Onnx);
+            let of_format = files.iter_mut().find(|(kind, _)| *kind == format);
+            of_format.expect("every format has files").1.push(bytes);
+        }
     }
 }
 
@@ -238,7 +278,8 @@ fn files() -> Vec<(Format, Vec<Vec<u8>>)> {
         let whole = Artefact { graph, golden, provenance, measurements, prepared: None };
         lepton_files.push(artefact::write(&whole).unwrap());
     }
-    vec![(Format::Onnx, onnx_files), (Format::Lepton, lepton_files)]
+    let tflite_files = tflite_cases::all().into_values().map(|case| case.model).collect();
+    vec![(Format::Onnx, onnx_files), (Format::Tflite, tflite_files), (Format::Lepton, lepton_files)]
 }
 
 /// Reads a file, checks what comes of it, and says whether it was a graph.
@@ -249,6 +290,7 @@ fn attempt(format: Format, bytes: &[u8]) -> bool {
     let start = Instant::now();
     let graph = match format {
         Format::Onnx => onnx::read(owned.into(), &NoExternalData),
+        Format::Tflite => tflite::read(owned.into()),
         Format::Lepton => artefact::read(Arc::new(owned)).map(|artefact| artefact.graph),
     };
     let (spent, used) = (start.elapsed(), ALLOCATOR.peak_usage().saturating_sub(before));
@@ -269,11 +311,11 @@ fn attempt(format: Format, bytes: &[u8]) -> bool {
 
 /// Mutates until `more` says no; gives how many files were read of each format, and how many of
 /// them were graphs.
-fn mutations(seed: u64, mut more: impl FnMut(usize) -> bool) -> [(usize, usize); 2] {
+fn mutations(seed: u64, mut more: impl FnMut(usize) -> bool) -> [(usize, usize); 3] {
     let mut files = files();
-    given_files(&mut files[0].1);
+    given_files(&mut files);
     let mut random = Random(seed);
-    let (mut count, mut counts) = (0, [(0, 0); 2]);
+    let (mut count, mut counts) = (0, [(0, 0); 3]);
     while more(count) {
         let chosen = random.below(files.len());
         let (format, list) = &files[chosen];

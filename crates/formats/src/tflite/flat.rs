@@ -165,11 +165,6 @@ impl<'a> Vector<'a> {
         Ok(self.start..self.start + self.length)
     }
 
-    /// The bytes.
-    pub fn bytes(&self) -> Result<&'a [u8], FormatError> {
-        self.slice(1)
-    }
-
     /// The tables.
     pub fn tables(&self) -> Result<Vec<Table<'a>>, FormatError> {
         self.slice(4)?;
@@ -200,7 +195,8 @@ mod tests {
         let table = root(&bytes).unwrap();
         assert_eq!(table.i32(0, 3).unwrap(), -7);
         assert_eq!(table.i32(2, 3).unwrap(), 3);
-        assert_eq!(table.vector(1).unwrap().bytes().unwrap(), [5, 6]);
+        let place = table.vector(1).unwrap().byte_range().unwrap();
+        assert_eq!(bytes[place], [5, 6]);
     }
 
     #[test]
@@ -212,7 +208,7 @@ mod tests {
                 let Ok(table) = root(&bytes) else { continue };
                 let _ = (table.i32(0, 0), table.table(1), table.text(1));
                 if let Ok(list) = table.vector(1) {
-                    let _ = (list.bytes(), list.tables(), list.i64s());
+                    let _ = (list.byte_range(), list.tables(), list.i64s());
                 }
             }
         }

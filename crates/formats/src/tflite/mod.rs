@@ -6,6 +6,7 @@
 
 mod blocks;
 mod call;
+mod centred;
 mod control;
 mod elements;
 mod flat;
@@ -23,5 +24,5 @@ mod tensor;
 mod windows;
 
 pub use ops::operator_names;
-pub use read::read;
+pub use read::{operators, read};
 pub use schema::IDENTIFIER;

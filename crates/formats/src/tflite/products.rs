@@ -11,6 +11,7 @@ use lepton_ir::{Operands, Operator, ValueId};
 use lepton_tensor::{DType, Layout, Tensor};
 
 use super::call::{Call, Results};
+use super::centred;
 use crate::error::FormatError;
 use crate::steps::{LARGEST, Made, Steps};
 
@@ -71,7 +72,8 @@ fn hybrid(
     let symmetric = info.zero.iter().all(|&zero| zero == 0);
     let channels = info.scale.len() == 1 || (info.scale.len() == n && info.axis == 0);
     let bytes = call.dtype(stored) == DType::I8 && info.is_quantised();
-    let Some(constant) = call.graph_ref().constant(stored).filter(|_| bytes) else {
+    let whole = |tensor: &&Tensor| bytes && tensor.len() >= n;
+    let Some(constant) = call.graph_ref().constant(stored).filter(whole) else {
         return Ok(None);
     };
     if call.info(0)?.is_quantised() || call.dtype(x) != DType::F32 || !(symmetric && channels) {
@@ -85,8 +87,12 @@ fn hybrid(
     Ok(Some([call.constant(turned), call.constant(Tensor::vector(&steps))]))
 }
 
-fn emit_conv(call: &mut Call<'_, '_>, conv: Conv, w: ValueId, activation: usize) -> Results {
-    let x = call.real(0)?;
+fn emit_conv(
+    call: &mut Call<'_, '_>,
+    conv: Conv,
+    [x, w]: [ValueId; 2],
+    activation: usize,
+) -> Results {
     let bias = call.optional(2)?;
     let conv = Conv { layout: Layout::Nhwc, ..conv };
     let made = call.emit_one(conv, &[Some(x), Some(w), bias])?;
@@ -124,7 +130,11 @@ pub fn convolution(call: &mut Call<'_, '_>) -> Results {
         };
         return call.emit(op, &[Some(x), Some(w), Some(steps), bias]);
     }
-    emit_conv(call, conv, w, 3)
+    let operands = match conv.group {
+        1 => centred::widened(call)?,
+        _ => None,
+    };
+    emit_conv(call, conv, operands.unwrap_or([x, w]), 3)
 }
 
 /// `DEPTHWISE_CONV_2D`: w `[1,kernel…,M]`, each channel of x giving M/C channels.
@@ -138,10 +148,14 @@ pub fn depthwise(call: &mut Call<'_, '_>) -> Results {
         dilations: vec![call.extent(6, 1)?, call.extent(5, 1)?],
         auto_pad: padding(call, 0)?,
         group: known_extent(call, x, 3)?,
+        layout: Layout::Nhwc,
         ..Conv::default()
     };
+    if let Some(made) = centred::depthwise(call, &conv)? {
+        return made;
+    }
     let w = weights(call, 1, &[3, 1, 2, 0])?;
-    emit_conv(call, conv, w, 4)
+    emit_conv(call, conv, [x, w], 4)
 }
 
 /// `CONV_3D`: x `[N,D,H,W,C]`, w `[kernel…,C,M]`.
@@ -157,7 +171,7 @@ pub fn convolution_3d(call: &mut Call<'_, '_>) -> Results {
         ..Conv::default()
     };
     let w = weights(call, 1, &[4, 0, 1, 2, 3])?;
-    emit_conv(call, conv, w, 4)
+    emit_conv(call, conv, [x, w], 4)
 }
 
 /// `TRANSPOSE_CONV`: operands the shape of the result, w `[M,kernel…,C]`, x, b.
@@ -202,6 +216,8 @@ pub fn fully_connected(call: &mut Call<'_, '_>) -> Results {
     }
     let (x, w) = (call.real(0)?, call.real(1)?);
     require_rank(call, w, 2)?;
+    let flat = call.rank(x) == 2;
+    let [x, w] = if flat { centred::widened(call)?.unwrap_or([x, w]) } else { [x, w] };
     let kept = call.flag(2)? && call.rank(x) != 2;
     let lead = call.rank(x).saturating_sub(1);
     let depth = known_extent(call, w, 1)? as i64;

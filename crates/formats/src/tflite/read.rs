@@ -13,7 +13,7 @@ use super::schema::{self, Code, Model, Operator, Signature, SubGraph};
 use super::tensor::RESOURCE;
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
-use crate::steps::{Made, Results};
+use crate::steps::{LARGEST, Made, Results};
 
 /// Reads a model. Weights share `bytes` where they are aligned. Variables are zero at the start of
 /// every run. Shapes declared for anything but inputs and constants are hints and not used.
@@ -45,6 +45,13 @@ pub fn read(bytes: Bytes) -> Result<Graph, FormatError> {
     let graph = reader.graph.compacted();
     graph.verify()?;
     Ok(graph)
+}
+
+/// The names of the operators of a model's graphs in order, whether or not it can be read.
+pub fn operators(bytes: &[u8]) -> Result<Vec<String>, FormatError> {
+    let model = schema::decode(bytes)?;
+    let nodes = model.subgraphs.iter().flat_map(|graph| &graph.operators);
+    nodes.map(|node| code_of(&model, node).map(ops::name)).collect()
 }
 
 /// The name a signature gives to a tensor.
@@ -275,7 +282,10 @@ impl<'a> Reader<'a> {
             Some(tensor) => tensor,
             None if info.is_variable => {
                 // What starts at zero and is written by the operator itself.
-                Tensor::zeros(info.dtype()?, info.extents()?)
+                let extents = info.extents()?;
+                let count = lepton_tensor::checked_product(&extents).unwrap_or(usize::MAX);
+                at_most("elements of a variable", count, LARGEST)?;
+                Tensor::zeros(info.dtype()?, extents)
                     .map_err(|error| FormatError::tensor(&info.name, error.to_string()))?
             }
             None => return Err(FormatError::tensor(&info.name, "nothing makes it")),

@@ -21,6 +21,8 @@ const FROM_H: [usize; 4] = [5, 8, 6, 7];
 const BIAS: [usize; 4] = [12, 15, 13, 14];
 /// Weights of the cell into the gates input, output and forget.
 const PEEPHOLES: [usize; 3] = [9, 11, 10];
+/// Most units of a layer.
+const MAX_UNITS: usize = 1 << 20;
 /// The forget gate among the operands, which stands for the input gate where that is absent.
 const FORGET: usize = 2;
 
@@ -78,7 +80,9 @@ fn time_first(call: &mut Call<'_, '_>, x: ValueId, time_major: bool) -> Made {
 fn hidden_units(call: &mut Call<'_, '_>, operand: usize) -> Result<usize, FormatError> {
     let r = call.stored(operand)?;
     let units = call.fact(r).dims.first().and_then(|dim| dim.as_usize());
-    units.filter(|&n| n > 0).ok_or_else(|| call.error("the number of its units must be known"))
+    units
+        .filter(|n| (1..=MAX_UNITS).contains(n))
+        .ok_or_else(|| call.error("the number of its units must be known"))
 }
 
 /// A long short-term memory over a sequence.

@@ -88,15 +88,11 @@ pub struct Operator<'a> {
     pub outputs: Vec<i32>,
     /// Its attributes.
     pub options: Option<Table<'a>>,
-    /// Attributes of an operator that is not built in.
-    pub custom: &'a [u8],
 }
 
 /// Names of inputs and outputs, with the numbers of their tensors.
 #[derive(Clone, Debug)]
 pub struct Signature {
-    /// Its own name.
-    pub key: String,
     /// The graph it is about.
     pub subgraph: usize,
     /// Inputs.
@@ -224,7 +220,6 @@ impl Decoder {
             inputs: self.integers(table, 1)?,
             outputs: self.integers(table, 2)?,
             options: table.table(4)?.or(newer),
-            custom: self.spend(table.vector(5)?, 1)?.bytes()?,
         })
     }
 
@@ -251,6 +246,6 @@ impl Decoder {
         }
         let [inputs, outputs] = maps;
         let subgraph = table.u32(4, 0)? as usize;
-        Ok(Signature { key: self.text(table, 2)?, subgraph, inputs, outputs })
+        Ok(Signature { subgraph, inputs, outputs })
     }
 }

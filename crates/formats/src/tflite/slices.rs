@@ -9,7 +9,10 @@ use lepton_tensor::{DType, Tensor};
 
 use super::call::{Call, Results};
 use crate::error::FormatError;
-use crate::steps::{LARGEST, Made, Steps};
+use crate::steps::{Made, Steps};
+
+/// Longest axis that is mirrored with its border.
+const MAX_MIRRORED: usize = 1 << 18;
 
 /// Operands x, `[rank,2]` elements before and after each axis, and perhaps the value that is added.
 pub fn pad(call: &mut Call<'_, '_>) -> Results {
@@ -51,8 +54,8 @@ pub fn mirror_pad(call: &mut Call<'_, '_>) -> Results {
             }
             _ => return Err(call.error(format!("it mirrors more than the extent of {shape:?}"))),
         };
-        if before.min(after) < 0 || extent > LARGEST {
-            return Err(call.error("it takes a negative number of elements"));
+        if before.min(after) < 0 || extent > MAX_MIRRORED {
+            return Err(call.error(format!("{before} and {after} elements around {extent}")));
         }
         if before + after > 0 {
             let n = extent as i64;

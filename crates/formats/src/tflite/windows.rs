@@ -5,8 +5,9 @@ use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::pad::Pad;
 use lepton_ir::ops::pool::{Pool, PoolFunction};
 use lepton_ir::ops::resize::{Coordinates, NearestMode, Resize, ResizeMode};
-use lepton_ir::ops::unary::UnaryFunction as U;
-use lepton_tensor::Layout;
+use lepton_ir::ops::unary::{Unary, UnaryFunction as U};
+use lepton_ir::ops::window::AutoPad;
+use lepton_tensor::{DType, Layout};
 
 use super::call::{Call, Results};
 use super::products::padding;
@@ -33,10 +34,41 @@ fn pooled(call: &mut Call<'_, '_>, x: ValueId, function: PoolFunction) -> Made {
 }
 
 /// The mean of each window, padding not counted.
+///
+/// Means of integers that stand for reals are rounded with halves away from the integer 0, which
+/// shows where a window may have an even number of elements; then the integers are averaged.
 pub fn average(call: &mut Call<'_, '_>) -> Results {
+    let op = pool(call, PoolFunction::Average)?;
+    let odd = op.kernel.iter().all(|extent| extent % 2 == 1) && op.auto_pad == AutoPad::Valid;
+    let info = call.info(0)?;
+    let same = info.scale == call.result_info(0)?.scale && info.scale.len() == 1;
+    if info.is_quantised() && same && !odd && call.word(5)? <= 3 {
+        return average_of_integers(call, op);
+    }
     let x = call.real(0)?;
     let made = pooled(call, x, PoolFunction::Average)?;
     Ok(vec![call.activated(made, 5)?])
+}
+
+fn average_of_integers(call: &mut Call<'_, '_>, op: Pool) -> Results {
+    let stored = call.stored(0)?;
+    let dtype = call.dtype(stored);
+    let (bounds, info) = (call.activation(5)?.bounds(), call.info(0)?);
+    let x = call.cast(stored, DType::F32)?;
+    let mean = call.emit_one(op, &[Some(x)])?;
+    let size = if dtype.is_signed_integer() { call.map(U::Abs, mean)? } else { mean };
+    let size = call.shifted(size, 0.5)?;
+    let mut rounded = call.map(U::Floor, size)?;
+    if dtype.is_signed_integer() {
+        let sign = call.map(U::Sign, mean)?;
+        rounded = call.pair(B::Mul, rounded, sign)?;
+    }
+    if let Some((low, high)) = bounds.filter(|bounds| bounds.0.is_finite()) {
+        let zero = info.zero.first().map_or(0.0, |&zero| zero as f32);
+        let [low, high] = [low, high].map(|real| zero + (real / info.scale[0]).round());
+        rounded = call.emit_one(Unary::with(U::Clip, low, high), &[Some(rounded)])?;
+    }
+    Ok(vec![call.cast(rounded, dtype)?])
 }
 
 /// The largest element of each window.

@@ -21,6 +21,7 @@ pub mod pack;
 pub mod peak;
 pub mod pool;
 pub mod quantize;
+pub mod recurrent;
 pub mod reduce;
 pub mod softmax;
 mod tile;

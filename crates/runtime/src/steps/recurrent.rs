@@ -8,7 +8,7 @@ use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::Isa;
 use lepton_kernels::conv::Indirection;
 use lepton_kernels::epilogue::{EpilogueF32, Output};
-use lepton_kernels::gemm::{Input, gemm_f32};
+use lepton_kernels::gemm::{Input, gemm_f32_before};
 use lepton_kernels::pack::{PackedF32, WeightOrder};
 use lepton_kernels::recurrent::{
     RecurrentStep, gru_step, gru_step_reset_first, lstm_step, recurrent_order,
@@ -170,7 +170,10 @@ impl Layer {
             // SAFETY: the plan holds `rows` rows of x and of products; ranges are disjoint.
             unsafe {
                 let all = 0..columns;
-                gemm_f32(memory.isa, &input, weights.input, &epilogue, &output, range, all);
+                // The recurrent matrix is read next, by every step.
+                let next = weights.recurrent.bytes();
+                let w = weights.input;
+                gemm_f32_before(memory.isa, &input, w, &epilogue, &output, range, all, next);
             }
         });
     }

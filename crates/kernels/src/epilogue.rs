@@ -58,7 +58,7 @@ impl Activation {
     }
 
     /// The function that is applied to finished rows where it is not a clamp.
-    fn function(self) -> Option<Unary> {
+    pub(crate) fn function(self) -> Option<Unary> {
         Some(match self {
             Activation::None | Activation::Relu | Activation::Clip { .. } => return None,
             Activation::LeakyRelu { slope } => Unary::LeakyRelu { alpha: slope },

@@ -27,3 +27,4 @@ pub mod softmax;
 mod tile;
 pub mod transpose;
 mod vector;
+pub mod winograd;

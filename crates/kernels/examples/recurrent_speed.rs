@@ -18,7 +18,10 @@ fn main() {
         for (hidden, batch) in [(64, 1), (128, 1), (256, 1), (256, 4), (256, 16), (512, 1)] {
             let us = step_us(isa, kind, gates, hidden, batch);
             let bytes = 4 * gates * hidden * hidden;
-            println!("{name:>24} {hidden:>7} {batch:>6} {us:>9.2} {:>7.0}", bytes as f64 / us / 1e3);
+            println!(
+                "{name:>24} {hidden:>7} {batch:>6} {us:>9.2} {:>7.0}",
+                bytes as f64 / us / 1e3
+            );
         }
     }
 }

@@ -36,7 +36,10 @@ const LAYERS: [[usize; 4]; 19] = [
 fn main() {
     let isa = Isa::best();
     println!("{isa}, microseconds, minima; error over the largest output, of f32 over f32");
-    println!("{:>22} {:>9} {:>9} {:>9} {:>9} {:>9}", "layer", "direct", "2x2", "4x4", "err 2x2", "err 4x4");
+    println!(
+        "{:>22} {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "layer", "direct", "2x2", "4x4", "err 2x2", "err 4x4"
+    );
     for [height, width, channels, columns] in LAYERS {
         let mut random = 1u32;
         let mut value = || {

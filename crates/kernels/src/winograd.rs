@@ -45,27 +45,6 @@ impl Tile {
 /// a, the smaller of the two points of the larger tile; the other is 2a, and a² = ½.
 const POINT: f32 = std::f32::consts::FRAC_1_SQRT_2;
 
-/// Rows of the weights' transform: 3 weights to one value for each point.
-fn weight_rows(tile: Tile) -> Vec<[f64; 3]> {
-    let mut rows = match tile {
-        Tile::Two => vec![[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5]],
-        Tile::Four => {
-            let near = std::f64::consts::FRAC_1_SQRT_2;
-            // Divided by the products of the distances to the other points.
-            let scaled = |p: f64, over: f64| [over, p * over, p * p * over];
-            vec![
-                [1.0, 0.0, 0.0],
-                scaled(near, -2.0 / 3.0),
-                scaled(-near, -2.0 / 3.0),
-                scaled(2.0 * near, 1.0 / 6.0),
-                scaled(-2.0 * near, 1.0 / 6.0),
-            ]
-        }
-    };
-    rows.push([0.0, 0.0, 1.0]);
-    rows
-}
-
 /// Transformed weights: one matrix for each pair of points.
 #[derive(Clone, Debug)]
 pub struct PackedWinograd {
@@ -79,23 +58,14 @@ impl PackedWinograd {
     /// # Panics
     /// If there are fewer weights.
     pub fn pack(weights: &[f32], columns: usize, depth: usize, tile: Tile) -> Self {
-        let rows = weight_rows(tile);
         let count = columns * depth;
         assert!(weights.len() >= 9 * count, "nine taps of {columns} × {depth} weights");
+        let mut transformed = vec![0.0; tile.matrices() * count];
+        transform_weights(Isa::best(), weights, depth, tile, &mut transformed);
         let order = WeightOrder::transposed(columns, depth);
-        let pairs = rows.iter().flat_map(|down| rows.iter().map(move |across| (down, across)));
-        let matrices = pairs.map(|(down, across)| {
-            let factors: [f64; 9] = std::array::from_fn(|tap| down[tap / 3] * across[tap % 3]);
-            let mut values = vec![0.0; count];
-            for (m, line) in values.chunks_exact_mut(depth).enumerate() {
-                for (c, value) in line.iter_mut().enumerate() {
-                    let tap = |t: usize| f64::from(weights[(m * 9 + t) * depth + c]) * factors[t];
-                    *value = (0..9).map(tap).sum::<f64>() as f32;
-                }
-            }
-            PackedF32::pack(&values, &order)
-        });
-        PackedWinograd { tile, matrices: matrices.collect() }
+        let matrices = transformed.chunks_exact(count.max(1));
+        let matrices = matrices.map(|values| PackedF32::pack(values, &order)).collect();
+        PackedWinograd { tile, matrices }
     }
 
     /// The first bytes the kernel reads.
@@ -169,6 +139,11 @@ impl Tiling {
         })
     }
 
+    /// The size of its tiles.
+    pub fn tile(&self) -> Tile {
+        self.tile
+    }
+
     /// Tiles in all.
     pub fn total(&self) -> usize {
         self.images * self.tiles[0] * self.tiles[1]
@@ -184,11 +159,6 @@ impl Tiling {
         let lines = row_floats(self.channels) + row_floats(self.columns);
         // A line between matrices, so that they do not lie in step.
         self.tile.matrices() * (self.block * lines + 32)
-    }
-
-    /// Multiplications of the products.
-    pub fn multiply_adds(&self) -> usize {
-        self.total() * self.tile.matrices() * self.channels * self.columns
     }
 
     /// Image, and first output row and column of a tile.
@@ -309,8 +279,73 @@ unsafe fn activate(isa: Isa, job: &Job<'_>) {
 }
 
 vectorised! {
+    fn transform_weights(
+        isa,
+        weights: &[f32],
+        depth: usize,
+        tile: Tile,
+        transformed: &mut [f32],
+    ) = weights_any;
     fn transform_inputs(isa, job: &Job<'_>) = inputs_any;
     fn transform_products(isa, job: &Job<'_>) = products_any;
+}
+
+#[inline(always)]
+fn weights_any<V: Vector>(weights: &[f32], depth: usize, tile: Tile, transformed: &mut [f32]) {
+    match tile {
+        Tile::Two => weights_of::<V, 4>(weights, depth, transformed),
+        Tile::Four => weights_of::<V, 6>(weights, depth, transformed),
+    }
+}
+
+/// `[out][9][depth]` to `[N²][out][depth]`.
+#[inline(always)]
+fn weights_of<V: Vector, const N: usize>(weights: &[f32], depth: usize, transformed: &mut [f32]) {
+    let matrix = transformed.len() / (N * N);
+    let columns = matrix / depth.max(1);
+    assert!(weights.len() >= 9 * matrix && transformed.len() == N * N * columns * depth, "weights");
+    for m in 0..columns {
+        for c in (0..depth).step_by(V::LANES) {
+            let left = depth - c;
+            // SAFETY: taps and matrices were checked; vectors end with the channels.
+            unsafe {
+                let from = weights.as_ptr().add(m * 9 * depth + c);
+                let mut lines = [[V::splat(0.0); N]; 3];
+                for (i, line) in lines.iter_mut().enumerate() {
+                    let tap = |j: usize| V::load_upto(from.add((i * 3 + j) * depth), left);
+                    *line = weight_line([tap(0), tap(1), tap(2)]);
+                }
+                let to = transformed.as_mut_ptr().add(m * depth + c);
+                for j in 0..N {
+                    let values = weight_line::<V, N>([lines[0][j], lines[1][j], lines[2][j]]);
+                    for (i, value) in values.into_iter().enumerate() {
+                        value.store_upto(to.add((i * N + j) * matrix), left);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The transform of a line of weights: their polynomial at each point over the product of the
+/// distances to the other points, and its highest coefficient.
+#[inline(always)]
+fn weight_line<V: Vector, const N: usize>(x: [V; 3]) -> [V; N] {
+    let mut y = [x[0]; N];
+    let mut pair = |first: usize, point: f32, over: f32| {
+        let even = (x[2] * V::splat(point * point) + x[0]) * V::splat(over);
+        let odd = x[1] * V::splat(point * over);
+        y[first] = even + odd;
+        y[first + 1] = even - odd;
+    };
+    if N == 4 {
+        pair(1, 1.0, 0.5);
+    } else {
+        pair(1, POINT, -2.0 / 3.0);
+        pair(3, 2.0 * POINT, 1.0 / 6.0);
+    }
+    y[N - 1] = x[2];
+    y
 }
 
 #[inline(always)]

@@ -13,6 +13,7 @@ mod rows;
 mod select;
 mod shape;
 pub(crate) mod strips;
+mod winograd;
 
 use lepton_ir::{Graph, Node, Op, Operands};
 use lepton_tensor::DType;
@@ -20,7 +21,7 @@ use lepton_tensor::DType;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
 use crate::place::Memory;
-use crate::plan::{Builder, Run, Step};
+use crate::plan::{Builder, Demands, Run, Step};
 
 /// `$body` with `$T` standing for the plain type of `$size` bytes, for steps that only move bytes.
 macro_rules! by_size {
@@ -103,7 +104,10 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
 
 fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
     match &node.op {
-        Op::Conv(conv) => product::conv(builder, node, conv),
+        Op::Conv(conv) => match winograd::conv(builder, node, conv)? {
+            None => product::conv(builder, node, conv),
+            chosen => Ok(chosen),
+        },
         Op::Linear(linear) => product::linear(builder, node, linear),
         Op::MatMul(_) => product::matmul(builder, node),
         Op::Unary(unary) => elementwise::unary(builder, node, unary),
@@ -142,7 +146,10 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
 }
 
 /// Bytes of each scratch block a node's step needs.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, demands: Demands) -> Vec<usize> {
+    if let Some(bytes) = winograd::scratch_bytes(graph, node, demands) {
+        return bytes;
+    }
     match &node.op {
         Op::MatMul(_) => product::matmul_scratch(graph, node),
         Op::Conv(_) | Op::Linear(_) => product::bf16_scratch(graph, node),

@@ -16,6 +16,7 @@ use lepton_kernels::gemm::{
 use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
+use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
 use super::{Choice, Chosen, is_f32, over_rows};
@@ -48,6 +49,7 @@ pub(crate) enum Weights {
     Grouped(Arc<Vec<PackedF32>>),
     Depthwise(Arc<PackedF32>),
     Bf16(Arc<PackedBf16>),
+    Tiles(Arc<PackedWinograd>),
 }
 
 /// Everything a convolution or a linear layer needs at run time.
@@ -77,6 +79,7 @@ pub(crate) type Following = Arc<OnceLock<Next>>;
 pub(crate) enum Next {
     F32(Arc<PackedF32>),
     Integer(Arc<PackedS8>),
+    Tiles(Arc<PackedWinograd>),
 }
 
 impl Next {
@@ -85,6 +88,7 @@ impl Next {
         match following.get() {
             Some(Next::F32(weights)) => weights.bytes(),
             Some(Next::Integer(weights)) => weights.bytes(),
+            Some(Next::Tiles(weights)) => weights.first_bytes(),
             None => &[],
         }
     }
@@ -99,6 +103,11 @@ impl Product {
             .residual
             .map(|place| Residual { pointer: memory.read::<f32>(place), row_stride: n });
         EpilogueF32 { alpha: 1.0, bias, residual, activation: self.activation }
+    }
+
+    /// The first bytes of the next product's weights.
+    pub fn next_bytes(&self) -> &[u8] {
+        Next::bytes(&self.next)
     }
 
     fn run(&self, memory: &Memory<'_>) {
@@ -136,7 +145,7 @@ impl Product {
             unsafe {
                 match &self.weights {
                     Weights::Dense(w) => {
-                        let next = Next::bytes(&self.next);
+                        let next = self.next_bytes();
                         gemm_f32_before(memory.isa, &input, w, epilogue, output, range, 0..n, next);
                     }
                     Weights::Grouped(w) => {
@@ -146,6 +155,7 @@ impl Product {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
                     }
                     Weights::Bf16(_) => unreachable!("bf16 always has scratch"),
+                    Weights::Tiles(_) => unreachable!("tiles have their own step"),
                 }
             }
         });
@@ -251,6 +261,7 @@ fn product(
     let rounded = matches!(weights, Weights::Bf16(_));
     let next = match &weights {
         Weights::Dense(weights) => builder.follow(Next::F32(weights.clone())),
+        Weights::Tiles(weights) => builder.follow(Next::Tiles(weights.clone())),
         _ => Following::default(),
     };
     Product {
@@ -269,6 +280,18 @@ fn product(
         padding: vec![0.0; depth.max(1) + 16],
         work,
     }
+}
+
+/// The operands of a convolution by tiles, which finds its own rows.
+pub(crate) fn of_tiles(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    op: &Conv,
+    weights: Arc<PackedWinograd>,
+) -> Product {
+    let function = activation(&op.activation).expect("checked");
+    let rows = Indirection::strided(0);
+    product(builder, node, rows, Weights::Tiles(weights), function, 0, 0)
 }
 
 /// Packs weights `[M, taps…, C/group]` for the kernel that serves them.

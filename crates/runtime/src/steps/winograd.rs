@@ -17,7 +17,7 @@ use crate::plan::{Builder, Demands};
 const CHANNEL_COST: usize = 17;
 const COLUMN_COST: usize = 21;
 /// Multiply-adds in the time it takes to read a weight from beyond L2, and how many stay within.
-const WEIGHT_COST: usize = 14;
+const WEIGHT_COST: usize = 42;
 const WEIGHTS_NEAR: usize = 256 << 10;
 
 /// Multiply-adds that take as long as the products and what has to be read for them.

@@ -83,6 +83,9 @@ pub struct Run {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -104,6 +107,9 @@ pub struct Eval {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -116,6 +122,9 @@ pub struct Bench {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Extent of a dimension, as NAME=N; may be repeated. Others are 1.
     #[arg(long, value_parser = dimension)]
     pub dim: Vec<(String, usize)>,
@@ -140,6 +149,9 @@ pub struct Profile {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Extent of a dimension, as NAME=N; may be repeated. Others are 1.
     #[arg(long, value_parser = dimension)]
     pub dim: Vec<(String, usize)>,

@@ -31,14 +31,19 @@ pub(crate) struct Session {
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (model, threads=1))]
-    fn new(py: Python<'_>, model: &Bound<'_, Model>, threads: usize) -> PyResult<Self> {
+    #[pyo3(signature = (model, threads=1, exact=false))]
+    fn new(
+        py: Python<'_>,
+        model: &Bound<'_, Model>,
+        threads: usize,
+        exact: bool,
+    ) -> PyResult<Self> {
         if threads == 0 || threads > 1024 {
             let message = format!("threads is {threads}; it must be from 1 to 1024");
             return Err(raised(py, Error::Inputs(message)));
         }
         let model = model.get().model.clone();
-        let options = SessionOptions { threads, ..SessionOptions::default() };
+        let options = SessionOptions { threads, exact, ..SessionOptions::default() };
         let session = py.detach(|| lepton::Session::new(model.graph(), options));
         let session = session.map_err(|error| raised(py, error.into()))?;
         let ports = |specs: Vec<(String, lepton::Fact)>| {

@@ -62,7 +62,7 @@ impl Activation {
     }
 
     /// The function that is applied to finished rows where it is not a clamp.
-    fn function(self) -> Option<Unary> {
+    pub(crate) fn function(self) -> Option<Unary> {
         Some(match self {
             Activation::None | Activation::Relu | Activation::Clip { .. } => return None,
             Activation::LeakyRelu { slope } => Unary::LeakyRelu { alpha: slope },
@@ -341,6 +341,27 @@ pub(crate) unsafe fn store_s32(block: &Block<i32>, bias: Option<&[i32]>, output:
                         *to.add(c) = (*from.add(c)).wrapping_add(*bias.add(c));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Adds rows of bf16 to a block's accumulators.
+///
+/// # Safety
+/// The block's accumulators are valid, and the addend covers its rows and columns.
+pub(crate) unsafe fn add_halves(isa: Isa, block: &Block<f32>, addend: &Residual<bf16>) {
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            return isa::avx512::epilogue::add_halves(block, addend);
+        }
+        let _ = isa;
+        for r in 0..block.rows {
+            let from = block.place(addend.pointer, addend.row_stride, r);
+            for c in 0..block.columns {
+                *block.accumulators.add(r * block.stride + c) += from.add(c).read().to_f32();
             }
         }
     }

@@ -20,6 +20,14 @@ pub const PRODUCTS: &[Pass] = &[
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },
 ];
 
+/// [`PRODUCTS`] that have taken the sums behind them: a product of bf16 rounds all its operands.
+pub const SUMS: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+    Pass { name: "fuse-residual", run: epilogue::fuse_residual },
+];
+
 /// The least that kernels need: channels-last layout and linear layers, every operator of the
 /// graph still a step of its own. What graph optimisation gives is measured against it.
 pub const PLAIN: &[Pass] = &[

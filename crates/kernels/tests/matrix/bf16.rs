@@ -9,6 +9,29 @@ use proptest::prelude::*;
 
 use crate::case::{Case, Random, cases};
 
+/// An addend of bf16 gives what a residual of the same values gives.
+fn check_addend(isa: Isa, case: &Case, input: &Input<bf16>, weights: &PackedBf16, values: &[f32]) {
+    let halves: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+    let wide: Vec<f32> = halves.iter().map(|v| v.to_f32()).collect();
+    let stride = case.columns;
+    let (rows, columns) = (0..case.rows(), 0..stride);
+    let mut results = [vec![0.0f32; case.rows() * stride], vec![0.0f32; case.rows() * stride]];
+    let [sums, expected] = &mut results;
+    let plain = EpilogueF32::default();
+    let residual = Some(Residual { pointer: wide.as_ptr(), row_stride: stride });
+    let addend = Residual { pointer: halves.as_ptr(), row_stride: stride };
+    // SAFETY: all buffers have the sizes the case says.
+    unsafe {
+        let output = Output { pointer: sums.as_mut_ptr(), row_stride: stride };
+        let (all, every) = (rows.clone(), columns.clone());
+        gemm_bf16(isa, input, weights, &plain, Some(&addend), &output, all, every, &[]);
+        let output = Output { pointer: expected.as_mut_ptr(), row_stride: stride };
+        let epilogue = EpilogueF32 { residual, ..plain };
+        gemm_bf16(isa, input, weights, &epilogue, None, &output, rows, columns, &[]);
+    }
+    assert_eq!(sums, expected, "{isa}");
+}
+
 fn check(case: &Case) {
     let mut random = Random(case.seed);
     let (taps, depth) = (case.window.taps(), case.depth);
@@ -38,12 +61,33 @@ fn check(case: &Case) {
                 // SAFETY: all buffers have the sizes the case says.
                 unsafe {
                     let output = Output { pointer: floats.as_mut_ptr(), row_stride: stride };
-                    gemm_bf16(isa, &input, &weights, &epilogue, &output, rows(), columns(), &[]);
+                    gemm_bf16(
+                        isa,
+                        &input,
+                        &weights,
+                        &epilogue,
+                        None,
+                        &output,
+                        rows(),
+                        columns(),
+                        &[],
+                    );
                     let output = Output { pointer: halves.as_mut_ptr(), row_stride: stride };
-                    gemm_bf16(isa, &input, &weights, &epilogue, &output, rows(), columns(), &[]);
+                    gemm_bf16(
+                        isa,
+                        &input,
+                        &weights,
+                        &epilogue,
+                        None,
+                        &output,
+                        rows(),
+                        columns(),
+                        &[],
+                    );
                 }
             }
         }
+        check_addend(isa, case, &input, &weights, &addend);
         for row in 0..case.rows() {
             for column in 0..case.columns {
                 let mut sum = bias[column];

@@ -87,6 +87,9 @@ pub(crate) struct Taps {
     pub depth: usize,
     /// Bytes from tap to tap in a tile.
     pub bytes: usize,
+    /// Taps of a line of the kernel, where they read neighbours that lie one behind the other;
+    /// otherwise 1.
+    pub line: usize,
 }
 
 /// Where the rows of a block lie.
@@ -219,6 +222,17 @@ pub(crate) unsafe fn run<F: Form>(
     });
 }
 
+/// True if `line` taps of `bytes` each lie one behind the other. Taps in the padding, which have
+/// one address, are the first or the last of a line: two at either end tell.
+#[inline(always)]
+fn is_run(line: usize, bytes: usize, address: impl Fn(usize) -> usize) -> bool {
+    let (first, last) = (address(0), address(line - 1));
+    line == 1
+        || last == first.wrapping_add((line - 1) * bytes)
+            && address(1) == first + bytes
+            && address(line - 2) == last.wrapping_sub(bytes)
+}
+
 /// Copies the taps of rows one after the other, `pitch` bytes a row, zeros to the end of the tile.
 ///
 /// # Safety
@@ -232,15 +246,13 @@ unsafe fn gather<F: Form>(
     pitch: usize,
 ) {
     let last_tile = ((taps.count * taps.bytes).div_ceil(64) - 1) * 64;
-    let read = taps.depth * F::READ;
-    // Taps that lie one behind the other are one run, where nothing fills a tap up.
-    let joined = taps.depth * F::BYTES == taps.bytes;
+    let at_once = TAP_BLOCK / taps.line * taps.line;
     let mut addresses = [const { MaybeUninit::<usize>::uninit() }; TAP_BLOCK * PITCH];
     let addresses = addresses.as_mut_ptr().cast::<usize>();
     for half in (0..count).step_by(TILE_ROWS) {
         let rows = (count - half).min(TILE_ROWS);
-        for first in (0..taps.count).step_by(TAP_BLOCK) {
-            let block = first..taps.count.min(first + TAP_BLOCK);
+        for first in (0..taps.count).step_by(at_once) {
+            let block = first..taps.count.min(first + at_once);
             // SAFETY: rows and taps are the geometry's; every run ends inside the room. A copy
             // writes zeros over what follows it, which is the next tap, the next row, or nothing.
             unsafe {
@@ -250,20 +262,16 @@ unsafe fn gather<F: Form>(
                     if first == 0 {
                         run.add(last_tile).cast::<[u8; 64]>().write([0; 64]);
                     }
-                    let mut i = 0;
-                    while i < block.len() {
-                        let address = *addresses.add(i * PITCH + r);
-                        let to = run.add((first + i) * taps.bytes);
-                        let mut many = 1;
-                        while joined
-                            && i + many < block.len()
-                            && *addresses.add((i + many) * PITCH + r) == address + many * read
-                        {
-                            many += 1;
+                    let address = |tap: usize| *addresses.add(tap * PITCH + r);
+                    for line in (0..block.len()).step_by(taps.line) {
+                        let to = run.add((first + line) * taps.bytes);
+                        let whole = is_run(taps.line, taps.depth * F::READ, |i| address(line + i));
+                        let (taps_of_run, runs) =
+                            if whole { (taps.line, 1) } else { (1, taps.line) };
+                        for i in 0..runs {
+                            let from = std::ptr::with_exposed_provenance(address(line + i));
+                            F::copy(from, to.add(i * taps.bytes), taps_of_run * taps.depth);
                         }
-                        let from: *const u8 = std::ptr::with_exposed_provenance(address);
-                        F::copy(from, to, many * taps.depth);
-                        i += many;
                     }
                 }
             }

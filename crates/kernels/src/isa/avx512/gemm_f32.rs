@@ -12,20 +12,22 @@ type Kernel = unsafe fn(&Tile<f32>);
 macro_rules! by_rows {
     ($panels:literal: $($rows:literal)*) => {
         [
-            [$(rows_by_panels::<$rows, $panels, false>),*],
-            [$(rows_by_panels::<$rows, $panels, true>),*],
+            [$(rows_by_panels::<$rows, $panels, 0>),*],
+            [$(rows_by_panels::<$rows, $panels, 1>),*],
+            [$(rows_by_panels::<$rows, $panels, 2>),*],
+            [$(rows_by_panels::<$rows, $panels, 4>),*],
         ]
     };
 }
 
-static ONE: [[Kernel; 12]; 2] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
-static TWO: [[Kernel; 12]; 2] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
-static FOUR: [[Kernel; 6]; 2] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [[Kernel; 12]; 4] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [[Kernel; 12]; 4] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [[Kernel; 6]; 4] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F; the tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
-    let ahead = usize::from(tile.ahead.is_some());
+    let ahead = tile.ahead_in_four.min(3);
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
@@ -39,13 +41,13 @@ unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bool>(
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
     tile: &Tile<f32>,
 ) {
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     let stride = tile.panel_bytes / 4;
     let mut line = tile.weights.cast::<f32>();
-    let mut ahead = tile.ahead.unwrap_or(std::ptr::null()).cast::<i8>();
+    let mut ahead = tile.ahead.cast::<i8>();
     // SAFETY: the caller's promise; one line of weights per step and panel.
     unsafe {
         if tile.accumulate {
@@ -56,8 +58,8 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bo
             }
         }
         macro_rules! step {
-            ($rows:ident, $k:expr) => {
-                if AHEAD {
+            ($rows:ident, $k:expr, $lines:expr) => {
+                if $lines {
                     _mm_prefetch::<_MM_HINT_T1>(ahead);
                     ahead = ahead.wrapping_add(64);
                 }
@@ -82,14 +84,14 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bo
             }
             let mut k = 0;
             while k + 4 <= tile.depth {
-                step!(rows, k);
-                step!(rows, k + 1);
-                step!(rows, k + 2);
-                step!(rows, k + 3);
+                step!(rows, k, AHEAD > 0);
+                step!(rows, k + 1, AHEAD > 2);
+                step!(rows, k + 2, AHEAD > 1);
+                step!(rows, k + 3, AHEAD > 2);
                 k += 4;
             }
             while k < tile.depth {
-                step!(rows, k);
+                step!(rows, k, false);
                 k += 1;
             }
         }

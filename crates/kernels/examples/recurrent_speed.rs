@@ -6,7 +6,7 @@ use std::time::Instant;
 use lepton_kernels::Isa;
 use lepton_kernels::pack::PackedF32;
 use lepton_kernels::recurrent::{
-    RecurrentStep, gru_step, gru_step_reset_first, lstm_step, recurrent_order,
+    RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step, recurrent_order,
 };
 
 fn main() {

@@ -1,5 +1,6 @@
 //! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
 
+mod attention;
 mod average;
 mod dynamic;
 mod elementwise;
@@ -109,6 +110,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         },
         Op::Linear(linear) => product::linear(builder, node, linear),
         Op::MatMul(_) => product::matmul(builder, node),
+        Op::Attention(op) => attention::attention(builder, node, op),
         Op::Unary(unary) => elementwise::unary(builder, node, unary),
         Op::Binary(binary) => elementwise::binary(builder, node, binary),
         Op::Transpose(transpose) => shape::transpose(builder, node, transpose),

@@ -195,21 +195,19 @@ pub(crate) unsafe fn run<F: Form>(
                 };
                 for panel in pass.clone().step_by(4) {
                     let wide = (pass.end - panel).min(4);
-                    for pair in (0..wide).step_by(2) {
-                        let second = usize::from(pair + 1 < wide);
-                        // SAFETY: panels are inside the view, and lines behind the last are
-                        // readable; sums have room for 32 rows and columns from `pair` on.
-                        unsafe {
-                            let b0 = view.weights.add((panel + pair) * view.panel_bytes());
-                            let b1 = b0.add(second * view.panel_bytes());
-                            let fetch = if row == rows.start {
-                                Fetch::Behind
-                            } else {
-                                after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)
-                            };
-                            let sums = sums.add(pair * 16);
-                            F::multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums, fetch);
+                    // Weights are far until the first block of rows has read them.
+                    let fetch = || match row == rows.start {
+                        true => Fetch::Behind,
+                        false => {
+                            after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)
                         }
+                    };
+                    // SAFETY: panels are inside the view, and lines behind the last are readable;
+                    // sums have room for 32 rows of four panels.
+                    unsafe {
+                        let first = view.weights.add(panel * view.panel_bytes());
+                        let panels = Panels { first, bytes: view.panel_bytes(), count: wide };
+                        multiply_panels::<F>(at, panels, tiles, count > TILE_ROWS, sums, fetch);
                     }
                     let column = panel * PANEL;
                     let width = (wide * PANEL).min(columns.end - column);
@@ -220,6 +218,36 @@ pub(crate) unsafe fn run<F: Form>(
         // SAFETY: as for the configuration.
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
     });
+}
+
+/// Up to four neighbouring panels.
+struct Panels {
+    first: *const u8,
+    bytes: usize,
+    count: usize,
+}
+
+/// Sums of a block of rows with a few panels, two at a time.
+///
+/// # Safety
+/// As [`Form::multiply`], for every pair of panels.
+unsafe fn multiply_panels<F: Form>(
+    rows: RowsAt,
+    panels: Panels,
+    tiles: usize,
+    tall: bool,
+    sums: *mut F::Sum,
+    mut fetch: impl FnMut() -> Fetch,
+) {
+    for pair in (0..panels.count).step_by(2) {
+        let second = usize::from(pair + 1 < panels.count);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let b0 = panels.first.add(pair * panels.bytes);
+            let b1 = b0.add(second * panels.bytes);
+            F::multiply(rows, [b0, b1], tiles, tall, sums.add(pair * PANEL), fetch());
+        }
+    }
 }
 
 /// True if `line` taps of `bytes` each lie one behind the other. Taps in the padding, which have
@@ -237,6 +265,7 @@ fn is_run(line: usize, bytes: usize, address: impl Fn(usize) -> usize) -> bool {
 ///
 /// # Safety
 /// The rows are readable; `room` has `ROWS` runs of `pitch` and 64 bytes behind them.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn gather<F: Form>(
     source: &mut impl RowSource,
     taps: Taps,
@@ -398,6 +427,7 @@ impl Form for Bytes {
     const READ: usize = 1;
     const BYTES: usize = 1;
 
+    #[inline(always)]
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { copy_bytes(from, to, count) }
@@ -414,6 +444,7 @@ impl Form for Halves {
     const READ: usize = 2;
     const BYTES: usize = 2;
 
+    #[inline(always)]
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { copy_bytes(from, to, count * 2) }
@@ -430,6 +461,7 @@ impl Form for Rounded {
     const READ: usize = 4;
     const BYTES: usize = 2;
 
+    #[inline(always)]
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { round(from.cast(), to, count) }

@@ -189,14 +189,14 @@ unsafe fn products<
         let mut from = h;
         // What a line holds of each gate: one step along K, or two of bf16.
         macro_rules! multiply {
-            ($split:expr) => {
+            ($part:expr) => {
                 for r in 0..ROWS {
                     let value = V::splat(*from.add(r * hidden));
                     let next = if HALF { V::splat(*from.add(r * hidden + 1)) } else { value };
                     for g in 0..GATES {
                         for p in 0..PARTS {
                             let weights = V::load(line.add(g * gate_stride + p * V::LANES));
-                            let sum = &mut sums[$split][r][g][p];
+                            let sum = &mut $part[r][g][p];
                             if HALF {
                                 let pair = weights.bits();
                                 let even = V::from_bits(V::int_shift_left::<16>(pair));
@@ -214,12 +214,12 @@ unsafe fn products<
         }
         let steps = if HALF { hidden / 2 } else { hidden };
         for _ in 0..steps / SPLIT {
-            for split in 0..SPLIT {
-                multiply!(split);
+            for part in &mut sums {
+                multiply!(part);
             }
         }
         for _ in 0..steps % SPLIT {
-            multiply!(0);
+            multiply!(sums[0]);
         }
     }
     let mut total = sums[0];

@@ -6,8 +6,8 @@ use half::bf16;
 
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_bf16, store_dequantized,
-    store_f32, store_s32, store_u8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, Output, RequantizeU8, store_bf16,
+    store_dequantized, store_f32, store_s32, store_u8,
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
@@ -116,9 +116,7 @@ pub unsafe fn gemm_f32_before(
             rows,
             columns,
             Ahead::of(next),
-            |block| {
-                store_f32(isa, block, epilogue, output);
-            },
+            FinishF32::new(isa, epilogue, output),
         );
     }
 }
@@ -305,7 +303,7 @@ pub unsafe fn gemm_bf16_f32(
             rows,
             columns,
             Ahead::of(&[]),
-            |block| {
+            |block: &Block<f32>| {
                 store_f32(isa, block, epilogue, output);
             },
         );
@@ -339,7 +337,7 @@ pub unsafe fn gemm_bf16(
             rows,
             columns,
             Ahead::of(&[]),
-            |block| {
+            |block: &Block<f32>| {
                 store_bf16(isa, block, epilogue, output);
             },
         );
@@ -441,8 +439,7 @@ pub unsafe fn gemm_f32_scratch(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), |block| {
-            store_f32(isa, block, epilogue, output);
-        });
+        let finish = FinishF32::new(isa, epilogue, output);
+        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), finish);
     }
 }

@@ -141,13 +141,13 @@ unsafe fn products<
             view.weights.cast::<f32>().add(block * view.panel_bytes() / 4 + first * gate_stride);
         let mut from = h;
         macro_rules! multiply {
-            ($split:expr) => {
+            ($sums:expr) => {
                 for r in 0..ROWS {
                     let value = V::splat(*from.add(r * view.depth));
                     for g in 0..GATES {
                         for p in 0..PARTS {
                             let weights = V::load(line.add(g * gate_stride + p * V::LANES));
-                            let sum = &mut sums[$split][r][g][p];
+                            let sum = &mut $sums[r][g][p];
                             *sum = weights.mul_add(value, *sum);
                         }
                     }
@@ -157,12 +157,12 @@ unsafe fn products<
             };
         }
         for _ in 0..view.depth / SPLIT {
-            for split in 0..SPLIT {
-                multiply!(split);
+            for part in &mut sums {
+                multiply!(part);
             }
         }
         for _ in 0..view.depth % SPLIT {
-            multiply!(0);
+            multiply!(sums[0]);
         }
     }
     let mut total = sums[0];

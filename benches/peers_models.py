@@ -30,7 +30,7 @@ class Row:
         if not self.model.path.exists():
             print(f"skipped: {self.model.path} does not exist")
             return False
-        return (self.precision == "f32" or self.model.quantises) and (
+        return (self.precision != "int8" or self.model.quantises) and (
             self.batch == 1 or self.model.batches)
 
 

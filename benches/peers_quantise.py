@@ -59,6 +59,13 @@ class Files:
                             compress_to_fp16=False)
         return path
 
+    def lepton_bf16(self):
+        """Lepton's `bf16`."""
+        path = self.folder / f"{self.model.name}.bf16.lepton"
+        if not path.exists():
+            quantise("bf16", self.model.path, path)
+        return path
+
     def lepton(self):
         """Lepton's `static-int8`."""
         path = self.folder / f"{self.model.name}.lepton"
@@ -69,8 +76,13 @@ class Files:
         for i, sample in enumerate(self.samples()):
             arrays |= {f"{i}/{name}": array for name, array in sample.items()}
         np.savez(stack, **arrays)
-        tool = pathlib.Path(os.environ["LEPTON_RELEASE"]) / "examples/quantise"
-        done = subprocess.run([tool, self.model.path, stack, path], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip())
+        quantise("static-int8", self.model.path, path, stack)
         return path
+
+
+def quantise(*arguments):
+    """Calls Lepton's tool of that name."""
+    tool = pathlib.Path(os.environ["LEPTON_RELEASE"]) / "examples/quantise"
+    done = subprocess.run([tool, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip())

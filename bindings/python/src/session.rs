@@ -45,7 +45,7 @@ impl Session {
         }
         let model = model.get().model.clone();
         let options = SessionOptions { threads, exact, ..SessionOptions::default() };
-        let session = py.detach(|| lepton::Session::new(model.graph(), options));
+        let session = py.detach(|| model.session(options));
         let session = session.map_err(|error| raised(py, error.into()))?;
         let ports = |specs: Vec<(String, lepton::Fact)>| {
             let port = |(name, fact): (String, lepton::Fact)| Port {

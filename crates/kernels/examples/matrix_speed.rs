@@ -1,6 +1,7 @@
 //! Speed of the matrix kernels on one core, as a share of what a register-only loop reaches.
 //!
-//! `cargo run --release -p lepton-kernels --example matrix_speed [instruction set]`
+//! `cargo run --release -p lepton-kernels --example matrix_speed [instruction set [convolutions
+//! whose name has this]]`
 
 use std::time::Instant;
 
@@ -10,7 +11,7 @@ use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::{DepthwiseS8, depthwise_f32, depthwise_order, depthwise_u8s8};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, RequantizeU8};
 use lepton_kernels::gemm::{
-    Input, gemm_bf16_f32, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
+    Input, gemm_bf16, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
 };
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 
@@ -166,9 +167,12 @@ fn products(isa: Isa, peaks: Peaks) {
         let name = format!("gemm {size}^3");
         let time = product_f32(isa, &rows, size, &order, size);
         report("f32", &name, operations, time, peaks.f32);
+        let time = product_bf16(isa, &rows, size, &order, size);
+        report("bf16", &name, operations, time, peaks.bf16);
         let time = product_u8s8(isa, &rows, size, &order, size);
         report("u8s8", &name, operations, time, peaks.u8s8);
     }
+    let only = std::env::args().nth(2).unwrap_or_default();
     for shape in PRODUCTS {
         let window = Window {
             input: [shape.side; 2],
@@ -183,8 +187,13 @@ fn products(isa: Isa, peaks: Peaks) {
         let pixels = shape.side * shape.side;
         let operations = 2.0 * (pixels * window.taps() * shape.depth * shape.columns) as f64;
         let name = format!("{} {}^2 {}->{}", shape.name, shape.side, shape.depth, shape.columns);
+        if !name.contains(&only) {
+            continue;
+        }
         let time = product_f32(isa, &rows, pixels, &order, pixels);
         report("f32", &name, operations, time, peaks.f32);
+        let time = product_bf16(isa, &rows, pixels, &order, pixels);
+        report("bf16", &name, operations, time, peaks.bf16);
         let time = product_u8s8(isa, &rows, pixels, &order, pixels);
         report("u8s8", &name, operations, time, peaks.u8s8);
     }
@@ -235,17 +244,19 @@ fn depthwise(isa: Isa, peaks: Peaks, side: usize, channels: usize, kernel: usize
     report("u8s8", &name, operations, time, peaks.u8s8);
 }
 
-fn product_bf16(isa: Isa, size: usize) -> f64 {
-    let (rows, order) = (Indirection::strided(size), WeightOrder::matrix(size, size));
-    let weights = PackedBf16::pack(&vec![0.5; size * size], &order);
-    let values = Aligned::new(bf16::ONE, size * size);
-    let mut result = Aligned::new(0.0f32, size * size);
-    let input = Input { base: values.as_ptr(), rows: &rows, padding: std::ptr::null() };
-    let epilogue = EpilogueF32::default();
-    let output = Output { pointer: result.as_mut_ptr(), row_stride: size };
+fn product_bf16(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixels: usize) -> f64 {
+    let weights = PackedBf16::pack(&vec![0.5; order.columns * order.taps * order.depth], order);
+    let input = Aligned::new(bf16::ONE, pixels * order.depth);
+    let padding = vec![bf16::ZERO; order.depth];
+    let bias = vec![1.0f32; order.columns];
+    let mut result = Aligned::new(bf16::ZERO, m * order.columns);
+    let input = Input { base: input.as_ptr(), rows, padding: padding.as_ptr() };
+    let epilogue =
+        EpilogueF32 { bias: Some(&bias), activation: Activation::Relu, ..EpilogueF32::default() };
+    let output = Output { pointer: result.as_mut_ptr(), row_stride: order.columns };
     // SAFETY: buffers are as large as the shape says.
     seconds(|| unsafe {
-        gemm_bf16_f32(isa, &input, &weights, &epilogue, &output, 0..size, 0..size);
+        gemm_bf16(isa, &input, &weights, &epilogue, &output, 0..m, 0..order.columns, &[]);
     })
 }
 
@@ -275,10 +286,6 @@ fn main() {
     let Peaks { f32, bf16, u8s8 } = peaks;
     println!("{isa}: register-only f32 {f32:.1}, bf16 {bf16:.1}, u8s8 {u8s8:.1} Gop/s");
     products(isa, peaks);
-    if isa.has_bf16() {
-        let time = product_bf16(isa, 512);
-        report("bf16", "gemm 512^3", 2.0 * 512f64.powi(3), time, peaks.bf16);
-    }
     let time = scores(isa, 128, 64);
     report("f32", "Q.K^T 128x64, with packing", 2.0 * 128.0 * 128.0 * 64.0, time, peaks.f32);
     for (side, channels, kernel, stride) in

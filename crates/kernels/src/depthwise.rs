@@ -9,11 +9,13 @@ use std::ops::Range;
 
 use crate::conv::{GeometryError, Window};
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_f32, store_u8,
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_real,
+    store_u8,
 };
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedF32, PackedS8, WeightOrder};
+use crate::real::Real;
 use crate::tile::{Accumulators, Direct, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, even, resolver};
 
 /// The order of depthwise weights: `channels` columns of one element per tap.
@@ -30,6 +32,8 @@ pub(crate) struct DepthwiseTile {
     /// `[tap][PITCH]` row addresses.
     pub addresses: *const usize,
     pub taps: usize,
+    /// Pixels are bf16, else f32.
+    pub half: bool,
     /// First channel of the tile.
     pub channel: usize,
     /// Channels in the tile; whole panels, or fewer than one.
@@ -63,8 +67,9 @@ fn micro_f32(isa: Isa) -> &'static MicroDepthwiseF32 {
     &isa::portable::depthwise::MICRO_F32
 }
 
-/// f32 depthwise convolution for a range of output pixels. The weights are packed in
-/// [`depthwise_order`]; the input's geometry is that of a convolution with one channel per tap.
+/// Depthwise convolution in f32 for a range of output pixels; pixels are f32 or bf16, results f32
+/// or rounded to bf16. The weights are packed in [`depthwise_order`]; the input's geometry is that
+/// of a convolution with one channel per tap.
 ///
 /// # Panics
 /// If taps or the epilogue's vectors do not fit the weights.
@@ -72,12 +77,12 @@ fn micro_f32(isa: Isa) -> &'static MicroDepthwiseF32 {
 /// # Safety
 /// Every tap of `rows` is readable from `input` for all channels, `input.padding` too; `output`
 /// and the residual cover `rows`; nobody else touches that part of the output meanwhile.
-pub unsafe fn depthwise_f32(
+pub unsafe fn depthwise_f32<T: Real, R: Real>(
     isa: Isa,
-    input: &Input<f32>,
+    input: &Input<T>,
     weights: &PackedF32,
     epilogue: &EpilogueF32,
-    output: &Output<f32>,
+    output: &Output<R>,
     rows: Range<usize>,
 ) {
     let view = weights.view();
@@ -108,6 +113,7 @@ pub unsafe fn depthwise_f32(
                     let tile = DepthwiseTile {
                         addresses,
                         taps: taps.len(),
+                        half: !T::WIDE,
                         channel,
                         channels,
                         weights: view.weights.add(line),
@@ -120,7 +126,7 @@ pub unsafe fn depthwise_f32(
             }
             let block = Block::new(accumulators, [row, channel], [count, channels]);
             // SAFETY: the tile has been computed; the output covers it by the caller's promise.
-            unsafe { store_f32(isa, &block, epilogue, output) };
+            unsafe { store_real(isa, &block, epilogue, output) };
             channel += channels;
         }
         row += count;

@@ -3,8 +3,12 @@
 //! Integer epilogues are exact formulas in separately rounded f32 steps (no fused multiply-add), so
 //! every instruction set gives the same bits.
 
+use half::bf16;
+
 use crate::isa::{self, Isa};
 use crate::map::{Unary, map_f32_in_place, map_u8_table_in_place};
+use crate::quantize::f32_to_bf16;
+use crate::real::Real;
 use crate::tile::BLOCK_STRIDE;
 
 /// The function applied to a finished f32 value.
@@ -432,25 +436,39 @@ pub(crate) unsafe fn store_s32(block: &Block<i32>, bias: Option<&[i32]>, output:
     }
 }
 
-/// Stores a block of f32 accumulators as bf16, after the f32 epilogue.
+/// Stores a block of f32 accumulators as f32 or, rounded after the epilogue, as bf16.
 ///
 /// # Safety
 /// As [`store_f32`].
-pub(crate) unsafe fn store_bf16(
+pub(crate) unsafe fn store_real<R: Real>(
     isa: Isa,
     block: &Block<f32>,
     epilogue: &EpilogueF32,
-    output: &Output<half::bf16>,
+    output: &Output<R>,
 ) {
-    // SAFETY: the caller's promise; the finished values replace the accumulators.
+    // SAFETY: the caller's promise; finished values replace the accumulators.
     unsafe {
+        if R::WIDE {
+            let output =
+                Output { pointer: output.pointer.cast::<f32>(), row_stride: output.row_stride };
+            return store_f32(isa, block, epilogue, &output);
+        }
+        let output =
+            Output { pointer: output.pointer.cast::<bf16>(), row_stride: output.row_stride };
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() && isa.has_bf16() {
+            if epilogue.activation.function().is_none() {
+                return isa::avx512::epilogue::store_bf16(block, epilogue, &output);
+            }
+            finish_in_place(isa, block, epilogue);
+            return isa::avx512::epilogue::store_bf16(block, &EpilogueF32::default(), &output);
+        }
         finish_in_place(isa, block, epilogue);
         for r in 0..block.rows {
-            let from = block.accumulators.add(r * block.stride);
+            let from =
+                std::slice::from_raw_parts(block.accumulators.add(r * block.stride), block.columns);
             let to = block.place(output.pointer, output.row_stride, r).cast_mut();
-            for c in 0..block.columns {
-                *to.add(c) = half::bf16::from_f32(*from.add(c));
-            }
+            f32_to_bf16(isa, from, std::slice::from_raw_parts_mut(to, block.columns));
         }
     }
 }

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use half::bf16;
-
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, FinishF32, Output, RequantizeU8, store_bf16,
-    store_dequantized, store_f32, store_s32, store_u8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, Output, RequantizeU8, store_dequantized,
+    store_real, store_s32, store_u8,
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
-use crate::tile::{Ahead, Direct, Gathered, Micro, RowSource, resolver, run};
+use crate::real::Real;
+use crate::tile::{Ahead, Direct, Gathered, Micro, Rounded, RowSource, resolver, run};
 
 /// The rows of A.
 #[derive(Clone, Copy, Debug)]
@@ -169,8 +168,10 @@ unsafe fn run_any_u8s8(
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
-        if isa.has_amx() && isa::amx::gemm_u8s8::pays(source, view, rows.len(), columns.len()) {
-            return isa::amx::gemm_u8s8::run(source, view, rows, columns, after, finish);
+        if isa.has_amx() && isa::amx::gemm::pays(source, view, rows.len(), columns.len()) {
+            use isa::amx::gemm::{Bytes, Taps, run};
+            let taps = Taps { count: view.taps, depth: view.depth, bytes: view.steps * 4 };
+            return run::<Bytes>(source, taps, view, rows, columns, after, finish);
         }
         run(micro_u8s8(isa), source, view, rows, columns, after, finish);
     }
@@ -276,71 +277,42 @@ pub unsafe fn gemm_u8s8_s32(
 }
 
 /// bf16 product of indirect rows and packed weights, accumulated in f32; `columns` as for
-/// [`gemm_f32`]. Native where [`Isa::has_bf16`], otherwise emulated, slowly.
+/// [`gemm_f32`]. Rows of f32 are rounded to bf16 on the way; results of bf16 are rounded after the
+/// epilogue, whose residual is f32. The first bytes of what is read `next` are brought into the
+/// cache meanwhile. Native where [`Isa::has_bf16`], otherwise emulated, slowly.
 ///
 /// # Panics
 /// If columns, taps or the epilogue's vectors do not fit the weights.
 ///
 /// # Safety
 /// As [`gemm_f32`].
-pub unsafe fn gemm_bf16_f32(
+pub unsafe fn gemm_bf16<T: Real, R: Real>(
     isa: Isa,
-    input: &Input<bf16>,
+    input: &Input<T>,
     weights: &PackedBf16,
     epilogue: &EpilogueF32,
-    output: &Output<f32>,
+    output: &Output<R>,
     rows: Range<usize>,
     columns: Range<usize>,
+    next: &[u8],
 ) {
     check_taps(input.rows, weights.taps());
-    let mut source = Direct { input, resolver: resolver(isa) };
+    let (view, depth, after) = (weights.view(), weights.depth(), Ahead::of(next));
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(
-            micro_bf16(isa),
-            &mut source,
-            &weights.view(),
-            rows,
-            columns,
-            Ahead::of(&[]),
-            |block: &Block<f32>| {
-                store_f32(isa, block, epilogue, output);
-            },
-        );
-    }
-}
-
-/// [`gemm_bf16_f32`] with results rounded to bf16 after the epilogue; the residual is f32.
-///
-/// # Panics
-/// If columns, taps or the epilogue's vectors do not fit the weights.
-///
-/// # Safety
-/// As [`gemm_f32`].
-pub unsafe fn gemm_bf16(
-    isa: Isa,
-    input: &Input<bf16>,
-    weights: &PackedBf16,
-    epilogue: &EpilogueF32,
-    output: &Output<bf16>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-) {
-    check_taps(input.rows, weights.taps());
-    let mut source = Direct { input, resolver: resolver(isa) };
-    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
-    unsafe {
-        run(
-            micro_bf16(isa),
-            &mut source,
-            &weights.view(),
-            rows,
-            columns,
-            Ahead::of(&[]),
-            |block: &Block<f32>| {
-                store_bf16(isa, block, epilogue, output);
-            },
-        );
+        let finish = |block: &Block<f32>| store_real(isa, block, epilogue, output);
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_amx() {
+            use isa::amx::gemm::{Halves, Rounded, Taps, run};
+            let source = &mut Direct { input, resolver: resolver(isa) };
+            let taps = Taps { count: weights.taps(), depth, bytes: depth * 2 };
+            return match T::WIDE {
+                true => run::<Rounded>(source, taps, &view, rows, columns, after, finish),
+                false => run::<Halves>(source, taps, &view, rows, columns, after, finish),
+            };
+        }
+        let mut source = Rounded::new(isa, input, depth);
+        run(micro_bf16(isa), &mut source, &view, rows, columns, after, finish);
     }
 }
 

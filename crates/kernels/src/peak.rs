@@ -69,6 +69,7 @@ fn loops(isa: Isa) -> (Loop, Loop, Loop) {
         let f32: Loop = (x86::SUMS * 16, x86::f32_avx512);
         let bf16 = if isa.has_bf16() { (x86::SUMS * 32, x86::bf16_avx512 as fn()) } else { f32 };
         if isa.has_amx() {
+            let bf16 = (4 * 16 * 16 * 32, isa::amx::peak::bf16 as fn());
             return (f32, bf16, (4 * 16 * 16 * 64, isa::amx::peak::u8s8));
         }
         return (f32, bf16, (x86::SUMS * 64, x86::u8s8_avx512));

@@ -6,11 +6,14 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::conv::{LINE_BYTES, Resolver};
 use crate::epilogue::{Block, Finish, InRegisters};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
+use crate::real::Real;
 
 /// Most rows in a tile, over all instruction sets.
 pub(crate) const TILE_ROWS: usize = 16;
@@ -234,6 +237,70 @@ impl RowSource for Gathered<'_> {
             for r in 0..count {
                 *addresses.add(r) = first + (row + r - self.held.start) * self.row_bytes;
             }
+        }
+    }
+
+    fn strided(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    fn rows_collide(&self) -> bool {
+        false
+    }
+
+    fn shared_width(&self) -> Option<usize> {
+        None
+    }
+}
+
+/// Rows whose taps are copied, as bf16, one after the other: what vectors multiply.
+pub(crate) struct Rounded<'a, T> {
+    isa: Isa,
+    direct: Direct<'a, T>,
+    /// Elements of a tap.
+    depth: usize,
+    /// The tile's rows, [`TILE_ROWS`] runs.
+    scratch: Vec<bf16>,
+}
+
+impl<'a, T: Real> Rounded<'a, T> {
+    /// Rows of `input` with taps of `depth` elements.
+    pub fn new(isa: Isa, input: &'a Input<'a, T>, depth: usize) -> Self {
+        let direct = Direct { input, resolver: resolver(isa) };
+        let scratch = vec![bf16::ZERO; input.rows.taps() * depth * TILE_ROWS];
+        Rounded { isa, direct, depth, scratch }
+    }
+}
+
+impl<T: Real> RowSource for Rounded<'_, T> {
+    unsafe fn addresses(
+        &mut self,
+        row: usize,
+        count: usize,
+        _taps: Range<usize>,
+        addresses: *mut usize,
+    ) {
+        let taps = self.direct.input.rows.taps();
+        let pitch = taps * self.depth;
+        let mut from = [0usize; TAP_BLOCK * PITCH];
+        for first in (0..taps).step_by(TAP_BLOCK) {
+            let block = first..taps.min(first + TAP_BLOCK);
+            // SAFETY: the caller's promise; there is room for a block.
+            unsafe { self.direct.addresses(row, count, block.clone(), from.as_mut_ptr()) };
+            for i in 0..block.len() {
+                for r in 0..count {
+                    let tap: *const T = std::ptr::with_exposed_provenance(from[i * PITCH + r]);
+                    let at = r * pitch + (first + i) * self.depth;
+                    // SAFETY: a tap is readable for its depth by the caller's promise.
+                    let values = unsafe { std::slice::from_raw_parts(tap, self.depth) };
+                    T::round(self.isa, values, &mut self.scratch[at..at + self.depth]);
+                }
+            }
+        }
+        let base = self.scratch.as_ptr().expose_provenance();
+        for r in 0..count {
+            // SAFETY: r < count ≤ PITCH.
+            unsafe { *addresses.add(r) = base + r * pitch * size_of::<bf16>() };
         }
     }
 

@@ -62,6 +62,8 @@ pub(crate) struct Builder<'a> {
     places: Vec<Option<Place>>,
     scratch: Vec<Place>,
     constants: Vec<Tensor>,
+    /// f32 values that are kept as bf16.
+    narrow: Vec<bool>,
     /// Where the weights of the next product are awaited.
     following: Following,
 }
@@ -80,6 +82,21 @@ impl Builder<'_> {
     /// Number of elements of a value.
     pub fn count(&self, id: ValueId) -> usize {
         self.shape(id).iter().product()
+    }
+
+    /// True for an f32 value that is kept as bf16.
+    pub fn is_narrow(&self, id: ValueId) -> bool {
+        self.narrow[id.index()]
+    }
+
+    /// For every value, [`Builder::is_narrow`].
+    pub fn narrow(&self) -> &[bool] {
+        &self.narrow
+    }
+
+    /// Bytes of a value as it is kept.
+    pub fn bytes(&self, id: ValueId) -> usize {
+        self.graph.fact(id).byte_size().unwrap_or(0) / if self.is_narrow(id) { 2 } else { 1 }
     }
 
     /// Keeps a tensor as long as the plan and gives its place.
@@ -153,6 +170,7 @@ pub(crate) fn build(graph: &Graph, packs: &Packs, demands: Demands) -> Result<Pl
         places: vec![None; graph.value_count()],
         scratch: Vec::new(),
         constants: Vec::new(),
+        narrow: layout.narrow.clone(),
         following: Following::default(),
     };
     place_values(&mut builder, &layout, &offsets, &aliases);
@@ -200,6 +218,20 @@ struct Layout {
     /// Intervals of each node's scratch.
     scratch: Vec<Vec<usize>>,
     copied_outputs: Vec<(ValueId, u16)>,
+    /// f32 values that are kept as bf16.
+    narrow: Vec<bool>,
+}
+
+/// The f32 values that are kept as bf16: intermediates that have a place of their own.
+fn narrow(graph: &Graph) -> Vec<bool> {
+    let users = graph.users();
+    let mut narrow = vec![false; graph.value_count()];
+    for (_, node) in graph.nodes() {
+        let &[Some(y)] = node.outputs.as_slice() else { continue };
+        let kept = graph.outputs().contains(&y);
+        narrow[y.index()] = !kept && steps::is_narrow(graph, &users[y.index()], node);
+    }
+    narrow
 }
 
 impl Layout {
@@ -217,6 +249,7 @@ impl Layout {
             output: vec![None; count],
             scratch: Vec::new(),
             copied_outputs: Vec::new(),
+            narrow: narrow(graph),
         };
         for (index, &id) in graph.outputs().iter().enumerate() {
             let first = graph.outputs()[..index].iter().all(|&other| other != id);
@@ -236,7 +269,7 @@ impl Layout {
                 }
             }
             let mut slots = Vec::new();
-            for bytes in steps::scratch_bytes(graph, node, demands) {
+            for bytes in steps::scratch_bytes(graph, node, demands, &layout.narrow) {
                 slots.push(layout.intervals.len());
                 layout.intervals.push(Interval { bytes, first: position, last: position });
             }
@@ -261,6 +294,7 @@ impl Layout {
                 continue;
             }
             let bytes = graph.fact(output).byte_size().unwrap_or(usize::MAX / 4);
+            let bytes = bytes / if self.narrow[output.index()] { 2 } else { 1 };
             // An element-wise step may write over an operand that dies here.
             let reused = steps::in_place_operand(node).and_then(|operand| {
                 let root = aliases.root(node.inputs[operand]?);

@@ -9,7 +9,8 @@ use super::products;
 use crate::error::CompressError;
 
 /// Rounds the weights of convolutions and matrix products to bf16 and stores them so. Matrix
-/// products become `Linear`, which takes bf16 weights with f32 operands.
+/// products become `Linear`, which takes bf16 weights with f32 operands. Grouped
+/// convolutions other than depthwise ones keep their weights: no kernel takes bf16 there.
 ///
 /// # Errors
 /// Only those of the graph's edits.
@@ -17,7 +18,17 @@ pub fn to_bf16(graph: &Graph) -> Result<Graph, CompressError> {
     let mut made = products::linear(graph)?;
     for id in made.order() {
         let node = made.node(id).clone();
-        if !matches!(node.op, Op::Conv(_) | Op::Linear(_)) {
+        let dense = match &node.op {
+            Op::Conv(conv) => {
+                let w = operand(&node, 1).map(|w| made.fact(w));
+                let depthwise =
+                    w.is_some_and(|w| w.dims[0].is(conv.group as i64) && w.dims[1].is(1));
+                conv.group == 1 || depthwise
+            }
+            Op::Linear(_) => true,
+            _ => false,
+        };
+        if !dense {
             continue;
         }
         let Some(w) = operand(&node, 1).and_then(|w| made.constant(w)) else { continue };

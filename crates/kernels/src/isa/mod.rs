@@ -64,7 +64,7 @@ impl Isa {
                     vbmi: is_x86_feature_detected!("avx512vbmi"),
                 };
                 sets.push(vectors);
-                if amx::available() {
+                if vectors.bf16 && amx::available() {
                     sets.push(Isa { level: Level::Amx, ..vectors });
                 }
             }
@@ -97,7 +97,7 @@ impl Isa {
         self.level >= Level::Avx512
     }
 
-    /// True if AMX's integer tiles may be used.
+    /// True if AMX's tiles of integers and of bf16 may be used.
     pub fn has_amx(self) -> bool {
         self.level >= Level::Amx
     }

@@ -3,7 +3,7 @@
 use half::bf16;
 use lepton_kernels::Isa;
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
-use lepton_kernels::gemm::{Input, gemm_bf16, gemm_bf16_f32};
+use lepton_kernels::gemm::{Input, gemm_bf16};
 use lepton_kernels::pack::{PackedBf16, WeightOrder};
 use proptest::prelude::*;
 
@@ -38,9 +38,9 @@ fn check(case: &Case) {
                 // SAFETY: all buffers have the sizes the case says.
                 unsafe {
                     let output = Output { pointer: floats.as_mut_ptr(), row_stride: stride };
-                    gemm_bf16_f32(isa, &input, &weights, &epilogue, &output, rows(), columns());
+                    gemm_bf16(isa, &input, &weights, &epilogue, &output, rows(), columns(), &[]);
                     let output = Output { pointer: halves.as_mut_ptr(), row_stride: stride };
-                    gemm_bf16(isa, &input, &weights, &epilogue, &output, rows(), columns());
+                    gemm_bf16(isa, &input, &weights, &epilogue, &output, rows(), columns(), &[]);
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! Depthwise convolutions, f32 and u8 × s8.
 
+use half::bf16;
 use lepton_kernels::Isa;
 use lepton_kernels::conv::{GeometryError, Window};
 use lepton_kernels::depthwise::{
@@ -16,6 +17,37 @@ use crate::integer::Data;
 /// A case whose columns are its channels.
 fn depthwise_cases() -> impl Strategy<Value = Case> {
     cases().prop_map(|case| Case { depth: case.columns, ..case })
+}
+
+/// Pixels and results of bf16 give what f32 gives for the same values, rounded.
+fn check_halves(
+    isa: Isa,
+    case: &Case,
+    input: &Input<f32>,
+    weights: &PackedF32,
+    epilogue: &EpilogueF32,
+    count: usize,
+) {
+    // SAFETY: the input has `count` values.
+    let values = unsafe { std::slice::from_raw_parts(input.base, count) };
+    let halves: Vec<bf16> = values.iter().map(|&v| bf16::from_f32(v)).collect();
+    let wide: Vec<f32> = halves.iter().map(|v| v.to_f32()).collect();
+    let (zeros, rows, stride) = (vec![bf16::ZERO; case.columns], case.rows(), case.output_stride());
+    let (mut result, mut expected) = (vec![bf16::ZERO; rows * stride], vec![0.0f32; rows * stride]);
+    // SAFETY: all buffers have the sizes the case says.
+    unsafe {
+        let half = Input { base: halves.as_ptr(), rows: input.rows, padding: zeros.as_ptr() };
+        let output = Output { pointer: result.as_mut_ptr(), row_stride: stride };
+        depthwise_f32(isa, &half, weights, epilogue, &output, 0..rows);
+        let wide = Input { base: wide.as_ptr(), ..*input };
+        let output = Output { pointer: expected.as_mut_ptr(), row_stride: stride };
+        depthwise_f32(isa, &wide, weights, epilogue, &output, 0..rows);
+    }
+    for (half, wide) in result.iter().zip(&expected) {
+        // Sums of the portable form may differ in their last bit, and so round to a neighbour.
+        let tolerance = wide.abs() / 128.0 + 1e-6;
+        assert!((half.to_f32() - wide).abs() <= tolerance, "{isa} {half} {wide}");
+    }
 }
 
 fn check_f32(case: &Case) {
@@ -45,6 +77,7 @@ fn check_f32(case: &Case) {
             // SAFETY: all buffers have the sizes the case says.
             unsafe { depthwise_f32(isa, &input, &weights, &epilogue, &output, rows) };
         }
+        check_halves(isa, case, &input, &weights, &epilogue, values.len());
         for (row, results) in result.chunks(stride).enumerate() {
             for (c, value) in results.iter().enumerate() {
                 if c >= channels {

@@ -15,7 +15,7 @@ mod shape;
 pub(crate) mod strips;
 mod winograd;
 
-use lepton_ir::{Graph, Node, Op, Operands};
+use lepton_ir::{Graph, Node, NodeId, Op, Operands};
 use lepton_tensor::DType;
 
 use crate::error::RuntimeError;
@@ -89,15 +89,14 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
     let inputs = graph.input_facts(node);
     let outputs = graph.output_facts(node);
     let cost = node.op.operator().cost(Operands(&inputs), &outputs);
-    let touched = inputs.iter().flatten().map(|f| f.byte_size());
-    let touched = touched.chain(outputs.iter().map(|f| f.byte_size()));
+    let touched = node.inputs.iter().chain(&node.outputs).flatten().map(|&id| builder.bytes(id));
     Step {
         run: chosen.run,
         kernel: chosen.kernel,
         node: graph.node_label(node),
         op: node.op.to_string(),
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
-        bytes: touched.map(|bytes| bytes.unwrap_or(0) as u64).sum(),
+        bytes: touched.sum::<usize>() as u64,
         arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
     }
 }
@@ -145,18 +144,30 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
     }
 }
 
-/// Bytes of each scratch block a node's step needs.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, demands: Demands) -> Vec<usize> {
+/// Bytes of each scratch block a node's step needs; `narrow` tells which values are kept as bf16.
+pub(crate) fn scratch_bytes(
+    graph: &Graph,
+    node: &Node,
+    demands: Demands,
+    narrow: &[bool],
+) -> Vec<usize> {
     if let Some(bytes) = winograd::scratch_bytes(graph, node, demands) {
         return bytes;
     }
     match &node.op {
+        Op::Conv(_) => product::rounded_copy(graph, node, narrow),
         Op::MatMul(_) => product::matmul_scratch(graph, node),
-        Op::Conv(_) | Op::Linear(_) => product::bf16_scratch(graph, node),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
         Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),
         _ => Vec::new(),
     }
+}
+
+/// f32 values that are kept as bf16, because whoever reads them rounds them so: results of `node`.
+pub(crate) fn is_narrow(graph: &Graph, users: &[(NodeId, usize)], node: &Node) -> bool {
+    let rounds =
+        |&(user, index): &(NodeId, usize)| index == 0 && product::is_bf16(graph, graph.node(user));
+    product::writes_bf16(graph, node) && !users.is_empty() && users.iter().all(rounds)
 }
 
 /// The operand a node's step may write its result over.

@@ -1,21 +1,23 @@
 //! Steps that multiply and add: convolution, linear layers, matrix products.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use half::bf16;
 use lepton_ir::ops::conv::Conv;
 use lepton_ir::ops::matmul::Linear;
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
-use lepton_ir::{Graph, Node, ValueId};
+use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::{depthwise_f32, depthwise_order};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
 use lepton_kernels::gemm::{
-    Input, gemm_bf16_f32, gemm_f32_before, gemm_f32_scratch, pack_f32, scratch_f32,
+    Input, gemm_bf16, gemm_f32_before, gemm_f32_scratch, pack_f32, scratch_f32,
 };
 use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
+use lepton_kernels::real::Real;
 use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
@@ -60,7 +62,11 @@ pub(crate) struct Product {
     bias: Option<Place>,
     residual: Option<Place>,
     pub y: Place,
-    /// bf16 copy of x.
+    /// True with bf16 weights: x is rounded as they are.
+    rounds: bool,
+    /// True where x, and y, are kept as bf16.
+    narrow: [bool; 2],
+    /// Room for x as bf16, where the kernel does not round it itself.
     scratch: Option<Place>,
     x_count: usize,
     row_count: usize,
@@ -78,6 +84,7 @@ pub(crate) type Following = Arc<OnceLock<Next>>;
 /// Weights of the next product.
 pub(crate) enum Next {
     F32(Arc<PackedF32>),
+    Bf16(Arc<PackedBf16>),
     Integer(Arc<PackedS8>),
     Tiles(Arc<PackedWinograd>),
 }
@@ -87,6 +94,7 @@ impl Next {
     pub fn bytes(following: &Following) -> &[u8] {
         match following.get() {
             Some(Next::F32(weights)) => weights.bytes(),
+            Some(Next::Bf16(weights)) => weights.bytes(),
             Some(Next::Integer(weights)) => weights.bytes(),
             Some(Next::Tiles(weights)) => weights.first_bytes(),
             None => &[],
@@ -111,30 +119,18 @@ impl Product {
     }
 
     fn run(&self, memory: &Memory<'_>) {
+        if self.rounds {
+            return match self.narrow {
+                [false, false] => self.run_bf16::<f32, f32>(memory),
+                [false, true] => self.run_bf16::<f32, bf16>(memory),
+                [true, false] => self.run_bf16::<bf16, f32>(memory),
+                [true, true] => self.run_bf16::<bf16, bf16>(memory),
+            };
+        }
         let n = self.columns;
-        let epilogue = self.epilogue(memory);
+        let epilogue = SharedEpilogue(self.epilogue(memory));
         let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
         let output = SharedOutput(output);
-        let epilogue = SharedEpilogue(epilogue);
-        if let (Weights::Bf16(weights), Some(scratch)) = (&self.weights, self.scratch) {
-            let rounded = memory.write::<bf16>(scratch);
-            // SAFETY: scratch holds `x_count` bf16 and is apart from x.
-            unsafe {
-                let to = memory.slice_mut::<bf16>(scratch, 0, self.x_count);
-                f32_to_bf16(memory.isa, memory.slice::<f32>(self.x, self.x_count), to);
-            }
-            let base = SharedInput(rounded.cast_const());
-            return over_rows(memory, self.row_count, self.work, |range| {
-                let (base, output, epilogue) = (&base, &output, &epilogue);
-                let padding = self.padding.as_ptr().cast();
-                let input = Input { base: base.0, rows: &self.rows, padding };
-                // SAFETY: the geometry was checked against the planned shapes; zero floats are
-                // zero bf16; row ranges are disjoint.
-                unsafe {
-                    gemm_bf16_f32(memory.isa, &input, weights, &epilogue.0, &output.0, range, 0..n);
-                }
-            });
-        }
         let base = SharedInput(memory.read::<f32>(self.x));
         over_rows(memory, self.row_count, self.work, |range| {
             let (base, output, epilogue) = (&base, &output, &epilogue);
@@ -154,22 +150,66 @@ impl Product {
                     Weights::Depthwise(w) => {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
                     }
-                    Weights::Bf16(_) => unreachable!("bf16 always has scratch"),
+                    Weights::Bf16(_) => unreachable!("has a run of its own"),
                     Weights::Tiles(_) => unreachable!("tiles have their own step"),
                 }
             }
         });
     }
+
+    /// With bf16 weights, and x and y as the plan keeps them.
+    fn run_bf16<X: Real, Y: Real>(&self, memory: &Memory<'_>) {
+        let n = self.columns;
+        let epilogue = SharedEpilogue(self.epilogue(memory));
+        let output = Output { pointer: memory.write::<Y>(self.y), row_stride: n };
+        let output = SharedOutput(output);
+        let (base, copy) = (memory.read::<X>(self.x), self.rounded_copy(memory));
+        let base = SharedInput(base);
+        over_rows(memory, self.row_count, self.work, |range| {
+            let (base, output, epilogue) = (&base, &output, &epilogue);
+            let (output, epilogue) = (&output.0, &epilogue.0);
+            let (rows, padding) = (&self.rows, self.padding.as_ptr().cast());
+            let input = Input { base: base.0, rows, padding };
+            let next = Next::bytes(&self.next);
+            // SAFETY: the geometry was checked against the planned shapes; zero floats are zero
+            // bf16; row ranges are disjoint.
+            unsafe {
+                match (&self.weights, copy) {
+                    (Weights::Bf16(w), _) => {
+                        gemm_bf16(memory.isa, &input, w, epilogue, output, range, 0..n, next);
+                    }
+                    (Weights::Depthwise(w), None) => {
+                        depthwise_f32(memory.isa, &input, w, epilogue, output, range);
+                    }
+                    (Weights::Depthwise(w), Some(copy)) => {
+                        let input = Input { base: copy.as_ptr(), rows, padding: padding.cast() };
+                        depthwise_f32(memory.isa, &input, w, epilogue, output, range);
+                    }
+                    _ => unreachable!("no kernel of bf16"),
+                }
+            }
+        });
+    }
+
+    /// x as bf16, where a copy of it is needed.
+    fn rounded_copy<'a>(&self, memory: &'a Memory<'_>) -> Option<&'a [bf16]> {
+        // SAFETY: scratch holds `x_count` bf16 and is apart from x.
+        self.scratch.map(|place| unsafe {
+            let to = memory.slice_mut::<bf16>(place, 0, self.x_count);
+            f32_to_bf16(memory.isa, memory.slice::<f32>(self.x, self.x_count), to);
+            &*to
+        })
+    }
 }
 
 struct SharedInput<T>(*const T);
-struct SharedOutput(Output<f32>);
+struct SharedOutput<T>(Output<T>);
 struct SharedEpilogue<'a>(EpilogueF32<'a>);
 
 // SAFETY: only read, and only inside the step that made it.
 unsafe impl<T> Sync for SharedInput<T> {}
 // SAFETY: tasks write disjoint rows.
-unsafe impl Sync for SharedOutput {}
+unsafe impl<T> Sync for SharedOutput<T> {}
 // SAFETY: only read, and only inside the step that made it.
 unsafe impl Sync for SharedEpilogue<'_> {}
 
@@ -177,11 +217,46 @@ pub(crate) fn operand(node: &Node, index: usize) -> Option<ValueId> {
     node.inputs.get(index).copied().flatten()
 }
 
-/// bf16 copy of x where the weights are bf16.
-pub(crate) fn bf16_scratch(graph: &Graph, node: &Node) -> Vec<usize> {
-    let rounded = operand(node, 1).is_some_and(|w| graph.fact(w).dtype == DType::BF16);
-    let count = operand(node, 0).and_then(|x| graph.fact(x).byte_size()).unwrap_or(0) / 2;
-    if rounded { vec![count] } else { Vec::new() }
+/// True for a convolution in which every channel has a kernel of its own.
+fn is_depthwise(graph: &Graph, node: &Node) -> bool {
+    let Op::Conv(op) = &node.op else { return false };
+    let shape = |index: usize| graph.fact(operand(node, index)?).shape();
+    let (Some(x), Some(w)) = (shape(0), shape(1)) else { return false };
+    op.group > 1 && x.last() == Some(&op.group) && w[0] == op.group
+}
+
+/// True for a product of bf16 that has a kernel: it rounds x itself.
+pub(crate) fn is_bf16(graph: &Graph, node: &Node) -> bool {
+    let (Some(x), Some(w), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
+        return false;
+    };
+    let function = match &node.op {
+        Op::Conv(op) => {
+            let image = op.layout == Layout::Nhwc && graph.fact(x).rank() == 4;
+            if !image || op.group != 1 && !is_depthwise(graph, node) {
+                return false;
+            }
+            &op.activation
+        }
+        Op::Linear(op) => &op.activation,
+        _ => return false,
+    };
+    let empty = |id: ValueId| graph.fact(id).shape().is_none_or(|shape| shape.contains(&0));
+    let rounded = graph.fact(x).dtype == DType::F32 && graph.fact(w).dtype == DType::BF16;
+    let constant = graph.constant(w).is_some();
+    rounded && constant && activation(function).is_some() && !empty(x) && !empty(y)
+}
+
+/// Bytes of a copy of x as bf16, for those that neither find it so nor round it as they read.
+pub(crate) fn rounded_copy(graph: &Graph, node: &Node, narrow: &[bool]) -> Vec<usize> {
+    let copies = is_depthwise(graph, node) && is_bf16(graph, node);
+    let x = operand(node, 0).filter(|x| copies && !narrow[x.index()]);
+    x.map(|x| graph.fact(x).byte_size().unwrap_or(0) / 2).into_iter().collect()
+}
+
+/// True for a step that can write its result as bf16.
+pub(crate) fn writes_bf16(graph: &Graph, node: &Node) -> bool {
+    is_bf16(graph, node)
 }
 
 pub(crate) fn refused(builder: &Builder<'_>, node: &Node, why: impl ToString) -> RuntimeError {
@@ -258,12 +333,15 @@ fn product(
     let (x, y) = (node.inputs[0].expect("checked"), node.outputs[0].expect("checked"));
     let columns = builder.shape(y).last().copied().unwrap_or(1);
     let depth = builder.shape(x).last().copied().unwrap_or(1);
-    let rounded = matches!(weights, Weights::Bf16(_));
     let next = match &weights {
         Weights::Dense(weights) => builder.follow(Next::F32(weights.clone())),
+        Weights::Bf16(weights) => builder.follow(Next::Bf16(weights.clone())),
         Weights::Tiles(weights) => builder.follow(Next::Tiles(weights.clone())),
         _ => Following::default(),
     };
+    let w = operand(node, 1).expect("checked");
+    let rounds = builder.graph.fact(w).dtype == DType::BF16;
+    let copies = !rounded_copy(builder.graph, node, builder.narrow()).is_empty();
     Product {
         next,
         rows,
@@ -272,13 +350,23 @@ fn product(
         bias: operand(node, 2).map(|id| builder.place(id)),
         residual: operand(node, 3).map(|id| builder.place(id)),
         y: builder.place(y),
-        scratch: rounded.then(|| builder.scratch(0)),
+        rounds,
+        narrow: [x, y].map(|id| builder.is_narrow(id)),
+        scratch: copies.then(|| builder.scratch(0)),
         x_count: builder.count(x),
         row_count,
         columns,
         activation,
         padding: vec![0.0; depth.max(1) + 16],
         work,
+    }
+}
+
+/// The values of a constant as f32: its own bytes where they are.
+pub(crate) fn f32_values(tensor: &Tensor) -> Cow<'_, [f32]> {
+    match tensor.as_slice::<f32>() {
+        Ok(values) => Cow::Borrowed(values),
+        Err(_) => Cow::Owned(tensor.to_f64_vec().iter().map(|&v| v as f32).collect()),
     }
 }
 
@@ -305,29 +393,33 @@ fn pack_conv(
 ) -> Option<(&'static str, Weights)> {
     let columns = weights.shape()[0];
     let depth = weights.len() / (columns * taps).max(1);
-    let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
+    let values = || f32_values(weights);
     let packs = builder.packs;
-    if weights.dtype() == DType::BF16 {
-        if group != 1 {
-            return None;
-        }
+    let depthwise = depth == 1 && columns == group && channels == group && group > 1;
+    let rounded = weights.dtype() == DType::BF16;
+    if rounded && group > 1 && !depthwise {
+        return None;
+    }
+    if rounded && !depthwise {
         let order = WeightOrder::ohwi(columns, taps, depth);
-        let packed = packs.get_or_pack(id, "bf16", || PackedBf16::pack(&values(), &order));
+        let packed = packs.get_or_load(id, "bf16", &order, || PackedBf16::pack(&values(), &order));
         return Some(("conv-bf16", Weights::Bf16(packed)));
     }
     if group == 1 {
         let order = WeightOrder::ohwi(columns, taps, depth);
-        let packed = packs.get_or_pack(id, "dense", || PackedF32::pack(&values(), &order));
+        let packed = packs.get_or_load(id, "dense", &order, || PackedF32::pack(&values(), &order));
         return Some(("conv-f32", Weights::Dense(packed)));
     }
-    if depth == 1 && columns == group && channels == group {
+    if depthwise {
         let order = depthwise_order(columns, taps, false);
-        let packed = packs.get_or_pack(id, "depthwise", || PackedF32::pack(&values(), &order));
-        return Some(("depthwise-f32", Weights::Depthwise(packed)));
+        let packed =
+            packs.get_or_load(id, "depthwise", &order, || PackedF32::pack(&values(), &order));
+        let kernel = if rounded { "depthwise-bf16" } else { "depthwise-f32" };
+        return Some((kernel, Weights::Depthwise(packed)));
     }
     let each = columns / group;
     let order = WeightOrder::ohwi(each, taps, depth);
-    let packed = packs.get_or_pack(id, "grouped", || {
+    let packed = packs.get_or_load(id, "grouped", &(group, order), || {
         let values = values();
         values.chunks_exact(each * taps * depth).map(|part| PackedF32::pack(part, &order)).collect()
     });
@@ -346,13 +438,13 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     }
     let (depth, columns) = (weights.shape()[0], weights.shape()[1]);
     let order = WeightOrder::matrix(depth, columns);
-    let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
+    let values = || f32_values(&weights);
     let packed = if weights.dtype() == DType::BF16 {
         let pack = || PackedBf16::pack(&values(), &order);
-        Weights::Bf16(builder.packs.get_or_pack(w, "bf16", pack))
+        Weights::Bf16(builder.packs.get_or_load(w, "bf16", &order, pack))
     } else {
         let pack = || PackedF32::pack(&values(), &order);
-        Weights::Dense(builder.packs.get_or_pack(w, "dense", pack))
+        Weights::Dense(builder.packs.get_or_load(w, "dense", &order, pack))
     };
     let kernel = if matches!(packed, Weights::Bf16(_)) { "linear-bf16" } else { "linear-f32" };
     let row_count = builder.count(y) / columns;

@@ -1,7 +1,7 @@
 //! Kernels on AMX tiles, above AVX-512. Instructions are written as assembly: the compiler knows
 //! neither the tiles nor their configuration.
 
-pub(crate) mod gemm_u8s8;
+pub(crate) mod gemm;
 pub(crate) mod peak;
 
 use std::arch::asm;
@@ -13,12 +13,12 @@ const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
 /// The state component that holds the tiles.
 const TILE_DATA: usize = 18;
 
-/// True if the processor has integer tiles and the system lets this process use them.
+/// True if the processor has tiles of integers and of bf16 and the system lets this process use them.
 #[cfg(target_os = "linux")]
 pub(crate) fn available() -> bool {
-    const TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
+    const TILE_AND_PRODUCTS: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     const TILE_STATES: u32 = 1 << 17 | 1 << 18;
-    if __cpuid_count(7, 0).edx & TILE_AND_INT8 != TILE_AND_INT8 {
+    if __cpuid_count(7, 0).edx & TILE_AND_PRODUCTS != TILE_AND_PRODUCTS {
         return false;
     }
     let (enabled, answer): (u32, usize);
@@ -42,7 +42,7 @@ pub(crate) fn available() -> bool {
     answer == 0
 }
 
-/// True if the processor has integer tiles and the system lets this process use them.
+/// True if the processor has tiles of integers and of bf16 and the system lets this process use them.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn available() -> bool {
     false

@@ -14,6 +14,7 @@ unsafe fn tile(rows: usize, tile: &DepthwiseTile) {
     // SAFETY: the caller's promise.
     unsafe {
         match (tile.channels, rows) {
+            _ if tile.half => portable::depthwise::tile_f32(rows, tile),
             (..16, _) => portable::depthwise::tile_f32(rows, tile),
             (_, 1) => panel_of_rows::<1>(tile),
             (_, 2) => panel_of_rows::<2>(tile),

@@ -2,6 +2,8 @@
 
 use std::arch::x86_64::*;
 
+use half::bf16;
+
 use crate::conv::{OffsetBatch, PADDING};
 use crate::epilogue::{Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, columns_of};
 
@@ -10,46 +12,71 @@ fn mask_at(columns: usize, column: usize) -> __mmask16 {
     if columns - column >= 16 { u16::MAX } else { (1 << (columns - column)) - 1 }
 }
 
-/// Bias, residual and clamp.
-///
-/// # Safety
-/// Needs AVX-512 F. The block's accumulators are valid, and output and residual cover its rows and
-/// columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(crate) unsafe fn store_f32(block: &Block<f32>, epilogue: &EpilogueF32, output: &Output<f32>) {
-    let (low, high) = epilogue.activation.bounds();
-    let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
-    let alpha = _mm512_set1_ps(epilogue.alpha);
-    let bias = epilogue.bias.map(|bias| columns_of(block, bias));
-    let mut c = 0;
-    while c < block.columns {
-        let mask = mask_at(block.columns, c);
-        // SAFETY: masks keep every access inside the block, which the caller vouches for.
-        unsafe {
-            let offset = match bias {
-                Some(bias) => _mm512_maskz_loadu_ps(mask, bias.add(c)),
-                None => _mm512_setzero_ps(),
-            };
-            for r in 0..block.rows {
-                let accumulator = _mm512_loadu_ps(block.accumulators.add(r * block.stride + c));
-                let mut value = _mm512_add_ps(_mm512_mul_ps(accumulator, alpha), offset);
-                if let Some(residual) = &epilogue.residual {
-                    let from = block.place(residual.pointer, residual.row_stride, r).add(c);
-                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
+/// Bias, residual and clamp, and how a vector of results is written.
+macro_rules! store_as {
+    ($name:ident, $result:ty, $features:literal, |$to:ident, $mask:ident, $value:ident| $put:expr) => {
+        /// Stores a block.
+        ///
+        /// # Safety
+        /// Needs the features. The block's accumulators are valid, and output and residual cover
+        /// its rows and columns.
+        #[target_feature(enable = $features)]
+        pub(crate) unsafe fn $name(
+            block: &Block<f32>,
+            epilogue: &EpilogueF32,
+            output: &Output<$result>,
+        ) {
+            let (low, high) = epilogue.activation.bounds();
+            let (low, high) = (_mm512_set1_ps(low), _mm512_set1_ps(high));
+            let alpha = _mm512_set1_ps(epilogue.alpha);
+            let bias = epilogue.bias.map(|bias| columns_of(block, bias));
+            let mut c = 0;
+            while c < block.columns {
+                let mask = mask_at(block.columns, c);
+                // SAFETY: masks keep every access inside the block, which the caller vouches for.
+                unsafe {
+                    let offset = match bias {
+                        Some(bias) => _mm512_maskz_loadu_ps(mask, bias.add(c)),
+                        None => _mm512_setzero_ps(),
+                    };
+                    for r in 0..block.rows {
+                        let accumulator =
+                            _mm512_loadu_ps(block.accumulators.add(r * block.stride + c));
+                        let mut value = _mm512_add_ps(_mm512_mul_ps(accumulator, alpha), offset);
+                        if let Some(residual) = &epilogue.residual {
+                            let from = block.place(residual.pointer, residual.row_stride, r).add(c);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
+                        }
+                        // The operand order lets NaN through.
+                        let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                        let $to =
+                            block.place(output.pointer, output.row_stride, r).cast_mut().add(c);
+                        let ($mask, $value) = (mask, value);
+                        $put
+                    }
                 }
-                // The operand order lets NaN through.
-                let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                let to = block.place(output.pointer, output.row_stride, r).cast_mut();
-                if mask == u16::MAX {
-                    _mm512_storeu_ps(to.add(c), value);
-                } else {
-                    _mm512_mask_storeu_ps(to.add(c), mask, value);
-                }
+                c += 16;
             }
         }
-        c += 16;
-    }
+    };
 }
+
+store_as!(store_f32, f32, "avx512f,avx512bw,avx512dq,avx512vl", |to, mask, value| {
+    if mask == u16::MAX {
+        _mm512_storeu_ps(to, value);
+    } else {
+        _mm512_mask_storeu_ps(to, mask, value);
+    }
+});
+
+store_as!(store_bf16, bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", |to, mask, value| {
+    let halves: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(value));
+    if mask == u16::MAX {
+        _mm256_storeu_si256(to.cast(), halves);
+    } else {
+        _mm256_mask_storeu_epi16(to.cast(), mask, halves);
+    }
+});
 
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {

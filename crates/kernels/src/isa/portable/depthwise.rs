@@ -1,5 +1,7 @@
 //! Depthwise kernels in plain Rust.
 
+use half::bf16;
+
 use crate::depthwise::{
     DepthwiseRun, DepthwiseTile, Interleave, MicroDepthwiseF32, MicroDepthwiseU8S8,
 };
@@ -21,11 +23,14 @@ pub(crate) unsafe fn tile_f32(rows: usize, tile: &DepthwiseTile) {
         unsafe {
             for tap in 0..tile.taps {
                 let weights = &*tile.weights.add(tap * 64).cast::<[f32; PANEL]>();
-                let row =
-                    std::ptr::with_exposed_provenance::<f32>(*tile.addresses.add(tap * PITCH + r))
-                        .add(tile.channel);
+                let row = *tile.addresses.add(tap * PITCH + r);
+                let row = std::ptr::with_exposed_provenance::<f32>(row);
                 for c in 0..tile.channels {
-                    sums[c] += *row.add(c) * weights[c];
+                    let value = match tile.half {
+                        true => row.cast::<bf16>().add(tile.channel + c).read().to_f32(),
+                        false => *row.add(tile.channel + c),
+                    };
+                    sums[c] += value * weights[c];
                 }
             }
             for (c, &sum) in sums.iter().enumerate() {

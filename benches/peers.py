@@ -96,6 +96,8 @@ def main():
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each side in each round")
     parser.add_argument("--out", default="benches/RESULTS.md", help="rows are merged into it")
+    parser.add_argument("--sessions", default="mobilenet_v2",
+                        help="models of which two sessions run at once; empty for none")
     parser.add_argument("--fresh", action="store_true", help="forget rows measured before")
     arguments = parser.parse_args()
     folder = pathlib.Path(os.environ["LEPTON_ZOO_FILLED"]).parent / "work"
@@ -117,6 +119,9 @@ def main():
                     result["ratio"] = ratios(result)
                     store.add(result, sys.argv[1:])
                     print("  " + report.line(result), flush=True)
+    for name in filter(None, arguments.sessions.split(",")):
+        path = next(m.path for m in models.all_models() if m.name == name)
+        store.add_sessions(name, runtimes.sessions(path))
     print(f"wrote {arguments.out}")
 
 

@@ -46,13 +46,25 @@ def line(result):
     return "; ".join(told) + "; ratio " + ratio_text(result["ratio"])
 
 
+def start_cells(ours, theirs):
+    """Load and first answer of both, their ratio, and the ratio of what a warm run has not."""
+    start = lambda s: s["load_ms"] + s["first_ms"] if "load_ms" in s else None
+    own, other = start(ours), start(theirs)
+    told = [f"{t:.1f}" if t else "–" for t in (own, other)]
+    if not own or not other:
+        return " | ".join([*told, "–"])
+    beyond = [max(t - s["us"] / 1e3, 1e-3) for t, s in ((own, ours), (other, theirs))]
+    return " | ".join([*told, f"{other / own:.1f} ({beyond[1] / beyond[0]:.0f})"])
+
+
 class Store:
     """Rows in RESULTS.json beside the table; a row measured again replaces the older one."""
 
     def __init__(self, path, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.json = path, path.with_suffix(".json")
-        self.rows = [] if fresh or not self.json.exists() else json.loads(self.json.read_text())
+        known = {} if fresh or not self.json.exists() else json.loads(self.json.read_text())
+        self.rows, self.sessions = known.get("rows", []), known.get("sessions", {})
 
     def add(self, result, arguments):
         key = lambda r: (r["precision"], r["threads"], r["batch"], r["model"])
@@ -67,7 +79,15 @@ class Store:
             self.rows[same[0]] = result
         else:
             self.rows.append(result)
-        self.json.write_text(json.dumps(self.rows, indent=1) + "\n")
+        self.write()
+
+    def add_sessions(self, model, measured):
+        self.sessions[model] = measured
+        self.write()
+
+    def write(self):
+        known = {"rows": self.rows, "sessions": self.sessions}
+        self.json.write_text(json.dumps(known, indent=1) + "\n")
         self.path.write_text(self.text())
 
     def text(self):
@@ -76,30 +96,65 @@ class Store:
                 "RESULTS.json. How it is measured: head of `benches/peers.py`. Times in "
                 "microseconds: median of rounds [10th–90th percentile]; ratio: fastest peer of the "
                 "same precision / Lepton, above 1 Lepton is faster; difference: from ONNX "
-                "Runtime's f32, in units of the largest output.", ""]
+                "Runtime's f32, in units of the largest output; start: load and first answer "
+                "in milliseconds, Lepton's from a prepared `.lepton`, with the ratio "
+                "to ONNX Runtime's, and of that what is beyond a warm run.", ""]
         groups = sorted({(r["precision"], r["threads"], r["batch"]) for r in self.rows})
         for group in groups:
             rows = [r for r in self.rows if (r["precision"], r["threads"], r["batch"]) == group]
             told += [f"## {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
             told += self.table(rows)
+        told += self.scaling() + self.beside()
         latest = max(self.rows, key=lambda r: r["date"])
         told += [f"Last: {latest['date']}, {latest['versions']}, `{latest['command']}`.", ""]
         return "\n".join(told)
 
+    def scaling(self):
+        """What two threads gain over one, Lepton beside the peer that gains most."""
+        rows = {(r["precision"], r["threads"], r["batch"], r["model"]): r for r in self.rows}
+        told = []
+        for (precision, threads, batch, model), two in rows.items():
+            one = rows.get((precision, 1, batch, model))
+            if threads != 2 or not one:
+                continue
+            gain = {name: one["sides"][name]["us"] / side["us"] for name, side in two["sides"].items()
+                    if "us" in side and "us" in one["sides"].get(name, {})}
+            ours = gain.pop("Lepton", None)
+            if ours and gain:
+                best = max(gain, key=gain.get)
+                told.append(f"| {model} | {precision} | {batch} | {ours:.2f} | {gain[best]:.2f} ({best}) |")
+        if not told:
+            return []
+        return ["## Two threads", "", "Time with one thread / time with two.", "",
+                "| model | precision | batch | Lepton | best peer |", "|---|---|---|---|---|", *told, ""]
+
+    def beside(self):
+        """Two sessions at once, and an idle one."""
+        if not self.sessions:
+            return []
+        told = ["## Sessions beside each other", "",
+                "One process, two cores: a session alone, two at once with a thread each; "
+                "processor time of a session of two threads that does nothing.", "",
+                "| model | alone us | two at once us | loss | idle ms per second |",
+                "|---|---|---|---|---|"]
+        for model, s in self.sessions.items():
+            told.append(f"| {model} | {s['alone_us']:.0f} | {s['together_us']:.0f} | "
+                        f"{s['loss']:.1%} | {s['idle_processor_ms_per_s']} |")
+        return told + [""]
+
     @staticmethod
     def table(rows):
         columns = [c for c in COLUMNS if any(c in r["sides"] for r in rows)]
-        told = ["| model | " + " | ".join(columns) + " | ratio | difference | load + first ms | MB |",
-                "|---|" + "---|" * (len(columns) + 4)]
+        told = ["| model | " + " | ".join(columns) + " | ratio | difference | start ms | ONNX Runtime's | ratio (beyond a run) | MB |",
+                "|---|" + "---|" * (len(columns) + 6)]
         for r in rows:
             ours = r["sides"].get("Lepton", {})
             best = r["sides"].get("ONNX Runtime", {})
             cells = [cell(r["sides"].get(c)) for c in columns]
-            start = lambda s: f"{s['load_ms'] + s['first_ms']:.0f}" if "load_ms" in s else "–"
             difference = f"{ours['difference']:.1e}" if "difference" in ours else "–"
             size = f"{ours['bytes'] / 1e6:.1f}" if ours.get("bytes") else "–"
             told.append(f"| {r['model']} | " + " | ".join(cells) + f" | {ratio_text(r['ratio'])} | "
-                        f"{difference} | {start(ours)} (ORT {start(best)}) | {size} |")
+                        f"{difference} | {start_cells(ours, best)} | {size} |")
         known = [r["ratio"][0] for r in rows if r["ratio"]]
         if known:
             mean = float(np.exp(np.mean(np.log(known))))

@@ -18,8 +18,8 @@ pub fn run(arguments: &[String]) -> Result<()> {
     };
     let folder = target.join("peers");
     std::fs::create_dir_all(&folder)?;
-    let build = ["build", "--release", "-p", "lepton-cli", "-p", "lepton-compress", "--examples"];
-    call(Command::new(env!("CARGO")).args(build).args(["--bins"]).current_dir(root))?;
+    let build = ["build", "--release", "-p", "lepton-cli", "-p", "lepton", "-p", "lepton-compress"];
+    call(Command::new(env!("CARGO")).args(build).args(["--bins", "--examples"]).current_dir(root))?;
     let python = environment(&folder)?;
     let zoo = folder.join("zoo");
     let fill = beside(root, "LEPTON_ZOO", "../shared/zoo").join("fill.py");

@@ -15,6 +15,7 @@ Examples:
   lepton run model.onnx --input in.npz --output out.npz
   lepton eval model.onnx --data test.toml --metric top1 --json
   lepton bench model.onnx --threads 1 --dim batch=1
+  lepton convert out/best.lepton --prepare -o model.lepton
 
 Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 invalid model, 4 goal not met, 5 unsupported model.";
 
@@ -40,6 +41,8 @@ pub enum Verb {
     Bench(Bench),
     /// How two versions of a model differ, layer by layer, the worst first.
     Diff(Diff),
+    /// The same model in another format; can prepare it to start at once.
+    Convert(Convert),
     /// Finds the fastest or smallest version of a model that keeps its accuracy.
     Optimize(Box<Optimize>),
     /// Time, multiply-adds and bytes of each step.
@@ -137,6 +140,22 @@ pub struct Bench {
     /// Seconds to measure.
     #[arg(long, default_value_t = 2.0)]
     pub seconds: f64,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct Convert {
+    /// The model.
+    pub model: PathBuf,
+    /// The file to write; its extension, .lepton or .onnx, names the format.
+    #[arg(short, long)]
+    pub output: PathBuf,
+    /// Put the lowered graph and the packed weights into the .lepton file: up to twice the
+    /// bytes, and it starts without making them again.
+    #[arg(long)]
+    pub prepare: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

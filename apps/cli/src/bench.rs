@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lepton::{Error, Latency, Model, Session, SessionOptions};
+use lepton::{Error, Latency, Model, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Bench;
@@ -21,7 +21,7 @@ pub fn bench(arguments: &Bench) -> Result<()> {
     let model = Model::open(&arguments.model)?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
-    let session = Session::new(model.graph(), options).map_err(Error::from)?;
+    let session = model.session(options)?;
     let load_us = micros(start.elapsed());
     let inputs = match &arguments.input {
         Some(path) => arrays::inputs(&model, path)?,

@@ -1,7 +1,7 @@
 //! `lepton check`.
 
 use anyhow::Result;
-use lepton::{Model, Session, SessionOptions};
+use lepton::{Model, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Check;
@@ -13,8 +13,8 @@ const GOLDEN_TOLERANCE: f64 = 1e-3;
 /// Reads, verifies, plans and runs the model once; an artefact must give its golden output.
 pub fn check(arguments: &Check) -> Result<()> {
     let model = Model::open(&arguments.model)?;
-    let session =
-        Session::new(model.graph(), SessionOptions::default()).map_err(lepton::Error::from)?;
+    model.check_bytes()?;
+    let session = model.session(SessionOptions::default())?;
     let golden = model.artefact().and_then(|artefact| artefact.golden.as_ref());
     let inputs = match golden {
         Some(golden) => golden.inputs.clone(),

@@ -1,7 +1,7 @@
 //! `lepton eval`.
 
 use anyhow::Result;
-use lepton::{Error, Metric, Model, Session, SessionOptions};
+use lepton::{Error, Metric, Model, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Eval;
@@ -14,7 +14,7 @@ pub fn eval(arguments: &Eval) -> Result<()> {
     let metric = Metric::find(&arguments.metric).map_err(Error::from)?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
-    let session = Session::new(model.graph(), options).map_err(Error::from)?;
+    let session = model.session(options)?;
     let subset = evaluation_rows(&arguments.data)?;
     let bar = Bar::new(subset.len() as u64, "samples");
     let mut evaluations = lepton::evaluate(&session, None, &subset, &[metric], &mut |samples| {

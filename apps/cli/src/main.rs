@@ -5,6 +5,7 @@ mod arguments;
 mod arrays;
 mod bench;
 mod check;
+mod convert;
 mod diff;
 mod eval;
 mod inspect;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     let done = match &cli.verb {
         Verb::Inspect(arguments) => inspect::inspect(arguments),
         Verb::Check(arguments) => check::check(arguments),
+        Verb::Convert(arguments) => convert::convert(arguments),
         Verb::Run(arguments) => run::run(arguments),
         Verb::Eval(arguments) => eval::eval(arguments),
         Verb::Bench(arguments) => bench::bench(arguments),

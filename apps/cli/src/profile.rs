@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lepton::{Error, Model, Peaks, Session, SessionOptions, StepProfile};
+use lepton::{Error, Model, Peaks, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
@@ -17,7 +17,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
     let model = Model::open(&arguments.model)?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
-    let session = Session::new(model.graph(), options).map_err(Error::from)?;
+    let session = model.session(options)?;
     let inputs = lepton::sample_inputs(model.graph(), &arguments.dim)?;
     let mut runs: Vec<Vec<StepProfile>> = Vec::with_capacity(RUNS);
     for _ in 0..RUNS {

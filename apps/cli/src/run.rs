@@ -1,7 +1,7 @@
 //! `lepton run`.
 
 use anyhow::Result;
-use lepton::{Error, Model, Session, SessionOptions};
+use lepton::{Error, Model, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Run;
@@ -13,7 +13,7 @@ pub fn run(arguments: &Run) -> Result<()> {
     let model = Model::open(&arguments.model)?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
-    let session = Session::new(model.graph(), options).map_err(Error::from)?;
+    let session = model.session(options)?;
     let inputs = arrays::inputs(&model, &arguments.input)?;
     let outputs = session.run(&inputs).map_err(Error::from)?;
     arrays::write_outputs(&model, &outputs, &arguments.output)?;

@@ -22,7 +22,7 @@ fn class_and_help(error: &Error) -> (&'static str, &'static str) {
     match error {
         Error::File { .. } => ("FileError", "check that the file exists and may be read"),
         Error::UnknownFormat { .. } => {
-            ("ModelError", "give an .onnx or .lepton file, or export the model to ONNX")
+            ("ModelError", "give an .onnx, .tflite or .lepton file, or export the model to ONNX")
         }
         Error::Format { error, .. } => of_format(error),
         Error::Runtime(error) => of_runtime(error),

@@ -18,7 +18,7 @@ pub(crate) struct Model {
 
 #[pymethods]
 impl Model {
-    /// Reads an `.onnx` or `.lepton` file.
+    /// Reads an `.onnx`, `.tflite` or `.lepton` file.
     #[staticmethod]
     fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let model = py.detach(|| lepton::Model::open(path)).map_err(|e| raised(py, e))?;

@@ -26,6 +26,7 @@ pub(crate) struct Session {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     threads: usize,
+    exact: bool,
 }
 
 #[pymethods]
@@ -44,7 +45,7 @@ impl Session {
         }
         let model = model.get().model.clone();
         let options = SessionOptions { threads, exact, ..SessionOptions::default() };
-        let session = py.detach(|| lepton::Session::new(model.graph(), options));
+        let session = py.detach(|| model.session(options));
         let session = session.map_err(|error| raised(py, error.into()))?;
         let ports = |specs: Vec<(String, lepton::Fact)>| {
             let port = |(name, fact): (String, lepton::Fact)| Port {
@@ -56,7 +57,7 @@ impl Session {
         };
         let inputs = ports(model.graph().input_specs());
         let outputs = ports(model.graph().output_specs());
-        Ok(Session { session, model, inputs, outputs, threads })
+        Ok(Session { session, model, inputs, outputs, threads, exact })
     }
 
     #[getter]
@@ -67,6 +68,11 @@ impl Session {
     #[getter]
     fn threads(&self) -> usize {
         self.threads
+    }
+
+    #[getter]
+    fn exact(&self) -> bool {
+        self.exact
     }
 
     #[getter]
@@ -107,7 +113,8 @@ impl Session {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let session = slf.get();
-        (slf.get_type(), (session.model(), session.threads)).into_pyobject(slf.py())
+        let arguments = (session.model(), session.threads, session.exact);
+        (slf.get_type(), arguments).into_pyobject(slf.py())
     }
 }
 

@@ -26,6 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let recipe = Recipe::new().then(method, Parameters::default());
     let quantised = recipe.apply(&graph, &Context::new(&batches))?;
     let artefact = Artefact {
+        prepared: None,
         graph: quantised,
         golden: None,
         provenance: "{}".into(),

@@ -1,10 +1,12 @@
-//! Model files, ONNX and Lepton's artefact, as bytes in and bytes out. No `unsafe`, no files.
+//! Model files, ONNX, TensorFlow Lite and Lepton's artefact, as bytes in and bytes out. No `unsafe`, no files.
 #![forbid(unsafe_code)]
 
 pub mod artefact;
 pub mod error;
 pub mod limits;
 pub mod onnx;
+mod steps;
+pub mod tflite;
 
 pub use artefact::{Artefact, Golden};
 pub use error::{FormatError, UnknownOperator};
@@ -15,19 +17,30 @@ pub use onnx::{ExternalData, NoExternalData, check_external_path};
 pub enum Format {
     /// Open Neural Network Exchange, a protobuf message.
     Onnx,
+    /// TensorFlow Lite, a FlatBuffer.
+    Tflite,
     /// Lepton's own file.
     Lepton,
 }
 
 impl Format {
     /// Every format, in order.
-    pub const ALL: &'static [Format] = &[Format::Onnx, Format::Lepton];
+    pub const ALL: &'static [Format] = &[Format::Onnx, Format::Tflite, Format::Lepton];
 
     /// The extension of its files, without the dot.
     pub fn extension(self) -> &'static str {
         match self {
             Format::Onnx => "onnx",
+            Format::Tflite => "tflite",
             Format::Lepton => "lepton",
+        }
+    }
+
+    /// True if files of this format can be written.
+    pub fn is_written(self) -> bool {
+        match self {
+            Format::Onnx | Format::Lepton => true,
+            Format::Tflite => false,
         }
     }
 }
@@ -36,6 +49,9 @@ impl Format {
 pub fn sniff(bytes: &[u8]) -> Option<Format> {
     if bytes.starts_with(artefact::MAGIC) {
         return Some(Format::Lepton);
+    }
+    if bytes.get(4..8) == Some(tflite::IDENTIFIER) {
+        return Some(Format::Tflite);
     }
     // A model starts with field 1, `ir_version`, a small number; then a field up to 8 or 14, 20.
     match bytes {

@@ -23,7 +23,13 @@ fn sample() -> Artefact {
         inputs: vec![Tensor::from_slice([1, 2], &[2.0f32, 1.0]).unwrap()],
         outputs: vec![Tensor::from_slice([1, 1], &[0.0f32]).unwrap()],
     };
-    Artefact { graph, golden: Some(golden), provenance: "{}".into(), measurements: "{}".into() }
+    Artefact {
+        graph,
+        golden: Some(golden),
+        provenance: "{}".into(),
+        measurements: "{}".into(),
+        prepared: None,
+    }
 }
 
 /// Fully connected layers with rectifiers, named as exporters do.
@@ -47,7 +53,13 @@ fn perceptron(widths: &[usize]) -> Artefact {
     }
     graph.set_value_name(x, "output");
     graph.set_outputs(vec![x]);
-    Artefact { graph, golden: None, provenance: String::new(), measurements: String::new() }
+    Artefact {
+        graph,
+        golden: None,
+        provenance: String::new(),
+        measurements: String::new(),
+        prepared: None,
+    }
 }
 
 #[test]
@@ -83,7 +95,13 @@ fn bytes_do_not_depend_on_the_order_of_edits() {
         graph.set_value_name(y, "y");
         graph.set_outputs(vec![y]);
         graph.remove_dead();
-        Artefact { graph, golden: None, provenance: String::new(), measurements: String::new() }
+        Artefact {
+            graph,
+            golden: None,
+            provenance: String::new(),
+            measurements: String::new(),
+            prepared: None,
+        }
     };
     assert_eq!(write(&build(true)).unwrap(), write(&build(false)).unwrap());
 }
@@ -209,7 +227,13 @@ fn sparse() -> Artefact {
     let y = graph.add_node("product", MatMul {}, &[Some(x), Some(w)]).unwrap()[0];
     graph.set_value_name(y, "y");
     graph.set_outputs(vec![y]);
-    Artefact { graph, golden: None, provenance: String::new(), measurements: String::new() }
+    Artefact {
+        graph,
+        golden: None,
+        provenance: String::new(),
+        measurements: String::new(),
+        prepared: None,
+    }
 }
 
 #[test]

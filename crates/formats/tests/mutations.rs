@@ -235,7 +235,7 @@ fn files() -> Vec<(Format, Vec<Vec<u8>>)> {
         let tensor = Tensor::vector(&[1f32, 2.0]);
         let golden = Some(Golden { inputs: vec![tensor.clone()], outputs: vec![tensor] });
         let (provenance, measurements) = ("{}".to_string(), String::new());
-        let whole = Artefact { graph, golden, provenance, measurements };
+        let whole = Artefact { graph, golden, provenance, measurements, prepared: None };
         lepton_files.push(artefact::write(&whole).unwrap());
     }
     vec![(Format::Onnx, onnx_files), (Format::Lepton, lepton_files)]

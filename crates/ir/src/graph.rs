@@ -8,6 +8,7 @@ use crate::error::{GraphError, Problem};
 use crate::fact::Fact;
 use crate::operator::Operands;
 use crate::ops::Op;
+use crate::users::Users;
 
 /// A value of one graph.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -277,16 +278,8 @@ impl Graph {
     }
 
     /// Who uses each value: node and operand position, in execution order.
-    pub fn users(&self) -> Vec<Vec<(NodeId, usize)>> {
-        let mut users = vec![Vec::new(); self.values.len()];
-        for (id, node) in self.nodes() {
-            for (position, input) in node.inputs.iter().enumerate() {
-                if let Some(input) = input {
-                    users[input.index()].push((id, position));
-                }
-            }
-        }
-        users
+    pub fn users(&self) -> Users {
+        Users::of(self)
     }
 
     /// The constants that some node or output uses, each once, in order of first use.

@@ -17,7 +17,9 @@ mod infer;
 pub mod interpret;
 pub mod operator;
 pub mod ops;
+mod packed;
 pub mod text;
+mod users;
 mod verify;
 
 pub use attribute::{Attribute, Attributes};
@@ -28,3 +30,5 @@ pub use gradient::{Backward, Stops};
 pub use graph::{Graph, Node, NodeId, Value, ValueId};
 pub use operator::{Arity, AxisLink, Cost, Operands, Operator, Quant};
 pub use ops::Op;
+pub use packed::StoredPack;
+pub use users::Users;

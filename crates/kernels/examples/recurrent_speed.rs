@@ -48,6 +48,7 @@ fn step_us(isa: Isa, kind: usize, gates: usize, hidden: usize, batch: usize) -> 
                 next: &mut next,
                 cell: &mut cell,
                 scaled: &mut scaled,
+                cell_bound: f32::INFINITY,
             };
             [lstm_step, gru_step, gru_step_reset_first][kind](isa, step);
             std::mem::swap(&mut h, &mut next);

@@ -6,8 +6,8 @@ use half::bf16;
 
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, add_halves,
-    store_dequantized, store_f32, store_real, store_s32, store_u8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, Output, RequantizeU8, Residual, add_halves,
+    store_dequantized, store_real, store_s32, store_u8,
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
@@ -117,9 +117,7 @@ pub unsafe fn gemm_f32_before(
             rows,
             columns,
             Ahead::of(next),
-            |block| {
-                store_f32(isa, block, epilogue, output);
-            },
+            FinishF32::new(isa, epilogue, output),
         );
     }
 }
@@ -423,8 +421,7 @@ pub unsafe fn gemm_f32_scratch(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), |block| {
-            store_f32(isa, block, epilogue, output);
-        });
+        let finish = FinishF32::new(isa, epilogue, output);
+        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), finish);
     }
 }

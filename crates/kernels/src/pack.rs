@@ -5,14 +5,12 @@
 //! with zeros. Wide kernels walk several panels at once.
 
 use half::bf16;
+use lepton_tensor::Storage;
+
+use crate::stored::Pack;
 
 /// Columns in a panel.
 pub const PANEL: usize = 16;
-
-/// One step of one panel.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 /// How many columns, taps and elements per tap a weight matrix has, and the distance in elements
 /// between neighbours along each, so that one packer reads every order.
@@ -91,13 +89,17 @@ impl WeightOrder {
     }
 }
 
+/// Bytes of a line: one step of one panel.
+const LINE: usize = 64;
+
 /// Lines of zeros behind the last panel: tile kernels read whole tiles of lines.
 const SLACK_LINES: usize = 16;
 
 /// Panels of any element type: `E` elements of `[tap][step][16][E]` to a line.
 #[derive(Clone, Debug)]
 struct Panels {
-    lines: Vec<Line>,
+    /// Lines at a multiple of 64 bytes in memory, and the slack.
+    lines: Storage,
     columns: usize,
     taps: usize,
     depth: usize,
@@ -112,38 +114,44 @@ impl Panels {
         let group = 4 / BYTES;
         let steps = order.depth.div_ceil(group);
         let panels = order.columns.div_ceil(PANEL);
-        let mut lines = vec![Line([0; 64]); panels * order.taps * steps + SLACK_LINES];
-        for column in 0..order.columns {
+        let mut lines = Storage::zeroed((panels * order.taps * steps + SLACK_LINES) * LINE);
+        let mut rest = lines.make_mut().chunks_exact_mut(LINE);
+        for first in (0..order.columns).step_by(PANEL) {
+            let width = PANEL.min(order.columns - first);
             for tap in 0..order.taps {
-                let first = (column / PANEL * order.taps + tap) * steps;
-                let source = column * order.column_stride + tap * order.tap_stride;
-                for k in 0..order.depth {
-                    let at = (column % PANEL * group + k % group) * BYTES;
-                    lines[first + k / group].0[at..at + BYTES]
-                        .copy_from_slice(&element(source + k * order.depth_stride));
+                let source = first * order.column_stride + tap * order.tap_stride;
+                for step in (0..order.depth).step_by(group) {
+                    let line = rest.next().expect("one line for each step of each panel");
+                    for (lane, to) in line.as_chunks_mut::<4>().0[..width].iter_mut().enumerate() {
+                        let at = source + lane * order.column_stride;
+                        for k in step..order.depth.min(step + group) {
+                            to[(k - step) * BYTES..][..BYTES]
+                                .copy_from_slice(&element(at + k * order.depth_stride));
+                        }
+                    }
                 }
             }
         }
         Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth }
     }
 
+    /// The panels without the slack.
     fn bytes(&self) -> &[u8] {
-        let count = self.lines.len() - SLACK_LINES;
-        // SAFETY: lines are plain bytes, 64 each without gaps.
-        unsafe { std::slice::from_raw_parts(self.lines.as_ptr().cast(), count * 64) }
+        let bytes = self.lines.bytes();
+        &bytes[..bytes.len() - SLACK_LINES * LINE]
     }
 
-    fn from_bytes(bytes: &[u8], order: &WeightOrder, element_bytes: usize) -> Option<Panels> {
+    /// Panels of `order` that lie in `lines`; `None` if they cannot.
+    fn stored(lines: &Storage, order: &WeightOrder, element_bytes: usize) -> Option<Panels> {
         let steps = order.depth.div_ceil(4 / element_bytes);
         let count = order.columns.div_ceil(PANEL).checked_mul(order.taps.checked_mul(steps)?)?;
-        if count.checked_mul(64)? != bytes.len() {
+        let bytes = count.checked_add(SLACK_LINES)?.checked_mul(LINE)?;
+        if lines.bytes().len() != bytes {
             return None;
         }
-        let lines = bytes
-            .chunks_exact(64)
-            .map(|chunk| Line(chunk.try_into().expect("chunks of 64")))
-            .chain(std::iter::repeat_n(Line([0; 64]), SLACK_LINES))
-            .collect();
+        // A file that is read instead of mapped may lie anywhere.
+        let aligned = lines.bytes().as_ptr().addr().is_multiple_of(LINE);
+        let lines = if aligned { lines.clone() } else { Storage::copied(lines.bytes()) };
         Some(Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth })
     }
 }
@@ -194,14 +202,14 @@ macro_rules! packed {
                 self.panels.depth
             }
 
-            /// The panels as bytes, for a cache.
+            /// The panels.
             pub fn bytes(&self) -> &[u8] {
                 self.panels.bytes()
             }
 
             pub(crate) fn view(&self) -> PanelView {
                 PanelView {
-                    weights: self.panels.lines.as_ptr().cast(),
+                    weights: self.panels.lines.bytes().as_ptr(),
                     columns: self.panels.columns,
                     taps: self.panels.taps,
                     depth: self.panels.depth,
@@ -223,10 +231,18 @@ impl PackedF32 {
         assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
         PackedF32 { panels: Panels::pack(order, |i| weights[i].to_le_bytes()) }
     }
+}
 
-    /// Takes panels written by [`PackedF32::bytes`]; `None` if the length is not that of `order`.
-    pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
-        Some(PackedF32 { panels: Panels::from_bytes(bytes, order, 4)? })
+impl Pack for PackedF32 {
+    type Order = WeightOrder;
+
+    fn stored(&self) -> Vec<Storage> {
+        vec![self.panels.lines.clone()]
+    }
+
+    fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
+        let [lines] = stored else { return None };
+        Some(PackedF32 { panels: Panels::stored(lines, order, 4)? })
     }
 }
 
@@ -247,33 +263,17 @@ impl PackedBf16 {
     /// If `order` reaches beyond `weights`.
     pub fn pack(weights: &[f32], order: &WeightOrder) -> Self {
         assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
-        let whole = Self::whole(order);
-        let depth = order.taps * order.depth;
-        let mut lines = vec![Line([0; 64]); whole.columns.div_ceil(PANEL) * whole.depth / 2];
-        for column in 0..order.columns {
-            let first = column / PANEL * whole.depth / 2;
-            for tap in 0..order.taps {
-                let source = column * order.column_stride + tap * order.tap_stride;
-                for k in 0..order.depth {
-                    let weight = bf16::from_f32(weights[source + k * order.depth_stride]);
-                    let place = tap * order.depth + k;
-                    let at = (column % PANEL * 2 + place % 2) * 2;
-                    lines[first + place / 2].0[at..at + 2].copy_from_slice(&weight.to_le_bytes());
-                }
-            }
-        }
-        lines.extend([Line([0; 64]); SLACK_LINES]);
-        PackedBf16 {
-            panels: Panels { lines, columns: order.columns, taps: 1, depth },
-            taps: order.taps,
-        }
-    }
-
-    /// Takes panels written by [`PackedBf16::bytes`]; `None` if the length is not that of `order`.
-    pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
-        let mut panels = Panels::from_bytes(bytes, &Self::whole(order), 2)?;
-        panels.depth = order.taps * order.depth;
-        Some(PackedBf16 { panels, taps: order.taps })
+        let (whole, depth) = (Self::whole(order), order.taps * order.depth);
+        let mut panels = Panels::pack(&whole, |i| {
+            let (column, k) = (i / whole.depth, i % whole.depth);
+            let at = column * order.column_stride
+                + k / order.depth * order.tap_stride
+                + k % order.depth * order.depth_stride;
+            let weight = if k < depth { bf16::from_f32(weights[at]) } else { bf16::ZERO };
+            weight.to_le_bytes()
+        });
+        panels.depth = depth;
+        PackedBf16 { panels, taps: order.taps }
     }
 
     /// The panels as they lie: one tap of whole tiles.
@@ -297,19 +297,34 @@ impl PackedBf16 {
         self.panels.depth / self.taps.max(1)
     }
 
-    /// The panels as bytes, for a cache.
+    /// The panels.
     pub fn bytes(&self) -> &[u8] {
         self.panels.bytes()
     }
 
     pub(crate) fn view(&self) -> PanelView {
         PanelView {
-            weights: self.panels.lines.as_ptr().cast(),
+            weights: self.panels.lines.bytes().as_ptr(),
             columns: self.panels.columns,
             taps: 1,
             depth: self.panels.depth,
             steps: self.panels.depth.next_multiple_of(Self::TILE) / 2,
         }
+    }
+}
+
+impl Pack for PackedBf16 {
+    type Order = WeightOrder;
+
+    fn stored(&self) -> Vec<Storage> {
+        vec![self.panels.lines.clone()]
+    }
+
+    fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
+        let [lines] = stored else { return None };
+        let mut panels = Panels::stored(lines, &Self::whole(order), 2)?;
+        panels.depth = order.taps * order.depth;
+        Some(PackedBf16 { panels, taps: order.taps })
     }
 }
 
@@ -356,14 +371,6 @@ impl PackedS8 {
         Self::finish(Panels::pack(order, |i| weights[i].to_le_bytes()), None)
     }
 
-    /// Takes panels written by [`PackedS8::bytes`]; `None` if the length is not that of `order`.
-    pub fn from_bytes(bytes: &[u8], order: &WeightOrder) -> Option<Self> {
-        let merge = Self::merges(order);
-        let packed_order = if merge { Self::merged(order) } else { *order };
-        let panels = Panels::from_bytes(bytes, &packed_order, 1)?;
-        Some(Self::finish(panels, merge.then_some(order.depth)))
-    }
-
     fn merges(order: &WeightOrder) -> bool {
         order.taps > 1
             && (1..4).contains(&order.depth)
@@ -377,10 +384,9 @@ impl PackedS8 {
     fn finish(panels: Panels, merged_channels: Option<usize>) -> Self {
         let mut column_sums = vec![0i32; panels.columns];
         let per_panel = panels.taps * panels.depth.div_ceil(4);
-        let lines = panels.lines.len() - SLACK_LINES;
-        for (index, line) in panels.lines[..lines].iter().enumerate() {
+        for (index, line) in panels.bytes().chunks_exact(LINE).enumerate() {
             let first = index / per_panel * PANEL;
-            for (lane, group) in line.0.chunks_exact(4).enumerate() {
+            for (lane, group) in line.chunks_exact(4).enumerate() {
                 if let Some(sum) = column_sums.get_mut(first + lane) {
                     *sum += group.iter().map(|&byte| i32::from(byte as i8)).sum::<i32>();
                 }
@@ -399,7 +405,7 @@ impl PackedS8 {
         &self.column_sums
     }
 
-    /// The panels as bytes, for a cache.
+    /// The panels.
     pub fn bytes(&self) -> &[u8] {
         self.panels.bytes()
     }
@@ -411,12 +417,33 @@ impl PackedS8 {
 
     pub(crate) fn view(&self) -> PanelView {
         PanelView {
-            weights: self.panels.lines.as_ptr().cast(),
+            weights: self.panels.lines.bytes().as_ptr(),
             columns: self.panels.columns,
             taps: self.panels.taps,
             depth: self.panels.depth,
             steps: self.panels.depth.div_ceil(4),
         }
+    }
+}
+
+impl Pack for PackedS8 {
+    type Order = WeightOrder;
+
+    fn stored(&self) -> Vec<Storage> {
+        let sums: Vec<u8> = self.column_sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        vec![self.panels.lines.clone(), Storage::copied(&sums)]
+    }
+
+    fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
+        let [lines, sums] = stored else { return None };
+        let merge = Self::merges(order);
+        let packed_order = if merge { Self::merged(order) } else { *order };
+        let panels = Panels::stored(lines, &packed_order, 1)?;
+        let sums = sums.bytes().as_chunks::<4>().0.iter();
+        let column_sums: Vec<i32> = sums.map(|&sum| i32::from_le_bytes(sum)).collect();
+        let merged_channels = merge.then_some(order.depth);
+        let fits = column_sums.len() == panels.columns;
+        fits.then_some(PackedS8 { panels, merged_channels, column_sums })
     }
 }
 
@@ -459,11 +486,13 @@ mod tests {
             let packed = PackedS8::pack(&weights, &order);
             let sum: i32 = weights[taps * depth..2 * taps * depth].iter().map(|&w| w as i32).sum();
             assert_eq!(packed.column_sums()[1], sum);
-            let again = PackedS8::from_bytes(packed.bytes(), &order).unwrap();
+            let mut stored = packed.stored();
+            let again = PackedS8::load(&order, &stored).unwrap();
             assert_eq!(packed.bytes(), again.bytes());
             assert_eq!(packed.column_sums(), again.column_sums());
             assert_eq!(packed.merged_channels(), again.merged_channels());
-            assert!(PackedS8::from_bytes(&packed.bytes()[64..], &order).is_none());
+            stored[0] = Storage::copied(&packed.bytes()[64..]);
+            assert!(PackedS8::load(&order, &stored).is_none());
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct RecurrentStep<'a> {
     pub cell: &'a mut [f32],
     /// Scratch of [`gru_step_reset_first`], `[N, H]`; others leave it alone.
     pub scaled: &'a mut [f32],
+    /// The cell state of an LSTM stays within ± this; infinite where it is free.
+    pub cell_bound: f32,
 }
 
 impl RecurrentStep<'_> {
@@ -278,6 +280,7 @@ unsafe fn lstm_block<
             let cell = step.cell.as_mut_ptr().add(at);
             let kept = sigmoid(gate(2)) * V::load_upto(cell, count);
             let state = sigmoid(gate(0)).mul_add(tanh(gate(3)), kept);
+            let state = state.clamp(V::splat(-step.cell_bound), V::splat(step.cell_bound));
             state.store_upto(cell, count);
             let value = sigmoid(gate(1)) * tanh(state);
             value.store_upto(step.next.as_mut_ptr().add(at), count);
@@ -402,7 +405,15 @@ mod tests {
     }
 
     /// One sequence's next state and cell state by the definition.
-    fn expected(kind: usize, r: &[f32], b: &[f32], x: &[f32], h: &[f32], c: f32, j: usize) -> f64 {
+    fn expected(
+        kind: usize,
+        r: &[f32],
+        b: &[f32],
+        x: &[f32],
+        h: &[f32],
+        [c, bound]: [f32; 2],
+        j: usize,
+    ) -> f64 {
         let size = h.len();
         let h: Vec<f64> = h.iter().map(|&v| f64::from(v)).collect();
         let x = |g: usize| f64::from(x[g * size + j]);
@@ -410,7 +421,8 @@ mod tests {
         let bias = |g: usize| f64::from(b[g * size + j]);
         if kind == 0 {
             let cell = logistic(gate(2)) * f64::from(c) + logistic(gate(0)) * gate(3).tanh();
-            return logistic(gate(1)) * cell.tanh();
+            let bound = f64::from(bound);
+            return logistic(gate(1)) * cell.clamp(-bound, bound).tanh();
         }
         let update = logistic(gate(0) + if kind == 1 { bias(0) } else { 0.0 });
         let next = if kind == 1 {
@@ -455,6 +467,7 @@ mod tests {
                         next: &mut next,
                         cell: &mut cell,
                         scaled: &mut scaled,
+                        cell_bound: if batch == 5 { 0.1 } else { f32::INFINITY },
                     };
                     [lstm_step, gru_step, gru_step_reset_first][kind](isa, step);
                     for n in 0..batch {
@@ -467,7 +480,8 @@ mod tests {
                         for j in 0..hidden {
                             let at = n * hidden + j;
                             let h = &h[n * hidden..][..hidden];
-                            let want = expected(kind, &r, &known, x, h, c[at], j);
+                            let bound = if batch == 5 { 0.1 } else { f32::INFINITY };
+                            let want = expected(kind, &r, &known, x, h, [c[at], bound], j);
                             let error = (f64::from(next[at]) - want).abs();
                             assert!(error < 2e-6, "{isa} {kind} {hidden} {batch}: {error}");
                         }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{LINE_BYTES, Resolver};
-use crate::epilogue::Block;
+use crate::epilogue::{Block, Finish, InRegisters};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
@@ -44,6 +44,8 @@ pub(crate) struct Tile<A> {
     pub ahead: *const u8,
     /// How many of them in four steps: 0, 1, 2 or 4.
     pub ahead_in_four: usize,
+    /// What to do with the sums instead of storing them as accumulators.
+    pub finish: Option<InRegisters>,
 }
 
 /// What is read after the weights at hand: brought near while they are worked on, because memory
@@ -342,7 +344,7 @@ pub(crate) unsafe fn run<A>(
     rows: Range<usize>,
     columns: Range<usize>,
     after: Ahead,
-    finish: impl Fn(&Block<A>),
+    finish: impl Finish<A>,
 ) {
     assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
     if view.taps == 0 || rows.is_empty() || columns.is_empty() {
@@ -374,6 +376,9 @@ pub(crate) unsafe fn run<A>(
             let mut panel = first_panel;
             while panel < end_panel {
                 let wide = tile_panels(micro, count, end_panel - panel);
+                let place = [row, panel * PANEL];
+                let width = (wide * PANEL).min(columns.end - panel * PANEL);
+                let in_registers = finish.in_registers(place, width);
                 for tap in (0..view.taps).step_by(TAP_BLOCK) {
                     let taps = tap..view.taps.min(tap + TAP_BLOCK);
                     // SAFETY: addresses and accumulators have room for a tile; the panels are
@@ -396,6 +401,7 @@ pub(crate) unsafe fn run<A>(
                             accumulate: tap > 0,
                             ahead: lines.unwrap_or(std::ptr::null()),
                             ahead_in_four: lines.map_or(0, |_| in_four),
+                            finish: in_registers.filter(|_| taps.end == view.taps),
                         };
                         match narrow {
                             Some((kernel, _)) => kernel(count, &tile),
@@ -403,8 +409,8 @@ pub(crate) unsafe fn run<A>(
                         }
                     }
                 }
-                let width = (wide * PANEL).min(columns.end - panel * PANEL);
-                finish(&Block::new(accumulators, [row, panel * PANEL], [count, width]));
+                let block = Block::new(accumulators, place, [count, width]);
+                finish.finish(&block, in_registers.is_some());
                 panel += wide;
             }
             row += count;

@@ -35,6 +35,7 @@ pub fn compressed(
         "lepton": env!("CARGO_PKG_VERSION"),
     });
     let artefact = Artefact {
+        prepared: None,
         graph,
         golden: Some(Golden { inputs, outputs }),
         provenance: provenance.to_string(),

@@ -15,7 +15,7 @@ pub enum Error {
         error: std::io::Error,
     },
     /// A file that is not a model Lepton knows.
-    #[error("{path}: not a model file; known formats: .onnx, .lepton")]
+    #[error("{path}: not a model file; known formats: .onnx, .tflite, .lepton")]
     UnknownFormat {
         /// The file.
         path: PathBuf,

@@ -8,6 +8,7 @@
 #![allow(clippy::result_large_err)]
 
 mod compressed;
+mod convert;
 mod diff;
 mod error;
 mod mapped;
@@ -16,11 +17,12 @@ mod optimize;
 mod samples;
 
 pub use compressed::compressed;
+pub use convert::convert;
 pub use diff::diff;
 pub use error::Error;
 pub use lepton_compress::Recipe;
 pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
-pub use lepton_formats::FormatError;
+pub use lepton_formats::{Format, FormatError};
 pub use lepton_ir::text::print_brief as print_graph;
 pub use lepton_ir::{Dim, Fact, Graph, GraphError, Operands};
 pub use lepton_kernels::Isa;

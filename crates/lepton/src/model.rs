@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff};
+use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff, tflite};
 use lepton_ir::Graph;
+use lepton_runtime::{Lowering, PREPARED_KEY, Session, SessionOptions};
 
 use crate::error::Error;
 use crate::mapped::file_bytes;
@@ -64,7 +65,7 @@ impl ExternalData for Nowhere {
 }
 
 impl Model {
-    /// Reads a `.onnx` or `.lepton` file; the format is told by its first bytes.
+    /// Reads a `.onnx`, `.tflite` or `.lepton` file; the format is told by its first bytes.
     pub fn open(path: impl AsRef<Path>) -> Result<Model, Error> {
         let path = path.as_ref().to_path_buf();
         let bytes = file_bytes(&path)?;
@@ -87,6 +88,7 @@ impl Model {
         let format = sniff(&bytes).ok_or_else(|| Error::UnknownFormat { path: path.clone() })?;
         let (graph, artefact) = match format {
             Format::Onnx => (onnx::read(bytes.clone(), beside).map_err(failed)?, None),
+            Format::Tflite => (tflite::read(bytes.clone()).map_err(failed)?, None),
             Format::Lepton => {
                 let artefact = artefact::read(Arc::new(bytes.clone())).map_err(failed)?;
                 (artefact.graph.clone(), Some(artefact))
@@ -94,6 +96,30 @@ impl Model {
         };
         let file_bytes = bytes.len();
         Ok(Model { graph, path, format, bytes, file_bytes, artefact })
+    }
+
+    /// A session of the model: at once if the file was prepared by this version.
+    ///
+    /// # Errors
+    /// A graph that cannot be lowered.
+    pub fn session(&self, options: SessionOptions) -> Result<Session, Error> {
+        let prepared = self.artefact.as_ref().and_then(|artefact| artefact.prepared.as_ref());
+        let usable = prepared
+            .filter(|prepared| prepared.key == PREPARED_KEY && options.lowering == Lowering::Full);
+        Ok(match usable {
+            Some(prepared) => Session::prepared(self.graph.clone(), &prepared.packs, options)?,
+            None => Session::new(&self.graph, options)?,
+        })
+    }
+
+    /// Checks what opening a prepared artefact leaves out: that its weights are those that were
+    /// written. Other files have been checked.
+    pub fn check_bytes(&self) -> Result<(), Error> {
+        if self.format != Format::Lepton {
+            return Ok(());
+        }
+        let failed = |error| Error::Format { path: self.path.clone(), error };
+        artefact::check_hashes(&self.bytes).map_err(failed)
     }
 
     /// The bytes of its file, without those of the tensors beside it.
@@ -111,7 +137,7 @@ impl Model {
         &self.path
     }
 
-    /// The extension of its format: `onnx` or `lepton`.
+    /// The extension of its format: `onnx`, `tflite` or `lepton`.
     pub fn format(&self) -> &'static str {
         self.format.extension()
     }

@@ -127,11 +127,7 @@ fn pairs(first: &Graph, second: &Graph) -> Vec<Pair> {
 }
 
 /// The tensor as its only users see it.
-fn behind_quantisation(
-    graph: &Graph,
-    users: &[Vec<(lepton_ir::NodeId, usize)>],
-    id: ValueId,
-) -> ValueId {
+fn behind_quantisation(graph: &Graph, users: &lepton_ir::Users, id: ValueId) -> ValueId {
     let only = |id: ValueId, name: &str| match &users[id.index()][..] {
         [(user, 0)] if graph.node(*user).op.name() == name => graph.node(*user).outputs[0],
         _ => None,

@@ -82,6 +82,7 @@ fn artefact_of(
         "lepton": origin.version,
     });
     Ok(Artefact {
+        prepared: None,
         graph,
         golden: Some(Golden { inputs, outputs }),
         provenance: provenance.to_string(),

@@ -3,13 +3,10 @@
 
 use lepton_ir::ops::attention::Attention;
 use lepton_ir::ops::binary::BinaryFunction as B;
-use lepton_ir::{Graph, GraphError, NodeId, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Op, Users, ValueId};
 use lepton_tensor::DType;
 
 use crate::pass::sole_producer;
-
-/// Uses of every value.
-type Users = [Vec<(NodeId, usize)>];
 
 /// The operand of a transpose of four axes and where its axes go; through two of them if need be.
 fn transposed(graph: &Graph, value: ValueId) -> Option<(ValueId, Vec<usize>)> {

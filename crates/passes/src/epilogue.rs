@@ -53,9 +53,9 @@ fn fuses(function: UnaryFunction) -> bool {
 pub fn fuse_activation(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let users = graph.users();
         let node = graph.node(id).clone();
         let Op::Unary(function) = &node.op else { continue };
+        let users = graph.users();
         let Some(x) = operand(&node, 0).filter(|_| fuses(function.function)) else { continue };
         let Some((producer, product)) = sole_producer(graph, &users, x) else { continue };
         let Some(op) = with_activation(&product.op, function) else { continue };
@@ -83,8 +83,12 @@ fn sums(graph: &Graph, id: NodeId) -> Vec<(ValueId, ValueId)> {
 pub fn fuse_bias(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
+        let sums = sums(graph, id);
+        if sums.is_empty() {
+            continue;
+        }
         let users = graph.users();
-        for (x, bias) in sums(graph, id) {
+        for (x, bias) in sums {
             let Some(bias) = graph.constant(bias).filter(|b| b.dtype() == DType::F32) else {
                 continue;
             };
@@ -117,9 +121,12 @@ pub fn fuse_bias(graph: &mut Graph) -> Result<usize, GraphError> {
 pub fn fuse_residual(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
+        let mut candidates = sums(graph, id);
+        if candidates.is_empty() {
+            continue;
+        }
         let users = graph.users();
         // Of two products the later one takes the addition: the other is then made already.
-        let mut candidates = sums(graph, id);
         candidates.reverse();
         for (x, other) in candidates {
             let Some((producer, product)) = sole_producer(graph, &users, x) else { continue };

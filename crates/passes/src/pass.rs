@@ -1,6 +1,6 @@
 //! What a pass is, and running a list of them with the verifier between.
 
-use lepton_ir::{Graph, GraphError, Node, NodeId, ValueId};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Users, ValueId};
 
 /// Something went wrong inside a pass; always a defect of the pass, never of the model.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +62,7 @@ pub fn run_pipeline(passes: &[Pass], graph: &mut Graph) -> Result<(), PassError>
 /// merged into its user.
 pub(crate) fn sole_producer<'a>(
     graph: &'a Graph,
-    users: &[Vec<(NodeId, usize)>],
+    users: &Users,
     value: ValueId,
 ) -> Option<(NodeId, &'a Node)> {
     let alone = users[value.index()].len() == 1 && !graph.outputs().contains(&value);

@@ -5,7 +5,7 @@ use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::normalize::LayerNormalization;
 use lepton_ir::ops::reduce::ReduceFunction;
 use lepton_ir::ops::unary::{Unary, UnaryFunction as F};
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Node, Op, Users, ValueId};
 use lepton_tensor::DType;
 
 use crate::pass::sole_producer;
@@ -50,12 +50,12 @@ struct Factors {
 }
 
 impl Factors {
-    fn of(graph: &Graph, users: &[Vec<(NodeId, usize)>], node: &Node) -> Option<Self> {
+    fn of(graph: &Graph, users: &Users, node: &Node) -> Option<Self> {
         let mut factors = Factors { number: 1.0, values: Vec::new() };
         factors.collect(graph, users, node).then_some(factors)
     }
 
-    fn collect(&mut self, graph: &Graph, users: &[Vec<(NodeId, usize)>], node: &Node) -> bool {
+    fn collect(&mut self, graph: &Graph, users: &Users, node: &Node) -> bool {
         let Op::Binary(op) = &node.op else { return false };
         let (Some(a), Some(b)) = (node.inputs[0], node.inputs[1]) else { return false };
         let divides = op.function == B::Div;
@@ -94,6 +94,9 @@ pub fn gates(graph: &mut Graph) -> Result<usize, GraphError> {
         if !graph.contains(id) {
             continue;
         }
+        if !matches!(&graph.node(id).op, Op::Binary(op) if matches!(op.function, B::Mul | B::Div)) {
+            continue;
+        }
         let users = graph.users();
         let Some(factors) = Factors::of(graph, &users, graph.node(id)) else { continue };
         let found = factors.two().into_iter().find_map(|(x, gate)| {
@@ -112,7 +115,7 @@ pub fn gates(graph: &mut Graph) -> Result<usize, GraphError> {
 /// The function `number·x·gate` is.
 fn gate_function(
     graph: &Graph,
-    users: &[Vec<(NodeId, usize)>],
+    users: &Users,
     x: ValueId,
     gate: ValueId,
     number: f64,
@@ -146,13 +149,7 @@ fn gate_function(
 }
 
 /// True if `value` is `number·x³`.
-fn is_cube(
-    graph: &Graph,
-    users: &[Vec<(NodeId, usize)>],
-    value: ValueId,
-    x: ValueId,
-    number: f64,
-) -> bool {
+fn is_cube(graph: &Graph, users: &Users, value: ValueId, x: ValueId, number: f64) -> bool {
     let Some((_, node)) = graph.producer(value) else { return false };
     let Some(factors) = Factors::of(graph, users, node) else { return false };
     let cube = match factors.values[..] {
@@ -232,8 +229,11 @@ pub fn layer_normalization(graph: &mut Graph) -> Result<usize, GraphError> {
         if !graph.contains(id) {
             continue;
         }
-        let users = graph.users();
         let Some(output) = graph.node(id).outputs[0] else { continue };
+        if pair(graph, output, B::Add).is_none() {
+            continue;
+        }
+        let users = graph.users();
         let Some((op, inputs)) = scaled_and_shifted(graph, &users, output) else { continue };
         graph.rewrite_node(id, op, &inputs)?;
         graph.remove_dead();
@@ -244,7 +244,7 @@ pub fn layer_normalization(graph: &mut Graph) -> Result<usize, GraphError> {
 
 fn scaled_and_shifted(
     graph: &Graph,
-    users: &[Vec<(NodeId, usize)>],
+    users: &Users,
     value: ValueId,
 ) -> Option<(LayerNormalization, Vec<Option<ValueId>>)> {
     let orders = |[a, b]: [ValueId; 2]| [(a, b), (b, a)];

@@ -20,9 +20,9 @@ pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
         if !graph.contains(id) {
             continue;
         }
-        let users = graph.users();
         let node = graph.node(id);
         let Some((x, affine)) = channel_affine(graph, node) else { continue };
+        let users = graph.users();
         let Some((conv_id, conv)) = sole_producer(graph, &users, x) else { continue };
         if let Some(inputs) = folded_inputs(graph, conv, &affine) {
             let output = node.outputs[0].expect("a used result");
@@ -106,12 +106,12 @@ pub fn spread(graph: &mut Graph) -> Result<usize, GraphError> {
 
 /// One value per channel (axis 1 of `rank` axes), if the constant varies along nothing else.
 fn per_channel(constant: &Tensor, rank: usize, channels: usize) -> Option<Vec<f64>> {
-    let values = constant.to_f64_vec();
-    if values.len() == 1 && constant.rank() <= rank {
-        return Some(vec![values[0]; channels]);
+    if constant.len() == 1 && constant.rank() <= rank {
+        return Some(vec![constant.to_f64_vec()[0]; channels]);
     }
     let axis = (1 + constant.rank()).checked_sub(rank)?;
-    (values.len() == channels && constant.shape().get(axis) == Some(&channels)).then_some(values)
+    let fits = constant.len() == channels && constant.shape().get(axis) == Some(&channels);
+    fits.then(|| constant.to_f64_vec())
 }
 
 /// New weights and bias of the convolution.
@@ -129,13 +129,14 @@ fn folded_inputs(graph: &Graph, conv: &Node, affine: &ChannelAffine) -> Option<[
         Some(bias) => graph.constant(bias)?.to_f64_vec(),
         None => vec![0.0; affine.factor.len()],
     };
-    let per_channel = w.len() / affine.factor.len().max(1);
-    let mut weights = w.to_f64_vec();
-    for (i, weight) in weights.iter_mut().enumerate() {
-        *weight *= affine.factor[i / per_channel];
-    }
+    let per_channel = (w.len() / affine.factor.len().max(1)).max(1);
+    let channels = w.as_slice::<f32>().ok()?.chunks(per_channel).zip(&affine.factor);
+    let scaled = |(weights, &factor): (&[f32], &f64)| -> Vec<f32> {
+        weights.iter().map(|&weight| (f64::from(weight) * factor) as f32).collect()
+    };
+    let weights: Vec<f32> = channels.flat_map(scaled).collect();
     let bias: Vec<f64> =
         bias.iter().enumerate().map(|(c, b)| b * affine.factor[c] + affine.shift[c]).collect();
-    let w = Tensor::from_f64_slice(DType::F32, w.shape(), &weights).ok()?;
+    let w = Tensor::from_slice(w.shape(), &weights).ok()?;
     Some([w, Tensor::from_f64_slice(DType::F32, vec![bias.len()], &bias).ok()?])
 }

@@ -16,5 +16,6 @@ mod threads;
 
 pub use error::RuntimeError;
 pub use limits::{Arithmetic, Limit, Limits};
+pub use packs::PREPARED_KEY;
 pub use session::{Lowering, PlanSummary, Session, SessionOptions, StepProfile};
 pub use threads::Threads;

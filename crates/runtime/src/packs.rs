@@ -2,20 +2,43 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use lepton_ir::ValueId;
+use lepton_ir::{StoredPack, ValueId};
+use lepton_kernels::stored::Pack;
+use lepton_tensor::Storage;
+
+/// Stands for what the passes and the packed forms of this version make of a graph: what was
+/// prepared under another key is made again.
+pub const PREPARED_KEY: &str = concat!("lepton-", env!("CARGO_PKG_VERSION"), "/1");
 
 /// A constant and the name of a form.
 type Key = (ValueId, &'static str);
 
+struct Made {
+    pack: Arc<dyn Any + Send + Sync>,
+    /// Its bytes, where they can be kept.
+    stored: Option<Vec<Storage>>,
+}
+
 /// Packed forms of constants, by constant and form.
 #[derive(Default)]
 pub(crate) struct Packs {
-    made: Mutex<HashMap<Key, Arc<dyn Any + Send + Sync>>>,
+    made: Mutex<HashMap<Key, Made>>,
+    /// Forms that came with the model.
+    given: HashMap<(ValueId, String), Vec<Storage>>,
 }
 
 impl Packs {
+    /// Packs some of which came with the model.
+    pub fn given(constants: &[ValueId], packs: &[StoredPack]) -> Self {
+        let given = packs.iter().filter_map(|pack| {
+            let constant = *constants.get(pack.constant)?;
+            Some(((constant, pack.form.clone()), pack.parts.clone()))
+        });
+        Packs { made: Mutex::default(), given: given.collect() }
+    }
+
     /// The packed form `form` of `constant`, made by `pack` the first time.
     pub fn get_or_pack<T: Send + Sync + 'static>(
         &self,
@@ -23,14 +46,58 @@ impl Packs {
         form: &'static str,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
-        let mut made = self.made.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(found) = made.get(&(constant, form)).cloned()
-            && let Ok(pack) = found.downcast::<T>()
+        self.get_or_make((constant, form), || (pack(), None))
+    }
+
+    /// The same for a form that may have come with the model.
+    pub fn get_or_load<T: Pack>(
+        &self,
+        constant: ValueId,
+        form: &'static str,
+        order: &T::Order,
+        pack: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        self.get_or_make((constant, form), || {
+            let given = self.given.get(&(constant, form.to_string()));
+            let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
+            let stored = pack.stored();
+            (pack, Some(stored))
+        })
+    }
+
+    fn get_or_make<T: Send + Sync + 'static>(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> (T, Option<Vec<Storage>>),
+    ) -> Arc<T> {
+        let mut made = self.lock();
+        if let Some(found) = made.get(&key)
+            && let Ok(pack) = found.pack.clone().downcast::<T>()
         {
             return pack;
         }
-        let pack = Arc::new(pack());
-        made.insert((constant, form), pack.clone());
+        let (pack, stored) = make();
+        let pack = Arc::new(pack);
+        made.insert(key, Made { pack: pack.clone(), stored });
         pack
+    }
+
+    /// The forms made so far that can be kept, in the order of the constants.
+    pub fn stored(&self, constants: &[ValueId]) -> Vec<StoredPack> {
+        let made = self.lock();
+        let mut packs: Vec<StoredPack> = made
+            .iter()
+            .filter_map(|((constant, form), made)| {
+                let constant = constants.iter().position(|id| id == constant)?;
+                let parts = made.stored.clone()?;
+                Some(StoredPack { constant, form: form.to_string(), parts })
+            })
+            .collect();
+        packs.sort_by(|a, b| (a.constant, &a.form).cmp(&(b.constant, &b.form)));
+        packs
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Made>> {
+        self.made.lock().unwrap_or_else(|e| e.into_inner())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use lepton_ir::{Graph, interpret};
+use lepton_ir::{Graph, StoredPack, interpret};
 use lepton_kernels::Isa;
 use lepton_passes::{pipelines, run_pipeline};
 use lepton_tensor::{Storage, Tensor};
@@ -99,12 +99,12 @@ pub struct Session {
     options: SessionOptions,
     threads: Threads,
     packs: Packs,
-    plans: Mutex<VecDeque<(Vec<Vec<usize>>, Prepared)>>,
+    plans: Mutex<VecDeque<(Vec<Vec<usize>>, Ready)>>,
     arena: Mutex<Vec<Storage>>,
 }
 
 #[derive(Clone)]
-enum Prepared {
+enum Ready {
     Planned(Arc<Plan>),
     /// Extents that depend on data: the reference interpreter runs the graph.
     Interpreted(Arc<Graph>),
@@ -131,6 +131,28 @@ impl Session {
         })
     }
 
+    /// A session of a graph that was lowered before, with the packed weights made then.
+    pub fn prepared(
+        lowered: Graph,
+        packs: &[StoredPack],
+        options: SessionOptions,
+    ) -> Result<Self, RuntimeError> {
+        Ok(Session {
+            packs: Packs::given(&lowered.constants(), packs),
+            lowered,
+            threads: Threads::new(options.threads),
+            options,
+            plans: Mutex::default(),
+            arena: Mutex::default(),
+        })
+    }
+
+    /// The packed weights made so far that [`Session::prepared`] can use again, for the constants
+    /// of [`Session::lowered`]; the first run makes those of its shapes.
+    pub fn packs(&self) -> Vec<StoredPack> {
+        self.packs.stored(&self.lowered.constants())
+    }
+
     /// The graph the session runs, after lowering.
     pub fn lowered(&self) -> &Graph {
         &self.lowered
@@ -149,11 +171,9 @@ impl Session {
 
     /// Runs the graph: one tensor per input, in order; one per output comes back.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
-        match self.prepared(inputs)? {
-            Prepared::Planned(plan) => {
-                self.execute(&plan, inputs, |step, memory| (step.run)(memory))
-            }
-            Prepared::Interpreted(graph) => Ok(interpret::run(&graph, inputs)?),
+        match self.ready(inputs)? {
+            Ready::Planned(plan) => self.execute(&plan, inputs, |step, memory| (step.run)(memory)),
+            Ready::Interpreted(graph) => Ok(interpret::run(&graph, inputs)?),
         }
     }
 
@@ -162,9 +182,9 @@ impl Session {
         &self,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
-        let plan = match self.prepared(inputs)? {
-            Prepared::Planned(plan) => plan,
-            Prepared::Interpreted(graph) => return Ok((interpret::run(&graph, inputs)?, vec![])),
+        let plan = match self.ready(inputs)? {
+            Ready::Planned(plan) => plan,
+            Ready::Interpreted(graph) => return Ok((interpret::run(&graph, inputs)?, vec![])),
         };
         let mut profile = Vec::with_capacity(plan.steps.len());
         let start = Instant::now();
@@ -191,14 +211,14 @@ impl Session {
     /// Sizes of the plan for inputs of these shapes.
     pub fn summary(&self, inputs: &[Tensor]) -> Result<PlanSummary, RuntimeError> {
         let weight_bytes = self.lowered.constant_bytes();
-        Ok(match self.prepared(inputs)? {
-            Prepared::Planned(plan) => PlanSummary {
+        Ok(match self.ready(inputs)? {
+            Ready::Planned(plan) => PlanSummary {
                 steps: plan.steps.len(),
                 arena_bytes: plan.arena_bytes,
                 unshared_bytes: plan.unshared_bytes,
                 weight_bytes,
             },
-            Prepared::Interpreted(graph) => PlanSummary {
+            Ready::Interpreted(graph) => PlanSummary {
                 steps: graph.node_count(),
                 arena_bytes: 0,
                 unshared_bytes: 0,
@@ -207,7 +227,7 @@ impl Session {
         })
     }
 
-    fn prepared(&self, inputs: &[Tensor]) -> Result<Prepared, RuntimeError> {
+    fn ready(&self, inputs: &[Tensor]) -> Result<Ready, RuntimeError> {
         let bindings = self.lowered.check_inputs(inputs)?;
         let matches = |key: &[Vec<usize>]| key.iter().zip(inputs).all(|(k, t)| k == t.shape());
         {
@@ -222,7 +242,7 @@ impl Session {
         }
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
-        let prepared = if plan::is_static(&graph) {
+        let ready = if plan::is_static(&graph) {
             let threads = self.threads.count();
             let demands = Demands { threads, exact: self.options.exact };
             let plan = plan::build(&graph, &self.packs, demands)?;
@@ -230,15 +250,15 @@ impl Session {
                 let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
                 return Err(RuntimeError::Memory { needed, limit });
             }
-            Prepared::Planned(Arc::new(plan))
+            Ready::Planned(Arc::new(plan))
         } else {
-            Prepared::Interpreted(Arc::new(graph))
+            Ready::Interpreted(Arc::new(graph))
         };
         let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
-        plans.push_front((key, prepared.clone()));
+        plans.push_front((key, ready.clone()));
         plans.truncate(KEPT_PLANS);
-        Ok(prepared)
+        Ok(ready)
     }
 
     fn execute(

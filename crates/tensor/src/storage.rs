@@ -25,7 +25,8 @@ pub struct Storage {
 impl Storage {
     /// `length` zero bytes, aligned to 64.
     pub fn zeroed(length: usize) -> Self {
-        let lines = vec![CacheLine([0; 64]); length.div_ceil(64)];
+        // Pages that come zeroed from the system are not written again.
+        let lines = bytemuck::zeroed_vec::<CacheLine>(length.div_ceil(64));
         Storage { source: Source::Owned(Arc::new(lines)), offset: 0, length }
     }
 

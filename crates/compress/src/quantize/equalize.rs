@@ -3,7 +3,7 @@
 
 use lepton_ir::ops::pool::PoolFunction;
 use lepton_ir::ops::unary::UnaryFunction;
-use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, Node, NodeId, Op, Users, ValueId};
 use lepton_tensor::{DType, Tensor, row_major_strides};
 
 use super::place::{self, operand};
@@ -78,11 +78,7 @@ fn pairs(graph: &Graph) -> Vec<(NodeId, NodeId)> {
     found
 }
 
-fn sole_user(
-    graph: &Graph,
-    users: &[Vec<(NodeId, usize)>],
-    value: ValueId,
-) -> Option<(NodeId, usize)> {
+fn sole_user(graph: &Graph, users: &Users, value: ValueId) -> Option<(NodeId, usize)> {
     match users[value.index()][..] {
         [only] if !graph.outputs().contains(&value) => Some(only),
         _ => None,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use lepton_ir::ops::binary::BinaryFunction;
 use lepton_ir::ops::unary::UnaryFunction;
-use lepton_ir::{Graph, Node, NodeId, Op, Quant, ValueId};
+use lepton_ir::{Graph, Node, NodeId, Op, Quant, Users, ValueId};
 use lepton_tensor::DType;
 
 /// What a node does in the quantised graph.
@@ -137,8 +137,6 @@ pub(crate) fn place(graph: &Graph, keep: &BTreeSet<String>) -> Placement {
     let quantised = quantised(graph, &users, &roles);
     Placement { roles, quantised }
 }
-
-type Users = [Vec<(NodeId, usize)>];
 
 /// True if a node without weights stands between nodes that work on integers.
 fn belongs(graph: &Graph, users: &Users, roles: &[Role], id: NodeId, node: &Node) -> bool {

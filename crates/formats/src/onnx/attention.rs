@@ -17,9 +17,9 @@ use lepton_ir::ops::transpose::Transpose;
 use lepton_ir::ops::unary::{Unary, UnaryFunction as U};
 use lepton_tensor::{DType, Tensor};
 
-use super::call::{Call, Results};
-use super::steps::Made;
+use super::call::Call;
 use crate::error::FormatError;
+use crate::steps::{Made, Results, Steps};
 
 const ATTRIBUTES: &[&str] = &[
     "is_causal",

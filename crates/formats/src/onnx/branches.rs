@@ -7,7 +7,6 @@ use lepton_ir::{Dim, Fact, Graph, ValueId};
 
 use super::call::label;
 use super::emit::{Emit, Written};
-use super::folded;
 use super::link::graph;
 use super::lists::{Item, Kind, kind};
 use super::proto::{GraphProto, NodeProto};
@@ -69,7 +68,7 @@ impl Reader<'_> {
         let condition = node.input.first().map_or("", String::as_str);
         let condition =
             *self.names.get(condition).ok_or_else(|| problem(node, "it has no condition"))?;
-        let truth = folded::known(&self.graph, condition).map(|tensor| tensor.to_i64_vec());
+        let truth = crate::steps::known(&self.graph, condition).map(|tensor| tensor.to_i64_vec());
         let results = match truth {
             Some(truth) if truth.len() == 1 => {
                 self.inline(if truth[0] != 0 { first } else { second }, &[])?

@@ -1,12 +1,11 @@
 //! One node of a file while it is translated: its attributes, its operands, and the graph.
 
-use lepton_ir::ops::binary::{Binary, BinaryFunction};
-use lepton_ir::ops::unary::{Unary, UnaryFunction};
-use lepton_ir::{Attribute, Fact, Graph, Op, ValueId};
-use lepton_tensor::{DType, Tensor};
+use lepton_ir::{Fact, Graph, ValueId};
+use lepton_tensor::Tensor;
 
 use super::proto::{AttributeProto, NodeProto};
 use crate::error::FormatError;
+use crate::steps::Steps;
 
 /// A node of a file, ready to be translated.
 pub struct Call<'a> {
@@ -20,16 +19,7 @@ pub struct Call<'a> {
     pub graph: &'a mut Graph,
 }
 
-/// The results of a translated node.
-pub type Results = Result<Vec<ValueId>, FormatError>;
-
 impl Call<'_> {
-    /// An error that names the node.
-    pub fn error(&self, why: impl Into<String>) -> FormatError {
-        let operator = self.proto.op_type.clone().unwrap_or_default();
-        FormatError::Node { node: label(self.proto), operator, why: why.into() }
-    }
-
     /// The attribute of that name.
     pub fn attribute(&self, name: &str) -> Option<&AttributeProto> {
         self.proto.attribute.iter().find(|a| a.name.as_deref() == Some(name))
@@ -88,19 +78,22 @@ impl Call<'_> {
         Ok(self.graph.fact(self.required(index)?))
     }
 
+    /// The integers of operand `index`, which must be known.
+    pub fn known(&self, index: usize) -> Result<Vec<i64>, FormatError> {
+        let id = self.required(index)?;
+        let tensor = crate::steps::known(self.graph, id).map(|tensor| tensor.to_i64_vec());
+        tensor.ok_or_else(|| self.error(format!("input {index} must be a constant")))
+    }
+
+    /// The numbers of operand `index`, which must be a constant.
+    pub fn known_reals(&self, index: usize) -> Result<Vec<f64>, FormatError> {
+        let tensor = self.graph.constant(self.required(index)?).map(Tensor::to_f64_vec);
+        tensor.ok_or_else(|| self.error(format!("input {index} must be a constant")))
+    }
+
     /// Number of results that somebody may want.
     pub fn result_count(&self) -> usize {
         self.proto.output.iter().rposition(|name| !name.is_empty()).map_or(0, |last| last + 1)
-    }
-
-    /// A constant without a name.
-    pub fn constant(&mut self, tensor: Tensor) -> ValueId {
-        self.graph.add_constant("", tensor)
-    }
-
-    /// A constant list of integers.
-    pub fn integers(&mut self, values: &[i64]) -> ValueId {
-        self.constant(Tensor::vector(values))
     }
 
     /// The integers of attribute `name` as a constant, or operand `index` where it is absent:
@@ -113,44 +106,6 @@ impl Call<'_> {
         self.input(index)
     }
 
-    /// Adds a node with the file's node name.
-    pub fn emit(&mut self, op: impl Into<Op>, inputs: &[Option<ValueId>]) -> Results {
-        let name = self.proto.name.clone().unwrap_or_default();
-        Ok(self.graph.add_node(name, op, inputs)?)
-    }
-
-    /// Adds a node with one result and gives that result.
-    pub fn emit_one(
-        &mut self,
-        op: impl Into<Op>,
-        inputs: &[Option<ValueId>],
-    ) -> Result<ValueId, FormatError> {
-        let made = self.emit(op, inputs)?;
-        made.first().copied().ok_or_else(|| self.error("it has no result"))
-    }
-
-    /// A constant scalar of a type.
-    pub fn scalar(&mut self, dtype: DType, value: f64) -> Result<ValueId, FormatError> {
-        let tensor = Tensor::from_f64_slice(dtype, Vec::new(), &[value]);
-        let tensor = tensor.map_err(|error| self.error(error.to_string()))?;
-        Ok(self.constant(tensor))
-    }
-
-    /// A function of one element as a node.
-    pub fn map(&mut self, f: UnaryFunction, x: ValueId) -> Result<ValueId, FormatError> {
-        self.emit_one(Unary::new(f), &[Some(x)])
-    }
-
-    /// A function of two elements as a node.
-    pub fn pair(
-        &mut self,
-        f: BinaryFunction,
-        a: ValueId,
-        b: ValueId,
-    ) -> Result<ValueId, FormatError> {
-        self.emit_one(Binary::new(f), &[Some(a), Some(b)])
-    }
-
     /// Attribute `name`, or `default`, as an axis counted from the front.
     pub fn axis(&self, name: &str, default: i64) -> Result<usize, FormatError> {
         let (axis, rank) = (self.int(name, default), self.fact(0)?.rank() as i64);
@@ -160,11 +115,24 @@ impl Call<'_> {
             .filter(|_| axis_from_front < rank)
             .ok_or_else(|| self.error(format!("axis {axis} of a tensor of rank {rank}")))
     }
+}
 
-    /// The operator of that name, by attributes.
-    pub fn op(&self, name: &str, attributes: &[(&str, Attribute)]) -> Result<Op, FormatError> {
-        let given: Vec<_> = attributes.iter().map(|(n, a)| (n.to_string(), a.clone())).collect();
-        Op::from_parts(name, &given).map_err(|problem| self.error(problem.to_string()))
+impl Steps for Call<'_> {
+    fn graph_ref(&self) -> &Graph {
+        self.graph
+    }
+
+    fn graph_mut(&mut self) -> &mut Graph {
+        self.graph
+    }
+
+    fn node_name(&self) -> String {
+        self.proto.name.clone().unwrap_or_default()
+    }
+
+    fn error(&self, why: impl Into<String>) -> FormatError {
+        let operator = self.proto.op_type.clone().unwrap_or_default();
+        FormatError::Node { node: label(self.proto), operator, why: why.into() }
     }
 }
 

@@ -4,10 +4,11 @@ use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::gather::Gather;
 use lepton_ir::ops::ngram::{NgramWeight, Ngrams};
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::emit::{Emit, Written};
 use super::link::{floats, int, ints, word};
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 fn counts(call: &Call<'_>, name: &str) -> Result<Vec<usize>, FormatError> {
     let convert =

@@ -12,9 +12,9 @@ use lepton_ir::ops::softmax::Softmax;
 use lepton_ir::ops::unary::{Unary, UnaryFunction as U};
 use lepton_tensor::DType;
 
-use super::call::{Call, Results};
-use super::steps::Made;
+use super::call::Call;
 use super::{rows, sequence};
+use crate::steps::{Made, Results, Steps};
 
 /// A function of `x + bias`, or of x where there is no bias.
 fn after_bias(call: &mut Call<'_>, op: Unary) -> Results {

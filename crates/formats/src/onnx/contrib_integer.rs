@@ -10,10 +10,11 @@ use lepton_ir::ops::quantize::DequantizeLinear;
 use lepton_ir::ops::unary::{Unary, UnaryFunction as U};
 use lepton_tensor::DType;
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::quantised::{integer, real};
 use super::rows;
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 /// A function of two dequantised tensors.
 fn pair(call: &mut Call<'_>, function: B) -> Results {

@@ -14,9 +14,10 @@ use lepton_ir::ops::transpose::Transpose;
 use lepton_ir::ops::unary::{Unary, UnaryFunction as U};
 use lepton_tensor::{DType, Tensor};
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::rows;
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 /// Most positions of an axis that are written out as a constant.
 const MAX_POSITIONS: i64 = 1 << 20;

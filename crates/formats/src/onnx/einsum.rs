@@ -4,9 +4,9 @@ use lepton_ir::ValueId;
 use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::reduce::ReduceFunction;
 
-use super::call::{Call, Results};
-use super::steps::Made;
+use super::call::Call;
 use crate::error::FormatError;
+use crate::steps::{Made, Results, Steps};
 
 /// A factor and the label of each of its axes.
 #[derive(Clone)]

@@ -1,27 +1,15 @@
 //! Arithmetic over constants and known extents is done while reading, because shapes and branches
 //! of later nodes depend on it.
 
-use lepton_ir::{Dim, Graph, ValueId, interpret};
+use lepton_ir::{Graph, ValueId, interpret};
 use lepton_tensor::{DType, Tensor};
+
+use crate::steps::{MOST_KNOWN, known};
 
 use super::call::Call;
 use super::ops;
 use super::proto::NodeProto;
 use super::read::Reader;
-
-/// Most elements of what is computed while reading, operands and results each.
-const MAX_ELEMENTS: usize = 1024;
-
-/// The elements of a small value, if it is a constant or its integers follow from extents.
-pub fn known(graph: &Graph, id: ValueId) -> Option<Tensor> {
-    let fact = graph.fact(id);
-    if let Some(tensor) = graph.constant(id) {
-        return Some(tensor.clone()).filter(|tensor| tensor.len() <= MAX_ELEMENTS);
-    }
-    let integers: Vec<i64> =
-        fact.integers.as_ref()?.iter().map(Dim::as_known).collect::<Option<_>>()?;
-    Tensor::from_i64_slice(fact.dtype, fact.shape()?, &integers).ok()
-}
 
 /// The results of a node, if all its operands are known and all is small, and the results are
 /// integers or truths. Where anything goes wrong there are none: reading the node says why.
@@ -40,7 +28,7 @@ pub fn results(reader: &Reader<'_>, node: &NodeProto) -> Option<Vec<Tensor>> {
     let short = |id: &ValueId| {
         let fact = graph.fact(*id);
         let whole = fact.dtype.is_integer() || fact.dtype == DType::Bool;
-        whole && fact.count().as_usize().is_some_and(|count| count <= MAX_ELEMENTS)
+        whole && fact.count().as_usize().is_some_and(|count| count <= MOST_KNOWN)
     };
     if results.len() < node.output.len() || !results.iter().all(short) {
         return None;

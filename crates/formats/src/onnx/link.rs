@@ -9,6 +9,7 @@ use super::ops::Row;
 use super::proto::AttributeProto;
 use super::tensor::{self, dtype_of, number_of};
 use crate::error::FormatError;
+use crate::steps::Steps;
 
 /// Kind of an attribute, and ONNX's default. Lepton's default is the same.
 #[derive(Clone, Copy)]

@@ -8,11 +8,11 @@ use lepton_tensor::Tensor;
 
 use super::branches::attribute_graph;
 use super::call::{Call, label};
-use super::folded;
 use super::proto::{GraphProto, NodeProto, TypeProto, ValueInfoProto};
 use super::read::{Reader, tensor_fact};
 use crate::error::{FormatError, at_most};
 use crate::limits;
+use crate::steps::Steps;
 
 /// The operators on lists, and those whose graphs are read in place.
 pub const OPERATORS: &[&str] = &[
@@ -225,7 +225,8 @@ impl Reader<'_> {
         usual: usize,
     ) -> Result<usize, FormatError> {
         let Some(Item::Value(id)) = item else { return Ok(usual) };
-        let known = folded::known(&self.graph, *id).and_then(|t| t.to_i64_vec().first().copied());
+        let known =
+            crate::steps::known(&self.graph, *id).and_then(|t| t.to_i64_vec().first().copied());
         let at = known.ok_or_else(|| error(node, "the position must be a constant"))?;
         let at = if at < 0 { at.saturating_add(count as i64) } else { at };
         let found = usize::try_from(at).ok().filter(|&at| at <= count);
@@ -259,7 +260,7 @@ impl Reader<'_> {
     ) -> Result<Vec<ValueId>, FormatError> {
         let lengths = match lengths {
             Some(Item::Value(id)) => {
-                let known = folded::known(&self.graph, *id);
+                let known = crate::steps::known(&self.graph, *id);
                 let known = known.ok_or_else(|| error(node, "the split must be a constant"))?;
                 Some((known.rank(), known.to_i64_vec()))
             }

@@ -7,8 +7,8 @@ use lepton_ir::ops::reduce::ReduceFunction as R;
 use lepton_ir::ops::softmax::Softmax;
 use lepton_ir::ops::unary::UnaryFunction as U;
 
-use super::call::{Call, Results};
-use super::steps::Made;
+use super::call::Call;
+use crate::steps::{Made, Results, Steps};
 
 /// `−weight[target]·x[…,target,…]`, reduced; x `[N,C,…]` are logarithms of probabilities.
 fn picked_loss(call: &mut Call<'_>, x: ValueId) -> Made {

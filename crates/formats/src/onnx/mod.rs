@@ -25,7 +25,6 @@ mod rows;
 mod sequence;
 mod shaped;
 mod spectral;
-mod steps;
 mod tensor;
 mod trees;
 mod values;

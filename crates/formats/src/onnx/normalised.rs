@@ -8,10 +8,11 @@ use lepton_ir::ops::reshape::Reshape;
 use lepton_ir::ops::shape_of::Shape;
 use lepton_ir::ops::unary::UnaryFunction as U;
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::ops::Row;
 use super::rows::direct;
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 fn reduced(
     call: &mut Call<'_>,

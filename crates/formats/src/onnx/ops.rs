@@ -5,7 +5,7 @@ use lepton_ir::ops::pool::PoolFunction as P;
 use lepton_ir::ops::reduce::ReduceFunction as R;
 use lepton_ir::ops::unary::UnaryFunction as U;
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
@@ -13,6 +13,7 @@ use super::{
     attention, classical, contrib, contrib_integer, decomposed, einsum, fused, losses, normalised,
     quantised, rows, sequence, shaped, spectral, trees, values,
 };
+use crate::steps::{Results, Steps};
 
 /// A parameter of a function: the attribute's name and default.
 pub type Parameter = Option<(&'static str, f32)>;

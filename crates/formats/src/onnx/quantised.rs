@@ -6,9 +6,10 @@ use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::matmul::MatMul;
 use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::ops::{Row, WINDOW};
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 /// Operand `index`, which `index + 1` and `index + 2` scale, as reals.
 pub fn real(call: &mut Call<'_>, index: usize, axis: i64) -> Result<ValueId, FormatError> {

@@ -15,6 +15,7 @@ use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto}
 use super::{ExternalData, branches, folded, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
+use crate::steps::Steps;
 
 const ONNX_DOMAIN: &str = "";
 const OLDEST_OPSET: i64 = 6;

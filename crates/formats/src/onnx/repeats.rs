@@ -9,13 +9,13 @@ use lepton_tensor::{DType, Tensor};
 
 use super::branches::{attribute_graph, captured, problem};
 use super::emit::{Emit, Written};
-use super::folded;
 use super::link::{graph, int, ints};
 use super::lists::Item;
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
 use crate::error::{FormatError, at_most};
 use crate::limits;
+use crate::steps::Steps;
 
 /// The integers of an attribute; empty where absent.
 fn integers(node: &NodeProto, name: &str) -> Vec<i64> {
@@ -117,7 +117,7 @@ impl Reader<'_> {
     ) -> Result<Vec<Item>, FormatError> {
         let known = |reader: &Self, item: Option<&Item>| match item {
             Some(Item::Value(id)) => {
-                let tensor = folded::known(&reader.graph, *id);
+                let tensor = crate::steps::known(&reader.graph, *id);
                 tensor.and_then(|tensor| tensor.to_i64_vec().first().copied()).map(Some)
             }
             _ => Some(None),

@@ -16,11 +16,12 @@ use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_ir::ops::window::AutoPad;
 use lepton_tensor::{DType, Tensor};
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::link::AUTO_PAD;
 use super::ops::{Parameter, Row};
 use super::tensor;
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 fn counts(call: &Call<'_>, name: &str) -> Result<Vec<usize>, FormatError> {
     let convert =

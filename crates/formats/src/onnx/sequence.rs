@@ -12,9 +12,9 @@ use lepton_ir::{Graph, ValueId};
 use lepton_tensor::{DType, Tensor};
 
 use super::branches::opened;
-use super::call::{Call, Results};
-use super::steps::Made;
+use super::call::Call;
 use crate::error::FormatError;
+use crate::steps::{Made, Results, Steps};
 
 /// Pairs of elements turned by an angle that grows with the position (Su et al. 2021).
 pub fn rotary_embedding(call: &mut Call<'_>) -> Results {

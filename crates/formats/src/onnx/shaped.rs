@@ -12,10 +12,10 @@ use lepton_ir::ops::scatter::ScatterElements;
 use lepton_ir::ops::unary::UnaryFunction as U;
 use lepton_tensor::DType;
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::rows::given_type;
-use super::steps::{LARGEST, Made};
 use crate::error::FormatError;
+use crate::steps::{LARGEST, Made, Results, Steps};
 
 /// `count` numbers of an attribute, `usual` where it is absent.
 fn per_axis(

@@ -7,10 +7,10 @@ use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::unary::UnaryFunction as U;
 use lepton_tensor::DType;
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::rows::given_type;
-use super::steps::Made;
 use crate::error::FormatError;
+use crate::steps::{Made, Results, Steps};
 
 /// Longest transform that is written as a product with a constant.
 const LONGEST: usize = 4096;

@@ -12,10 +12,10 @@ use lepton_ir::ops::unary::UnaryFunction as U;
 use lepton_tensor::{DType, Tensor};
 
 use super::NoExternalData;
-use super::call::{Call, Results};
-use super::steps::Made;
+use super::call::Call;
 use super::tensor;
 use crate::error::FormatError;
+use crate::steps::{Made, Results, Steps};
 
 fn floats(call: &Call<'_>, name: &str) -> Vec<f32> {
     call.attribute(name).map(|a| a.floats.clone()).unwrap_or_default()

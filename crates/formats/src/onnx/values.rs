@@ -5,9 +5,10 @@ use lepton_ir::ops::sample::PixelCentres;
 use lepton_ir::{Op, ValueId};
 use lepton_tensor::Tensor;
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::ops::Row;
 use crate::error::FormatError;
+use crate::steps::{Results, Steps};
 
 /// The number of elements as an attribute (before 10) or an operand.
 pub fn top_k(call: &mut Call<'_>, row: &Row) -> Results {

@@ -33,6 +33,8 @@ attributes! {
     pub struct LSTM {
         /// Which way.
         pub direction: Direction = Direction::Forward,
+        /// What c is clamped to on both sides of zero; 0 for no bounds.
+        pub cell_clip: f32 = 0.0,
     }
 }
 
@@ -241,6 +243,10 @@ impl Operator for LSTM {
                 };
                 let (input, forget) = (gate(0) + peep(0, c[j]), gate(2) + peep(2, c[j]));
                 c[j] = sigmoid(forget) * c[j] + sigmoid(input) * gate(3).tanh();
+                if self.cell_clip > 0.0 {
+                    let bound = f64::from(self.cell_clip);
+                    c[j] = c[j].clamp(-bound, bound);
+                }
                 h[j] = sigmoid(gate(1) + peep(1, c[j])) * c[j].tanh();
             }
         })

@@ -2,7 +2,7 @@
 
 use lepton_tensor::{Tensor, row_major_strides};
 
-use super::walk::{for_each_index, offset, pick};
+use super::walk::strided;
 use crate::attributes;
 use crate::error::Problem;
 use crate::fact::Fact;
@@ -61,9 +61,7 @@ impl Operator for Transpose {
         let shape: Vec<usize> = permutation.iter().map(|&axis| x.shape()[axis]).collect();
         let own = row_major_strides(x.shape());
         let strides: Vec<usize> = permutation.iter().map(|&axis| own[axis]).collect();
-        let mut positions = Vec::with_capacity(x.len());
-        for_each_index(&shape, |index| positions.push(offset(index, &strides)));
-        Ok(vec![pick(x, shape, &positions)?])
+        Ok(vec![strided(x, shape, &strides)?])
     }
 
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {

@@ -154,3 +154,50 @@ pub fn pick(tensor: &Tensor, shape: Shape, positions: &[usize]) -> Result<Tensor
     }
     Ok(made)
 }
+
+/// The elements of `tensor` read with these strides, in elements, as a tensor of `shape`, which
+/// must not reach beyond it.
+pub fn strided(tensor: &Tensor, shape: Shape, strides: &[usize]) -> Result<Tensor, Problem> {
+    let mut made = Tensor::zeros(tensor.dtype(), shape)?;
+    let axes = merged_axes(made.shape(), strides);
+    let source = tensor.bytes();
+    let size = tensor.dtype().size();
+    match size {
+        1 => copy_strided::<1>(source, made.bytes_mut(), &axes),
+        2 => copy_strided::<2>(source, made.bytes_mut(), &axes),
+        4 => copy_strided::<4>(source, made.bytes_mut(), &axes),
+        _ => copy_strided::<8>(source, made.bytes_mut(), &axes),
+    }
+    Ok(made)
+}
+
+/// Extents and strides without axes of one element; neighbours that are walked as one are one.
+fn merged_axes(shape: &[usize], strides: &[usize]) -> Vec<(usize, usize)> {
+    let mut axes: Vec<(usize, usize)> = Vec::new();
+    for (&extent, &stride) in shape.iter().zip(strides).filter(|(extent, _)| **extent != 1) {
+        match axes.last_mut() {
+            Some(last) if last.1 == stride * extent => *last = (last.0 * extent, stride),
+            _ => axes.push((extent, stride)),
+        }
+    }
+    if axes.is_empty() { vec![(1, 1)] } else { axes }
+}
+
+/// Copies elements of `SIZE` bytes row by row.
+fn copy_strided<const SIZE: usize>(source: &[u8], to: &mut [u8], axes: &[(usize, usize)]) {
+    let (&(extent, stride), outer) = axes.split_last().expect("at least one axis");
+    let outer_shape: Vec<usize> = outer.iter().map(|axis| axis.0).collect();
+    let outer_strides: Vec<usize> = outer.iter().map(|axis| axis.1).collect();
+    let mut rows = to.chunks_exact_mut((extent * SIZE).max(1));
+    for_each_index(&outer_shape, |index| {
+        let Some(row) = rows.next() else { return };
+        let start = offset(index, &outer_strides) * SIZE;
+        if stride == 1 {
+            return row.copy_from_slice(&source[start..start + row.len()]);
+        }
+        for (i, element) in row.as_chunks_mut::<SIZE>().0.iter_mut().enumerate() {
+            let at = start + i * stride * SIZE;
+            element.copy_from_slice(&source[at..at + SIZE]);
+        }
+    });
+}

@@ -3,7 +3,7 @@
 use lepton_ir::ops::pad::PadMode;
 use lepton_ir::ops::pool::PoolFunction;
 use lepton_ir::ops::transpose::Transpose;
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Users, ValueId};
 use lepton_tensor::{DType, Tensor};
 
 use super::products::Bytes;
@@ -50,6 +50,9 @@ fn renames(op: &Op) -> bool {
 /// where a quantisation follows.
 pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
+    if !graph.nodes().any(|(_, node)| matches!(node.op, Op::DequantizeLinear(_))) {
+        return Ok(0);
+    }
     for id in graph.order() {
         if !graph.contains(id) {
             continue;
@@ -88,7 +91,7 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
 }
 
 /// True if every use of the value is a quantisation.
-fn is_quantised(graph: &Graph, users: &[Vec<(NodeId, usize)>], value: ValueId) -> bool {
+fn is_quantised(graph: &Graph, users: &Users, value: ValueId) -> bool {
     let of = &users[value.index()];
     let quantises = |(user, _): &(NodeId, usize)| quantiser(graph, graph.node(*user)).is_some();
     !of.is_empty() && !graph.outputs().contains(&value) && of.iter().all(quantises)
@@ -200,9 +203,9 @@ pub fn pairs(graph: &mut Graph) -> Result<usize, GraphError> {
     use lepton_ir::ops::lookup::IntegerBinary;
     let mut changes = 0;
     for id in graph.order() {
-        let users = graph.users();
         let node = graph.node(id).clone();
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
+        let users = graph.users();
         let Some(mut x) = operand(&node, 0) else { continue };
         let Some((_, mut inner)) = sole_producer(graph, &users, x) else { continue };
         let mut bounds = Some((0, 255));

@@ -13,9 +13,9 @@ use crate::pass::sole_producer;
 pub fn averages(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let users = graph.users();
         let node = graph.node(id).clone();
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
+        let users = graph.users();
         let pool = operand(&node, 0).and_then(|x| sole_producer(graph, &users, x));
         let Some((_, made_by)) = pool else { continue };
         let (Op::Pool(pool), Some(x)) = (&made_by.op, operand(made_by, 0)) else { continue };

@@ -4,7 +4,7 @@ use lepton_ir::ops::conv::Conv;
 use lepton_ir::ops::integer::{IntegerConv, IntegerLinear};
 use lepton_ir::ops::transpose::Transpose;
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Users, ValueId};
 use lepton_tensor::{DType, Layout, Tensor};
 
 use super::weights::{QuantisedWeights, real_vector};
@@ -153,7 +153,7 @@ enum Follows {
     Reals,
 }
 
-fn follows(graph: &Graph, users: &[Vec<(NodeId, usize)>], y: ValueId) -> Follows {
+fn follows(graph: &Graph, users: &Users, y: ValueId) -> Follows {
     let [(user, 0)] = users[y.index()][..] else { return Follows::Reals };
     if graph.outputs().contains(&y) {
         return Follows::Reals;
@@ -290,13 +290,13 @@ fn build(
 pub fn fuse_tables(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let users = graph.users();
         let node = graph.node(id).clone();
         let (Op::Lookup(_), Some(x), Some(table)) =
             (&node.op, operand(&node, 0), operand(&node, 1))
         else {
             continue;
         };
+        let users = graph.users();
         let Some((producer, product)) = sole_producer(graph, &users, x) else { continue };
         let integer = matches!(product.op, Op::IntegerConv(_) | Op::IntegerLinear(_));
         if !integer || operand(product, 5).is_some() {

@@ -1,7 +1,7 @@
 //! A chain of functions of one element between bytes and bytes is a table of 256 entries.
 
 use lepton_ir::ops::lookup::Lookup;
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Operands, ValueId};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Operands, Users, ValueId};
 use lepton_tensor::{DType, Tensor};
 
 use super::{dequantised, operand, quantiser};
@@ -24,9 +24,9 @@ fn varying(graph: &Graph, node: &Node) -> Option<usize> {
 pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let users = graph.users();
         let node = graph.node(id).clone();
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
+        let users = graph.users();
         let Some((chain, source)) = chain(graph, &users, &node) else { continue };
         let Some((bytes, p)) = dequantised(graph, source).filter(|(_, p)| p.dtype == DType::U8)
         else {
@@ -95,11 +95,7 @@ fn through_table(graph: &Graph, value: ValueId) -> (ValueId, Option<Tensor>) {
 
 /// The nodes above a quantisation that compute element by element, first to run last, and the
 /// value the chain begins with.
-fn chain(
-    graph: &Graph,
-    users: &[Vec<(NodeId, usize)>],
-    quantise: &Node,
-) -> Option<(Vec<NodeId>, ValueId)> {
+fn chain(graph: &Graph, users: &Users, quantise: &Node) -> Option<(Vec<NodeId>, ValueId)> {
     let mut nodes = Vec::new();
     let mut value = operand(quantise, 0)?;
     while dequantised(graph, value).is_none() {

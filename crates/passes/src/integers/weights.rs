@@ -1,6 +1,6 @@
 //! Constants behind a `DequantizeLinear`: read as int8 by products, folded everywhere else.
 
-use lepton_ir::{Graph, GraphError, NodeId, Op, Operands, ValueId};
+use lepton_ir::{Graph, GraphError, Op, Operands, Users, ValueId};
 use lepton_tensor::{DType, Tensor, row_major_strides};
 
 use super::operand;
@@ -104,7 +104,7 @@ pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
 }
 
 /// True if a product that may become an integer one reads the value as its weights.
-fn kept(graph: &Graph, users: &[Vec<(NodeId, usize)>], value: ValueId) -> bool {
+fn kept(graph: &Graph, users: &Users, value: ValueId) -> bool {
     users[value.index()].iter().any(|&(user, position)| {
         let node = graph.node(user);
         if position != 1 || !is_candidate(graph, node) {

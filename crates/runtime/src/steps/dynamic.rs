@@ -153,7 +153,7 @@ fn product(
     let row_count = builder.count(y) / columns;
     let place = |id: ValueId| builder.place(id);
     let product = Product {
-        weights: builder.packs.get_or_pack(w, "s8", || PackedS8::pack(values, &order)),
+        weights: builder.packs.get_or_load(w, "s8", &order, || PackedS8::pack(values, &order)),
         rows,
         activation,
         x: place(x),

@@ -166,7 +166,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         let order = WeightOrder::ohwi(columns, taps, depth);
         let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
         let pack = || PackedS8::pack(values, &order);
-        Weights::Dense(builder.packs.get_or_pack(w, "s8", pack), rows)
+        Weights::Dense(builder.packs.get_or_load(w, "s8", &order, pack), rows)
     } else {
         let each = columns / op.group.max(1);
         let order = WeightOrder::ohwi(each, taps, depth);
@@ -175,7 +175,11 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
             let groups = values.chunks_exact(each * taps * depth);
             groups.map(|part| PackedS8::pack(part, &order)).collect()
         };
-        Weights::Grouped(builder.packs.get_or_pack(w, "s8-groups", pack), rows, depth)
+        Weights::Grouped(
+            builder.packs.get_or_load(w, "s8-groups", &(op.group, order), pack),
+            rows,
+            depth,
+        )
     };
     let sizes = (ys[0] * ys[1] * ys[2], columns, weights.len());
     let kernel = if depthwise { "depthwise-u8s8" } else { "conv-u8s8" };
@@ -192,7 +196,7 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &IntegerLinear)
         return Ok(None);
     }
     let order = WeightOrder::matrix(depth, columns);
-    let packed = builder.packs.get_or_pack(w, "s8", || PackedS8::pack(values, &order));
+    let packed = builder.packs.get_or_load(w, "s8", &order, || PackedS8::pack(values, &order));
     let Ok(epilogue) = op.epilogue() else { return Ok(None) };
     let sizes = (builder.count(y) / columns, columns, weights.len());
     let weights = Weights::Dense(packed, Indirection::strided(depth));

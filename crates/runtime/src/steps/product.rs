@@ -1,5 +1,6 @@
 //! Steps that multiply and add: convolution, linear layers, matrix products.
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use half::bf16;
@@ -384,6 +385,14 @@ fn product(
     }
 }
 
+/// The values of a constant as f32: its own bytes where they are.
+pub(crate) fn f32_values(tensor: &Tensor) -> Cow<'_, [f32]> {
+    match tensor.as_slice::<f32>() {
+        Ok(values) => Cow::Borrowed(values),
+        Err(_) => Cow::Owned(tensor.to_f64_vec().iter().map(|&v| v as f32).collect()),
+    }
+}
+
 /// The operands of a convolution by tiles, which finds its own rows.
 pub(crate) fn of_tiles(
     builder: &mut Builder<'_>,
@@ -407,7 +416,7 @@ fn pack_conv(
 ) -> Option<(&'static str, Weights)> {
     let columns = weights.shape()[0];
     let depth = weights.len() / (columns * taps).max(1);
-    let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
+    let values = || f32_values(weights);
     let packs = builder.packs;
     let depthwise = depth == 1 && columns == group && channels == group && group > 1;
     let rounded = weights.dtype() == DType::BF16;
@@ -416,23 +425,24 @@ fn pack_conv(
     }
     if rounded && !depthwise {
         let order = WeightOrder::ohwi(columns, taps, depth);
-        let packed = packs.get_or_pack(id, "bf16", || PackedBf16::pack(&values(), &order));
+        let packed = packs.get_or_load(id, "bf16", &order, || PackedBf16::pack(&values(), &order));
         return Some(("conv-bf16", Weights::Bf16(packed)));
     }
     if group == 1 {
         let order = WeightOrder::ohwi(columns, taps, depth);
-        let packed = packs.get_or_pack(id, "dense", || PackedF32::pack(&values(), &order));
+        let packed = packs.get_or_load(id, "dense", &order, || PackedF32::pack(&values(), &order));
         return Some(("conv-f32", Weights::Dense(packed)));
     }
     if depthwise {
         let order = depthwise_order(columns, taps, false);
-        let packed = packs.get_or_pack(id, "depthwise", || PackedF32::pack(&values(), &order));
+        let packed =
+            packs.get_or_load(id, "depthwise", &order, || PackedF32::pack(&values(), &order));
         let kernel = if rounded { "depthwise-bf16" } else { "depthwise-f32" };
         return Some((kernel, Weights::Depthwise(packed)));
     }
     let each = columns / group;
     let order = WeightOrder::ohwi(each, taps, depth);
-    let packed = packs.get_or_pack(id, "grouped", || {
+    let packed = packs.get_or_load(id, "grouped", &(group, order), || {
         let values = values();
         values.chunks_exact(each * taps * depth).map(|part| PackedF32::pack(part, &order)).collect()
     });
@@ -451,13 +461,13 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     }
     let (depth, columns) = (weights.shape()[0], weights.shape()[1]);
     let order = WeightOrder::matrix(depth, columns);
-    let values = || -> Vec<f32> { weights.to_f64_vec().iter().map(|&v| v as f32).collect() };
+    let values = || f32_values(&weights);
     let packed = if weights.dtype() == DType::BF16 {
         let pack = || PackedBf16::pack(&values(), &order);
-        Weights::Bf16(builder.packs.get_or_pack(w, "bf16", pack))
+        Weights::Bf16(builder.packs.get_or_load(w, "bf16", &order, pack))
     } else {
         let pack = || PackedF32::pack(&values(), &order);
-        Weights::Dense(builder.packs.get_or_pack(w, "dense", pack))
+        Weights::Dense(builder.packs.get_or_load(w, "dense", &order, pack))
     };
     let kernel = if matches!(packed, Weights::Bf16(_)) { "linear-bf16" } else { "linear-f32" };
     let row_count = builder.count(y) / columns;

@@ -118,6 +118,8 @@ struct Weights<'a> {
 /// Everything a recurrent layer needs at run time.
 struct Layer {
     cell: Cell,
+    /// What c of an LSTM is clamped to on both sides of zero.
+    cell_bound: f32,
     sizes: Sizes,
     backward: Vec<bool>,
     inputs: Arc<Vec<Matrix>>,
@@ -227,6 +229,7 @@ impl Layer {
             next: state.next,
             cell: state.cell,
             scaled: state.scaled,
+            cell_bound: self.cell_bound,
         };
         match self.cell {
             Cell::Lstm => lstm_step(isa, step),
@@ -255,7 +258,9 @@ pub(crate) fn layer(builder: &mut Builder<'_>, node: &Node) -> Choice {
 fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     let ((cell, direction), sizes) = (Cell::of(&node.op)?, Sizes::of(builder.graph, node)?);
     let whole = sizes.steps * sizes.state() * sizes.width > 0;
-    if !is_f32(builder, node, 0) || !whole {
+    // Sequences of several lengths and peepholes are left to the reference.
+    let plain = operand(node, 4).is_none() && operand(node, 7).is_none();
+    if !is_f32(builder, node, 0) || !whole || !plain {
         return None;
     }
     let constant = |id: ValueId| builder.graph.constant(id)?.as_slice::<f32>().ok();
@@ -289,8 +294,13 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     let packs = builder.packs;
     let place = |id: ValueId| builder.place(id);
     let result = |i: usize| node.outputs.get(i).copied().flatten().map(place);
+    let cell_bound = match &node.op {
+        Op::LSTM(op) if op.cell_clip > 0.0 => op.cell_clip,
+        _ => f32::INFINITY,
+    };
     let layer = Layer {
         cell,
+        cell_bound,
         sizes,
         backward: vec![direction == Direction::Reverse, true],
         inputs: packs.get_or_pack(w_id, "recurrent-input", pack_input),

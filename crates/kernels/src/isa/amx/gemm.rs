@@ -152,10 +152,7 @@ pub(crate) unsafe fn run<F: Form>(
     let tiles = (taps.count * taps.bytes).div_ceil(64);
     // An odd number of lines, so that rows spread over the sets of L1.
     let pitch = (tiles | 1) * 64;
-    let in_place = source.strided().filter(|&(_, stride)| {
-        let whole = (taps.depth * F::BYTES).is_multiple_of(64) && taps.count == 1;
-        whole && F::READ == F::BYTES && !stride.is_multiple_of(4096)
-    });
+    let in_place = in_place::<F>(source, taps);
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let panels_per_pass = (WEIGHTS_IN_CACHE * 2 / view.panel_bytes().max(64)).max(4) / 4 * 4;
     // Several passes gather once, if the rows stay in cache.
@@ -163,8 +160,8 @@ pub(crate) unsafe fn run<F: Form>(
     let mut sums = Sums([const { MaybeUninit::<F::Sum>::uninit() }; ROWS * BLOCK_STRIDE]);
     let sums = sums.0.as_mut_ptr().cast::<F::Sum>();
     GATHERED.with_borrow_mut(|room| {
-        let kept = if keep { rows.len().next_multiple_of(ROWS) } else { ROWS };
-        let lines = (kept * pitch) / 64 + 1;
+        let runs = if keep { rows.len().next_multiple_of(ROWS) } else { ROWS };
+        let lines = (runs * pitch) / 64 + 1;
         if room.len() < lines {
             room.resize(lines, Line([0; 64]));
         }
@@ -175,23 +172,13 @@ pub(crate) unsafe fn run<F: Form>(
             let pass = first_panel..panels.end.min(first_panel + panels_per_pass);
             for row in rows.clone().step_by(ROWS) {
                 let count = (rows.end - row).min(ROWS);
-                let at = match in_place.filter(|_| count == ROWS) {
-                    Some((base, stride)) => RowsAt {
-                        first: std::ptr::with_exposed_provenance(base + row * stride),
-                        stride,
-                    },
-                    None => {
-                        let block = if keep { (row - rows.start) * pitch } else { 0 };
-                        // SAFETY: the room has the runs of the rows that are kept, at least
-                        // `ROWS`, and a line behind them.
-                        unsafe {
-                            let room = room.add(block);
-                            if !keep || first_panel == panels.start {
-                                gather::<F>(source, taps, row, count, room, pitch);
-                            }
-                            RowsAt { first: room, stride: pitch }
-                        }
-                    }
+                let kept = if keep { (row - rows.start) * pitch } else { 0 };
+                let fresh = !keep || first_panel == panels.start;
+                // SAFETY: the room has the runs of the rows that are kept, at least `ROWS`, and a
+                // line behind them.
+                let at = unsafe {
+                    let room = room.add(kept);
+                    rows_at::<F>(source, taps, in_place, row..row + count, (room, pitch), fresh)
                 };
                 for panel in pass.clone().step_by(4) {
                     let wide = (pass.end - panel).min(4);
@@ -218,6 +205,37 @@ pub(crate) unsafe fn run<F: Form>(
         // SAFETY: as for the configuration.
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
     });
+}
+
+/// Where rows lie that tiles can read as they are: the address of the first, and bytes between.
+fn in_place<F: Form>(source: &impl RowSource, taps: Taps) -> Option<(usize, usize)> {
+    let whole = (taps.depth * F::BYTES).is_multiple_of(64) && taps.count == 1;
+    let fits = whole && F::READ == F::BYTES;
+    source.strided().filter(|&(_, stride)| fits && !stride.is_multiple_of(4096))
+}
+
+/// Where the rows of a block are read: where they lie, if they do so evenly and fill the block, else
+/// in the room, whose runs are `pitch` apart and gathered unless they are still there.
+///
+/// # Safety
+/// As [`gather`].
+unsafe fn rows_at<F: Form>(
+    source: &mut impl RowSource,
+    taps: Taps,
+    in_place: Option<(usize, usize)>,
+    rows: Range<usize>,
+    (room, pitch): (*mut u8, usize),
+    fresh: bool,
+) -> RowsAt {
+    if let Some((base, stride)) = in_place.filter(|_| rows.len() == ROWS) {
+        let first = std::ptr::with_exposed_provenance(base + rows.start * stride);
+        return RowsAt { first, stride };
+    }
+    if fresh {
+        // SAFETY: the caller's promise.
+        unsafe { gather::<F>(source, taps, rows.start, rows.len(), room, pitch) };
+    }
+    RowsAt { first: room, stride: pitch }
 }
 
 /// Up to four neighbouring panels.

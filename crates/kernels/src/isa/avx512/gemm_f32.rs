@@ -7,6 +7,37 @@ use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 pub(crate) static MICRO: Micro<f32> =
     Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
 
+/// The epilogue of a tile of `$rows` rows by `$panels` panels, where `$sum` is a place among the
+/// sums; a macro, because sums that are passed on leave their registers.
+macro_rules! store {
+    ($finish:ident, $rows:expr, $panels:expr, |$r:ident, $p:ident| $sum:expr) => {
+        let alpha = _mm512_set1_ps($finish.alpha);
+        let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
+        let has_residual = !$finish.residual.is_null();
+        for $p in 0..$panels {
+            let left = $finish.columns.saturating_sub($p * 16);
+            let mask = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+            let offset = match $finish.bias.is_null() {
+                true => _mm512_setzero_ps(),
+                false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add($p * 16)),
+            };
+            let mut from = $finish.residual.wrapping_add($p * 16);
+            let mut to = $finish.output.wrapping_add($p * 16);
+            for $r in 0..$rows {
+                let mut value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
+                if has_residual {
+                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
+                    from = from.wrapping_add($finish.residual_stride);
+                }
+                // The operand order lets NaN through.
+                let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                _mm512_mask_storeu_ps(to, mask, value);
+                to = to.wrapping_add($finish.output_stride);
+            }
+        }
+    };
+}
+
 type Kernel = unsafe fn(&Tile<f32>);
 
 macro_rules! by_rows {
@@ -95,6 +126,10 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
                 k += 1;
             }
         }
+        if let Some(finish) = &tile.finish {
+            store!(finish, ROWS, PANELS, |r, p| sums[r][p]);
+            return;
+        }
         for r in 0..ROWS {
             for p in 0..PANELS {
                 let to = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
@@ -179,6 +214,10 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<f32>) {
             if k < tile.depth {
                 step!(|m: usize| *pixels[m].add(k));
             }
+        }
+        if let Some(finish) = &tile.finish {
+            store!(finish, ROWS, 1, |m, _p| sums[m]);
+            return;
         }
         for m in 0..ROWS {
             _mm512_storeu_ps(tile.accumulators.add(m * BLOCK_STRIDE), sums[m]);

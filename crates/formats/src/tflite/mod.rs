@@ -1,0 +1,27 @@
+//! TensorFlow Lite: reading `.tflite` files.
+//!
+//! Quantised tensors become the standard form, `DequantizeLinear → operator → QuantizeLinear`, with
+//! the file's scales and zero points; inputs and outputs keep their types. Images stay as they
+//! are, channels last.
+
+mod blocks;
+mod call;
+mod control;
+mod elements;
+mod flat;
+mod names;
+mod ops;
+mod products;
+mod read;
+mod recurrent;
+mod reductions;
+mod schema;
+mod select;
+mod shapes;
+mod slices;
+mod tensor;
+mod windows;
+
+pub use ops::operator_names;
+pub use read::read;
+pub use schema::IDENTIFIER;

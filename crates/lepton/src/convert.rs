@@ -1,0 +1,63 @@
+//! The same model in another file.
+
+use lepton_formats::artefact::{self, Artefact, Golden, Prepared};
+use lepton_formats::{Format, FormatError, onnx};
+use lepton_runtime::{PREPARED_KEY, Session, SessionOptions};
+
+use crate::error::Error;
+use crate::model::Model;
+use crate::samples::sample_inputs;
+
+/// The bytes of `model` as a file of another format.
+///
+/// A prepared `.lepton` holds the graph as the engine lowers it and the weights as its kernels read
+/// them beside the plain ones: it is up to twice as large, and starts without doing either again
+/// ([`Model::session`]). Shapes that the file leaves open are prepared as 1.
+///
+/// # Errors
+/// A model that cannot run, an operator that the format has not, `prepare` with another format.
+pub fn convert(model: &Model, format: Format, prepare: bool) -> Result<Vec<u8>, Error> {
+    let failed = |error| Error::Format { path: model.path().to_path_buf(), error };
+    match format {
+        Format::Lepton => artefact::write(&artefact_of(model, prepare)?).map_err(failed),
+        Format::Onnx if prepare => {
+            Err(Error::Inputs("only a .lepton file can be prepared".to_string()))
+        }
+        Format::Tflite => Err(failed(FormatError::Unsupported("writing TFLite files".to_string()))),
+        Format::Onnx => onnx::write(model.graph(), &onnx::WriteOptions::default()).map_err(failed),
+    }
+}
+
+fn artefact_of(model: &Model, prepare: bool) -> Result<Artefact, Error> {
+    let session = Session::new(model.graph(), SessionOptions::default())?;
+    let mut artefact = match model.artefact() {
+        Some(artefact) => artefact.clone(),
+        None => {
+            let inputs = sample_inputs(model.graph(), &[])?;
+            let name = model.path().file_name().unwrap_or_default().to_string_lossy();
+            let provenance = serde_json::json!({
+                "source": { "name": name, "blake3": model.content_hash() },
+                "lepton": env!("CARGO_PKG_VERSION"),
+            });
+            Artefact {
+                graph: model.graph().clone(),
+                golden: Some(Golden { outputs: session.run(&inputs)?, inputs }),
+                provenance: provenance.to_string(),
+                measurements: String::new(),
+                prepared: None,
+            }
+        }
+    };
+    artefact.prepared = None;
+    if prepare {
+        let inputs = match &artefact.golden {
+            Some(golden) => golden.inputs.clone(),
+            None => sample_inputs(model.graph(), &[])?,
+        };
+        session.run(&inputs)?;
+        artefact.graph = session.lowered().clone();
+        artefact.prepared =
+            Some(Prepared { key: PREPARED_KEY.to_string(), packs: session.packs() });
+    }
+    Ok(artefact)
+}

@@ -51,6 +51,10 @@ def all_models():
         Model("bert_base", zoo / "bert_base.onnx", TEXT),
         Model("lstm_speech", zoo / "lstm_speech.onnx", [("x", [1, 200, 80], "normal")],
               quantises=False, batches=False),
+        Model("gru_speech", recurrent(zoo.parent / "gru_speech.onnx", "GRU", 200, 2),
+              [("x", [200, 1, 80], "normal")], quantises=False, batches=False),
+        Model("lstm_layer", recurrent(zoo.parent / "lstm_layer.onnx", "LSTM", 100, 1),
+              [("x", [100, 1, 80], "normal")], quantises=False, batches=False),
         Model("silero_vad", assets / "audio/silero_vad/silero_vad_16k_op15.onnx",
               [("input", [1, 576], "normal"), ("state", [2, 1, 128], "normal"),
                ("sr", [], "rate")], quantises=False, batches=False),
@@ -59,6 +63,42 @@ def all_models():
         Model("chain_1000", chain(zoo.parent / "chain_1000.onnx"),
               [("x", [1, 16], "normal")], quantises=False, batches=False),
     ]
+
+
+def recurrent(path, op, steps, layers, width=80, hidden=256, classes=40):
+    """Recurrent layers as PyTorch exports them (the reset gate of a GRU after the product), then
+    a linear layer: a twin of lstm_speech with made-up weights."""
+    if path.exists():
+        return path
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    random = np.random.default_rng(7)
+    gates = {"LSTM": 4, "GRU": 3}[op]
+    attributes = {"hidden_size": hidden} | ({"linear_before_reset": 1} if op == "GRU" else {})
+    weights, nodes, last = [], [], "x"
+
+    def weight(name, shape):
+        bound = hidden ** -0.5
+        values = random.uniform(-bound, bound, shape).astype(np.float32)
+        weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    weights.append(numpy_helper.from_array(np.array([1]), "axis"))
+    for i in range(layers):
+        w = weight(f"w{i}", [1, gates * hidden, hidden if i else width])
+        r = weight(f"r{i}", [1, gates * hidden, hidden])
+        b = weight(f"b{i}", [1, 2 * gates * hidden])
+        nodes.append(helper.make_node(op, [last, w, r, b], [f"y{i}"], **attributes))
+        nodes.append(helper.make_node("Squeeze", [f"y{i}", "axis"], [f"s{i}"]))
+        last = f"s{i}"
+    nodes.append(helper.make_node("MatMul", [last, weight("f", [hidden, classes])], ["y"]))
+    value = lambda name, size: helper.make_tensor_value_info(
+        name, TensorProto.FLOAT, [steps, 1, size])
+    graph = helper.make_graph(nodes, op, [value("x", width)], [value("y", classes)], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, path)
+    return path
 
 
 def chain(path, length=1000):

@@ -86,6 +86,9 @@ pub struct Run {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -107,6 +110,9 @@ pub struct Eval {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -119,6 +125,9 @@ pub struct Bench {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Extent of a dimension, as NAME=N; may be repeated. Others are 1.
     #[arg(long, value_parser = dimension)]
     pub dim: Vec<(String, usize)>,
@@ -159,6 +168,9 @@ pub struct Profile {
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
+    /// Forbid algorithms that change the last digits of the answer.
+    #[arg(long)]
+    pub exact: bool,
     /// Extent of a dimension, as NAME=N; may be repeated. Others are 1.
     #[arg(long, value_parser = dimension)]
     pub dim: Vec<(String, usize)>,

@@ -19,7 +19,8 @@ const WARM_UP_TIME: Duration = Duration::from_millis(300);
 pub fn bench(arguments: &Bench) -> Result<()> {
     let start = Instant::now();
     let model = Model::open(&arguments.model)?;
-    let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
+    let (threads, exact) = (arguments.threads, arguments.exact);
+    let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;
     let load_us = micros(start.elapsed());
     let inputs = match &arguments.input {

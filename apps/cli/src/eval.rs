@@ -12,7 +12,8 @@ use crate::rows::evaluation_rows;
 pub fn eval(arguments: &Eval) -> Result<()> {
     let model = Model::open(&arguments.model)?;
     let metric = Metric::find(&arguments.metric).map_err(Error::from)?;
-    let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
+    let (threads, exact) = (arguments.threads, arguments.exact);
+    let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;
     let subset = evaluation_rows(&arguments.data)?;
     let bar = Bar::new(subset.len() as u64, "samples");

@@ -15,7 +15,8 @@ const RUNS: usize = 51;
 /// Times every step of the plan.
 pub fn profile(arguments: &Profile) -> Result<()> {
     let model = Model::open(&arguments.model)?;
-    let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
+    let (threads, exact) = (arguments.threads, arguments.exact);
+    let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;
     let inputs = lepton::sample_inputs(model.graph(), &arguments.dim)?;
     let mut runs: Vec<Vec<StepProfile>> = Vec::with_capacity(RUNS);

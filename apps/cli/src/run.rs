@@ -11,7 +11,8 @@ use crate::output::{print_json, say};
 /// Runs the model on the arrays of an .npz file and writes its outputs to another.
 pub fn run(arguments: &Run) -> Result<()> {
     let model = Model::open(&arguments.model)?;
-    let options = SessionOptions { threads: arguments.threads, ..SessionOptions::default() };
+    let (threads, exact) = (arguments.threads, arguments.exact);
+    let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;
     let inputs = arrays::inputs(&model, &arguments.input)?;
     let outputs = session.run(&inputs).map_err(Error::from)?;

@@ -26,19 +26,25 @@ pub(crate) struct Session {
     inputs: Vec<Port>,
     outputs: Vec<Port>,
     threads: usize,
+    exact: bool,
 }
 
 #[pymethods]
 impl Session {
     #[new]
-    #[pyo3(signature = (model, threads=1))]
-    fn new(py: Python<'_>, model: &Bound<'_, Model>, threads: usize) -> PyResult<Self> {
+    #[pyo3(signature = (model, threads=1, exact=false))]
+    fn new(
+        py: Python<'_>,
+        model: &Bound<'_, Model>,
+        threads: usize,
+        exact: bool,
+    ) -> PyResult<Self> {
         if threads == 0 || threads > 1024 {
             let message = format!("threads is {threads}; it must be from 1 to 1024");
             return Err(raised(py, Error::Inputs(message)));
         }
         let model = model.get().model.clone();
-        let options = SessionOptions { threads, ..SessionOptions::default() };
+        let options = SessionOptions { threads, exact, ..SessionOptions::default() };
         let session = py.detach(|| model.session(options));
         let session = session.map_err(|error| raised(py, error.into()))?;
         let ports = |specs: Vec<(String, lepton::Fact)>| {
@@ -51,7 +57,7 @@ impl Session {
         };
         let inputs = ports(model.graph().input_specs());
         let outputs = ports(model.graph().output_specs());
-        Ok(Session { session, model, inputs, outputs, threads })
+        Ok(Session { session, model, inputs, outputs, threads, exact })
     }
 
     #[getter]
@@ -62,6 +68,11 @@ impl Session {
     #[getter]
     fn threads(&self) -> usize {
         self.threads
+    }
+
+    #[getter]
+    fn exact(&self) -> bool {
+        self.exact
     }
 
     #[getter]
@@ -102,7 +113,8 @@ impl Session {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyTuple>> {
         let session = slf.get();
-        (slf.get_type(), (session.model(), session.threads)).into_pyobject(slf.py())
+        let arguments = (session.model(), session.threads, session.exact);
+        (slf.get_type(), arguments).into_pyobject(slf.py())
     }
 }
 

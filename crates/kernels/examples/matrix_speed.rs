@@ -256,7 +256,7 @@ fn product_bf16(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pix
     let output = Output { pointer: result.as_mut_ptr(), row_stride: order.columns };
     // SAFETY: buffers are as large as the shape says.
     seconds(|| unsafe {
-        gemm_bf16(isa, &input, &weights, &epilogue, &output, 0..m, 0..order.columns, &[]);
+        gemm_bf16(isa, &input, &weights, &epilogue, None, &output, 0..m, 0..order.columns, &[]);
     })
 }
 

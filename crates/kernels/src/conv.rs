@@ -140,6 +140,8 @@ pub struct Indirection {
     shared_width: Option<usize>,
     /// Lines of taps that are one run of bytes, for rows that are gathered.
     lines: Option<Lines>,
+    /// Taps in a line of the kernel, and elements between pixels, where taps are neighbours.
+    line_taps: Option<[usize; 2]>,
 }
 
 impl Indirection {
@@ -152,6 +154,7 @@ impl Indirection {
             image_stride: 0,
             shared_width: None,
             lines: None,
+            line_taps: None,
         }
     }
 
@@ -183,6 +186,7 @@ impl Indirection {
             image_stride,
             shared_width: None,
             lines: None,
+            line_taps: None,
         })
     }
 
@@ -204,6 +208,9 @@ impl Indirection {
         })?;
         let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
         rows.shared_width = shares.then_some(width);
+        let narrow = window.kernel[1] <= 16;
+        rows.line_taps =
+            (narrow && window.dilation[1] == 1).then_some([window.kernel[1], pixel_stride]);
         rows.lines = Lines::of(&rows, window, pixel_stride);
         Ok(rows)
     }
@@ -211,6 +218,12 @@ impl Indirection {
     /// Number of taps.
     pub fn taps(&self) -> usize {
         self.taps
+    }
+
+    /// Taps of a line of the kernel, where those of `depth` elements lie one behind the other;
+    /// otherwise 1.
+    pub(crate) fn line_of_taps(&self, depth: usize) -> usize {
+        self.line_taps.filter(|&[_, stride]| stride == depth).map_or(1, |[taps, _]| taps)
     }
 
     /// Output width, if (row, tap) and (row + 1, tap - 1) read the same pixel within a line of

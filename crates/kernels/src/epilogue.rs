@@ -62,7 +62,7 @@ impl Activation {
     }
 
     /// The function that is applied to finished rows where it is not a clamp.
-    fn function(self) -> Option<Unary> {
+    pub(crate) fn function(self) -> Option<Unary> {
         Some(match self {
             Activation::None | Activation::Relu | Activation::Clip { .. } => return None,
             Activation::LeakyRelu { slope } => Unary::LeakyRelu { alpha: slope },
@@ -221,6 +221,87 @@ impl<T> Block<T> {
     }
 }
 
+/// What becomes of finished accumulators.
+pub(crate) trait Finish<A> {
+    /// What the tile kernel at output [row, column] does with the sums of so many columns while
+    /// they are in registers, where it can.
+    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<InRegisters> {
+        let _ = (place, columns);
+        None
+    }
+
+    /// Takes a block, whose accumulators are only valid if they were not `stored` from registers.
+    fn finish(&self, block: &Block<A>, stored: bool);
+}
+
+impl<A, F: Fn(&Block<A>)> Finish<A> for F {
+    fn finish(&self, block: &Block<A>, _stored: bool) {
+        self(block);
+    }
+}
+
+/// The f32 epilogue of one tile: activation bounds, and pointers to the tile's part of each
+/// operand, null where there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct InRegisters {
+    pub alpha: f32,
+    pub low: f32,
+    pub high: f32,
+    pub bias: *const f32,
+    pub residual: *const f32,
+    pub residual_stride: usize,
+    pub output: *mut f32,
+    pub output_stride: usize,
+    pub columns: usize,
+}
+
+/// [`store_f32`], from registers where the tile kernels can.
+pub(crate) struct FinishF32<'a> {
+    isa: Isa,
+    epilogue: &'a EpilogueF32<'a>,
+    output: &'a Output<f32>,
+}
+
+impl<'a> FinishF32<'a> {
+    /// # Safety
+    /// The blocks it will be given are covered by output and residual.
+    pub unsafe fn new(isa: Isa, epilogue: &'a EpilogueF32, output: &'a Output<f32>) -> Self {
+        FinishF32 { isa, epilogue, output }
+    }
+}
+
+impl Finish<f32> for FinishF32<'_> {
+    fn in_registers(&self, [row, column]: [usize; 2], columns: usize) -> Option<InRegisters> {
+        let EpilogueF32 { alpha, bias, residual, activation } = *self.epilogue;
+        let (low, high) = activation.bounds();
+        let part = |bias: &[f32]| bias[column..column + columns].as_ptr();
+        let rows = residual.map(|r| (r.pointer.wrapping_add(row * r.row_stride + column), r));
+        let output_stride = self.output.row_stride;
+        self.isa.has_avx512().then(|| InRegisters {
+            alpha,
+            low,
+            high,
+            bias: bias.map_or(std::ptr::null(), part),
+            residual: rows.map_or(std::ptr::null(), |(pointer, _)| pointer),
+            residual_stride: rows.map_or(0, |(_, residual)| residual.row_stride),
+            output: self.output.pointer.wrapping_add(row * output_stride + column),
+            output_stride,
+            columns,
+        })
+    }
+
+    fn finish(&self, block: &Block<f32>, stored: bool) {
+        // SAFETY: promised to `new`; accumulators that were not stored are valid.
+        unsafe {
+            if stored {
+                activate(self.isa, block, self.epilogue, self.output);
+            } else {
+                store_f32(self.isa, block, self.epilogue, self.output);
+            }
+        }
+    }
+}
+
 /// The slice of a per-column vector that belongs to the block, as a pointer.
 pub(crate) fn columns_of<T, U>(block: &Block<T>, values: &[U]) -> *const U {
     values[block.column..block.column + block.columns].as_ptr()
@@ -248,9 +329,18 @@ pub(crate) unsafe fn store_f32(
         }
         #[cfg(not(target_arch = "x86_64"))]
         isa::portable::epilogue::store_f32(block, 0, epilogue, output);
-        if let Some(function) = epilogue.activation.function() {
-            block.runs(output, |run| map_f32_in_place(isa, function, run));
-        }
+        activate(isa, block, epilogue, output);
+    }
+}
+
+/// Applies an activation that is no clamp to a block of the output.
+///
+/// # Safety
+/// The output covers the block.
+unsafe fn activate(isa: Isa, block: &Block<f32>, epilogue: &EpilogueF32, output: &Output<f32>) {
+    if let Some(function) = epilogue.activation.function() {
+        // SAFETY: the caller's promise.
+        unsafe { block.runs(output, |run| map_f32_in_place(isa, function, run)) };
     }
 }
 
@@ -341,6 +431,27 @@ pub(crate) unsafe fn store_s32(block: &Block<i32>, bias: Option<&[i32]>, output:
                         *to.add(c) = (*from.add(c)).wrapping_add(*bias.add(c));
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Adds rows of bf16 to a block's accumulators.
+///
+/// # Safety
+/// The block's accumulators are valid, and the addend covers its rows and columns.
+pub(crate) unsafe fn add_halves(isa: Isa, block: &Block<f32>, addend: &Residual<bf16>) {
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_avx512() {
+            return isa::avx512::epilogue::add_halves(block, addend);
+        }
+        let _ = isa;
+        for r in 0..block.rows {
+            let from = block.place(addend.pointer, addend.row_stride, r);
+            for c in 0..block.columns {
+                *block.accumulators.add(r * block.stride + c) += from.add(c).read().to_f32();
             }
         }
     }

@@ -2,10 +2,12 @@
 
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_f32,
-    store_real, store_s32, store_u8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, Output, RequantizeU8, Residual, add_halves,
+    store_dequantized, store_real, store_s32, store_u8,
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
@@ -115,9 +117,7 @@ pub unsafe fn gemm_f32_before(
             rows,
             columns,
             Ahead::of(next),
-            |block| {
-                store_f32(isa, block, epilogue, output);
-            },
+            FinishF32::new(isa, epilogue, output),
         );
     }
 }
@@ -172,7 +172,8 @@ unsafe fn run_any_u8s8(
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() && isa::amx::gemm::pays(source, view, rows.len(), columns.len()) {
             use isa::amx::gemm::{Bytes, Taps, run};
-            let taps = Taps { count: view.taps, depth: view.depth, bytes: view.steps * 4 };
+            let (count, depth, bytes) = (view.taps, view.depth, view.steps * 4);
+            let taps = Taps { count, depth, bytes, line: 1 };
             return run::<Bytes>(source, taps, view, rows, columns, after, finish);
         }
         run(micro_u8s8(isa), source, view, rows, columns, after, finish);
@@ -280,8 +281,8 @@ pub unsafe fn gemm_u8s8_s32(
 
 /// bf16 product of indirect rows and packed weights, accumulated in f32; `columns` as for
 /// [`gemm_f32`]. Rows of f32 are rounded to bf16 on the way; results of bf16 are rounded after the
-/// epilogue, whose residual is f32. The first bytes of what is read `next` are brought into the
-/// cache meanwhile. Native where [`Isa::has_bf16`], otherwise emulated, slowly.
+/// epilogue. An `addend` is a residual of bf16, added before the epilogue. The first bytes of what
+/// is read `next` are brought into the cache meanwhile. Native where [`Isa::has_bf16`], otherwise emulated, slowly.
 ///
 /// # Panics
 /// If columns, taps or the epilogue's vectors do not fit the weights.
@@ -293,6 +294,7 @@ pub unsafe fn gemm_bf16<T: Real, R: Real>(
     input: &Input<T>,
     weights: &PackedBf16,
     epilogue: &EpilogueF32,
+    addend: Option<&Residual<bf16>>,
     output: &Output<R>,
     rows: Range<usize>,
     columns: Range<usize>,
@@ -302,12 +304,18 @@ pub unsafe fn gemm_bf16<T: Real, R: Real>(
     let (view, depth, after) = (weights.view(), weights.depth(), Ahead::of(next));
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        let finish = |block: &Block<f32>| store_real(isa, block, epilogue, output);
+        let finish = |block: &Block<f32>| {
+            if let Some(addend) = addend {
+                add_halves(isa, block, addend);
+            }
+            store_real(isa, block, epilogue, output);
+        };
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() {
             use isa::amx::gemm::{Halves, Rounded, Taps, run};
             let source = &mut Direct { input, resolver: resolver(isa) };
-            let taps = Taps { count: weights.taps(), depth, bytes: depth * 2 };
+            let line = input.rows.line_of_taps(depth);
+            let taps = Taps { count: weights.taps(), depth, bytes: depth * 2, line };
             return match T::WIDE {
                 true => run::<Rounded>(source, taps, &view, rows, columns, after, finish),
                 false => run::<Halves>(source, taps, &view, rows, columns, after, finish),
@@ -413,8 +421,7 @@ pub unsafe fn gemm_f32_scratch(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), |block| {
-            store_f32(isa, block, epilogue, output);
-        });
+        let finish = FinishF32::new(isa, epilogue, output);
+        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), finish);
     }
 }

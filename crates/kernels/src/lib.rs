@@ -7,6 +7,7 @@ pub mod isa;
 
 pub use isa::Isa;
 
+pub mod attention;
 pub mod binary;
 pub mod broadcast;
 pub mod conv;
@@ -22,9 +23,11 @@ pub mod peak;
 pub mod pool;
 pub mod quantize;
 pub mod real;
+pub mod recurrent;
 pub mod reduce;
 pub mod softmax;
 pub mod stored;
 mod tile;
 pub mod transpose;
 mod vector;
+pub mod winograd;

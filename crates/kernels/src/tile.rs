@@ -9,7 +9,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{LINE_BYTES, Resolver};
-use crate::epilogue::Block;
+use crate::epilogue::{Block, Finish, InRegisters};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
@@ -40,8 +40,12 @@ pub(crate) struct Tile<A> {
     pub accumulators: *mut A,
     /// Add to the accumulators instead of overwriting them.
     pub accumulate: bool,
-    /// Lines to bring into the cache meanwhile, one for each step; an address, never read from.
-    pub ahead: Option<*const u8>,
+    /// Lines to bring into the cache meanwhile; an address, never read from.
+    pub ahead: *const u8,
+    /// How many of them in four steps: 0, 1, 2 or 4.
+    pub ahead_in_four: usize,
+    /// What to do with the sums instead of storing them as accumulators.
+    pub finish: Option<InRegisters>,
 }
 
 /// What is read after the weights at hand: brought near while they are worked on, because memory
@@ -50,6 +54,8 @@ pub(crate) struct Tile<A> {
 pub(crate) struct Ahead {
     next: *const u8,
     bytes: usize,
+    /// Lines in four steps.
+    in_four: usize,
 }
 
 /// Bytes brought near at most: they share L2 with the weights at hand.
@@ -58,14 +64,22 @@ const AHEAD_BYTES: usize = 768 << 10;
 impl Ahead {
     /// Those bytes, or nothing.
     pub fn of(bytes: &[u8]) -> Self {
-        Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES) }
+        Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES), in_four: 4 }
     }
 
     /// The weights of a later pass, if there is one.
     fn of_pass(view: &PanelView, panels: Range<usize>) -> Option<Self> {
         let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
         let bytes = (panels.len() * view.panel_bytes()).min(AHEAD_BYTES);
-        (!panels.is_empty()).then_some(Ahead { next, bytes })
+        (!panels.is_empty()).then_some(Ahead { next, bytes, in_four: 4 })
+    }
+
+    /// The same, spread over so many steps as evenly as can be: memory that is asked faster than
+    /// it answers makes other loads wait.
+    fn over(self, steps: usize) -> Self {
+        let lines = self.bytes / 64;
+        let enough = |in_four: &usize| steps * in_four >= lines * 4;
+        Ahead { in_four: [1, 2].into_iter().find(enough).unwrap_or(4), ..self }
     }
 
     /// Where the next `lines` lines begin, if any are left.
@@ -330,7 +344,7 @@ pub(crate) unsafe fn run<A>(
     rows: Range<usize>,
     columns: Range<usize>,
     after: Ahead,
-    finish: impl Fn(&Block<A>),
+    finish: impl Finish<A>,
 ) {
     assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
     if view.taps == 0 || rows.is_empty() || columns.is_empty() {
@@ -348,7 +362,10 @@ pub(crate) unsafe fn run<A>(
     for first_panel in panels.clone().step_by(panels_per_pass) {
         let end_panel = panels.end.min(first_panel + panels_per_pass);
         let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
-        let mut ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
+        let tiles = rows.len().div_ceil(most_rows)
+            * (end_panel - first_panel).div_ceil(tile_panels(micro, most_rows, 4));
+        let ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
+        let mut ahead = ahead.over(tiles * view.taps * view.steps);
         let mut row = rows.start;
         while row < rows.end {
             let count = match narrow {
@@ -359,6 +376,9 @@ pub(crate) unsafe fn run<A>(
             let mut panel = first_panel;
             while panel < end_panel {
                 let wide = tile_panels(micro, count, end_panel - panel);
+                let place = [row, panel * PANEL];
+                let width = (wide * PANEL).min(columns.end - panel * PANEL);
+                let in_registers = finish.in_registers(place, width);
                 for tap in (0..view.taps).step_by(TAP_BLOCK) {
                     let taps = tap..view.taps.min(tap + TAP_BLOCK);
                     // SAFETY: addresses and accumulators have room for a tile; the panels are
@@ -369,6 +389,8 @@ pub(crate) unsafe fn run<A>(
                             resolved = tap;
                         }
                         let line = panel * view.panel_bytes() + tap * view.steps * 64;
+                        let in_four = ahead.in_four;
+                        let lines = ahead.take(taps.len() * view.steps * in_four / 4);
                         let tile = Tile {
                             addresses,
                             taps: taps.len(),
@@ -377,7 +399,9 @@ pub(crate) unsafe fn run<A>(
                             panel_bytes: view.panel_bytes(),
                             accumulators,
                             accumulate: tap > 0,
-                            ahead: ahead.take(taps.len() * view.steps),
+                            ahead: lines.unwrap_or(std::ptr::null()),
+                            ahead_in_four: lines.map_or(0, |_| in_four),
+                            finish: in_registers.filter(|_| taps.end == view.taps),
                         };
                         match narrow {
                             Some((kernel, _)) => kernel(count, &tile),
@@ -385,8 +409,8 @@ pub(crate) unsafe fn run<A>(
                         }
                     }
                 }
-                let width = (wide * PANEL).min(columns.end - panel * PANEL);
-                finish(&Block::new(accumulators, [row, panel * PANEL], [count, width]));
+                let block = Block::new(accumulators, place, [count, width]);
+                finish.finish(&block, in_registers.is_some());
                 panel += wide;
             }
             row += count;

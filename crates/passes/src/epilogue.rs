@@ -116,7 +116,8 @@ pub fn fuse_bias(graph: &mut Graph) -> Result<usize, GraphError> {
 }
 
 /// `product + other of the same shape` becomes the residual of the product. The other operand
-/// must be made before, so the product moves to the place of the addition.
+/// must be made before, so the product moves to the place of the addition. A product with bf16
+/// weights would round the other operand: it takes none here.
 pub fn fuse_residual(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
@@ -130,7 +131,8 @@ pub fn fuse_residual(graph: &mut Graph) -> Result<usize, GraphError> {
         for (x, other) in candidates {
             let Some((producer, product)) = sole_producer(graph, &users, x) else { continue };
             let same = graph.fact(x).dims == graph.fact(other).dims && x != other;
-            let free = takes_epilogue(&product.op) && operand(product, 3).is_none();
+            let exact = operand(product, 1).is_some_and(|w| graph.fact(w).dtype != DType::BF16);
+            let free = takes_epilogue(&product.op) && operand(product, 3).is_none() && exact;
             if !same || !free || graph.constant(other).is_some() || reaches(graph, producer, other)
             {
                 continue;

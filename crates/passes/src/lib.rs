@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::result_large_err)]
 
+mod attention;
 mod constants;
 mod epilogue;
 mod identity;

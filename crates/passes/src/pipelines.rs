@@ -2,7 +2,8 @@
 
 use crate::integers::{self, moves, pools, products, tables, weights};
 use crate::{
-    Pass, constants, epilogue, identity, layout, linear, patterns, scale, sequences, sink,
+    Pass, attention, constants, epilogue, identity, layout, linear, patterns, scale, sequences,
+    sink,
 };
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
@@ -18,6 +19,14 @@ pub const PRODUCTS: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "linear", run: linear::form },
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+];
+
+/// [`PRODUCTS`] that have taken the sums behind them: a product of bf16 rounds all its operands.
+pub const SUMS: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "linear", run: linear::form },
+    Pass { name: "fuse-bias", run: epilogue::fuse_bias },
+    Pass { name: "fuse-residual", run: epilogue::fuse_residual },
 ];
 
 /// The least that kernels need: channels-last layout and linear layers, every operator of the
@@ -40,6 +49,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "bounds", run: patterns::bounds },
     Pass { name: "gates", run: patterns::gates },
     Pass { name: "layer-normalization", run: patterns::layer_normalization },
+    Pass { name: "attention", run: attention::form },
     Pass { name: "linear", run: linear::form },
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },
     Pass { name: "fuse-residual", run: epilogue::fuse_residual },

@@ -30,6 +30,64 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "attention",
+        "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
+         input %m: f32[1,1,1,5] const %s: f32[] = [0.5]
+         %a: f32[1,2,3,4] = Transpose(%q) {permutation=[0, 2, 1, 3]}
+         %b: f32[1,2,4,5] = Transpose(%k) {permutation=[0, 2, 3, 1]}
+         %c: f32[1,2,5,4] = Transpose(%v) {permutation=[0, 2, 1, 3]}
+         %p: f32[1,2,3,5] = MatMul(%a, %b)
+         %d: f32[1,2,3,5] = Binary(%p, %s) {function=\"mul\"}
+         %e: f32[1,2,3,5] = Binary(%d, %m)
+         %w: f32[1,2,3,5] = Softmax(%e)
+         %r: f32[1,2,3,4] = MatMul(%w, %c)
+         %y: f32[1,3,2,4] = Transpose(%r) {permutation=[0, 2, 1, 3]}
+         output %y",
+        "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
+         input %m: f32[1,1,1,5]
+         %y: f32[1,3,2,4] = Attention(%q, %k, %v, %m) {scale=0.5}
+         output %y",
+    ),
+    (
+        "attention",
+        "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
+         const %s: f32[] = [2]
+         %a: f32[1,2,3,4] = Transpose(%q) {permutation=[0, 2, 1, 3]}
+         %t: f32[1,2,5,4] = Transpose(%k) {permutation=[0, 2, 1, 3]}
+         %b: f32[1,2,4,5] = Transpose(%t) {permutation=[0, 1, 3, 2]}
+         %c: f32[1,2,5,4] = Transpose(%v) {permutation=[0, 2, 1, 3]}
+         %p: f32[1,2,3,5] = MatMul(%a, %b)
+         %d: f32[1,2,3,5] = Binary(%p, %s) {function=\"div\"}
+         %w: f32[1,2,3,5] = Softmax(%d) {axis=3}
+         %r: f32[1,2,3,4] = MatMul(%w, %c)
+         %y: f32[1,3,2,4] = Transpose(%r) {permutation=[0, 2, 1, 3]}
+         output %y",
+        "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
+         %y: f32[1,3,2,4] = Attention(%q, %k, %v) {scale=0.5}
+         output %y",
+    ),
+    (
+        "attention",
+        "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
+         %a: f32[1,2,3,4] = Transpose(%q) {permutation=[0, 2, 1, 3]}
+         %b: f32[1,2,4,5] = Transpose(%k) {permutation=[0, 2, 3, 1]}
+         %c: f32[1,2,5,4] = Transpose(%v) {permutation=[0, 2, 1, 3]}
+         %p: f32[1,2,3,5] = MatMul(%a, %b)
+         %w: f32[1,2,3,5] = Softmax(%p)
+         %r: f32[1,2,3,4] = MatMul(%w, %c)
+         %y: f32[1,3,2,4] = Transpose(%r) {permutation=[0, 2, 1, 3]}
+         output %y, %w",
+        "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
+         %a: f32[1,2,3,4] = Transpose(%q) {permutation=[0, 2, 1, 3]}
+         %b: f32[1,2,4,5] = Transpose(%k) {permutation=[0, 2, 3, 1]}
+         %c: f32[1,2,5,4] = Transpose(%v) {permutation=[0, 2, 1, 3]}
+         %p: f32[1,2,3,5] = MatMul(%a, %b)
+         %w: f32[1,2,3,5] = Softmax(%p)
+         %r: f32[1,2,3,4] = MatMul(%w, %c)
+         %y: f32[1,3,2,4] = Transpose(%r) {permutation=[0, 2, 1, 3]}
+         output %y, %w",
+    ),
+    (
         "remove-identities",
         "input %x: f32[3,2] const %d: i64[2] = [3, 2]
          %i: f32[3,2] = Unary(%x) {function=\"identity\"}

@@ -44,10 +44,20 @@ pub(crate) struct Plan {
     _constants: Vec<Tensor>,
 }
 
+/// What a session asks of its plans.
+#[derive(Clone, Copy)]
+pub(crate) struct Demands {
+    /// Threads of a run.
+    pub threads: usize,
+    /// No algorithm that changes the answer.
+    pub exact: bool,
+}
+
 /// What step builders ask for.
 pub(crate) struct Builder<'a> {
     pub graph: &'a Graph,
     pub packs: &'a Packs,
+    pub demands: Demands,
     /// Place of every value; scratch is handed out behind the last value.
     places: Vec<Option<Place>>,
     scratch: Vec<Place>,
@@ -146,16 +156,17 @@ pub(crate) fn is_static(graph: &Graph) -> bool {
     values.chain(graph.inputs()).chain(graph.outputs()).all(known)
 }
 
-/// Plans a specialised graph for `threads` threads.
-pub(crate) fn build(graph: &Graph, packs: &Packs, threads: usize) -> Result<Plan, RuntimeError> {
+/// Plans a specialised graph.
+pub(crate) fn build(graph: &Graph, packs: &Packs, demands: Demands) -> Result<Plan, RuntimeError> {
     let aliases = Aliases::new(graph);
     let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
     let pairs = strips::find(graph, &order);
-    let layout = Layout::new(graph, &order, &aliases, &pairs, threads);
+    let layout = Layout::new(graph, &order, &aliases, &pairs, demands);
     let (offsets, arena_bytes) = arena::assign(&layout.intervals);
     let mut builder = Builder {
         graph,
         packs,
+        demands,
         places: vec![None; graph.value_count()],
         scratch: Vec::new(),
         constants: Vec::new(),
@@ -229,7 +240,7 @@ impl Layout {
         order: &[(NodeId, &Node)],
         aliases: &Aliases,
         pairs: &[Strips],
-        threads: usize,
+        demands: Demands,
     ) -> Self {
         let count = graph.value_count();
         let mut layout = Layout {
@@ -254,11 +265,11 @@ impl Layout {
                 // The second of a pair reads what the first does; the rings lie between.
                 layout.reads(position, order[position - 1].1, aliases);
                 if let Some(slot) = layout.slot[pair.between.index()] {
-                    layout.intervals[slot].bytes = pair.ring_bytes(threads);
+                    layout.intervals[slot].bytes = pair.ring_bytes(demands.threads);
                 }
             }
             let mut slots = Vec::new();
-            for bytes in steps::scratch_bytes(graph, node, &layout.narrow) {
+            for bytes in steps::scratch_bytes(graph, node, demands, &layout.narrow) {
                 slots.push(layout.intervals.len());
                 layout.intervals.push(Interval { bytes, first: position, last: position });
             }

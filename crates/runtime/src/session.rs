@@ -13,7 +13,7 @@ use crate::error::RuntimeError;
 use crate::limits::{Arithmetic, Limits};
 use crate::packs::Packs;
 use crate::place::Memory;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Demands, Plan};
 use crate::threads::Threads;
 
 /// Plans kept for different input shapes.
@@ -41,6 +41,9 @@ pub struct SessionOptions {
     pub memory_limit: usize,
     /// What happens to the graph first.
     pub lowering: Lowering,
+    /// Forbids algorithms that change the last digits of f32 answers for speed: transformed tiles
+    /// in 3×3 convolutions.
+    pub exact: bool,
 }
 
 impl Default for SessionOptions {
@@ -51,6 +54,7 @@ impl Default for SessionOptions {
             isa: forced.unwrap_or_else(Isa::best),
             memory_limit: 16 << 30,
             lowering: Lowering::Full,
+            exact: false,
         }
     }
 }
@@ -239,7 +243,9 @@ impl Session {
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
         let ready = if plan::is_static(&graph) {
-            let plan = plan::build(&graph, &self.packs, self.threads.count())?;
+            let threads = self.threads.count();
+            let demands = Demands { threads, exact: self.options.exact };
+            let plan = plan::build(&graph, &self.packs, demands)?;
             if plan.arena_bytes > self.options.memory_limit {
                 let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
                 return Err(RuntimeError::Memory { needed, limit });

@@ -42,13 +42,16 @@ class Model:
 class Session:
     """A model ready to run."""
 
-    def __new__(cls, model: Model, threads: int = 1) -> Self: ...
+    def __new__(cls, model: Model, threads: int = 1, exact: bool = False) -> Self: ...
     @property
     def model(self) -> Model:
         """The model it runs."""
     @property
     def threads(self) -> int:
         """Threads of one run, the calling one included."""
+    @property
+    def exact(self) -> bool:
+        """True if algorithms that change the answer are forbidden."""
     @property
     def instruction_set(self) -> str:
         """The instruction set that runs: ``portable``, ``avx2`` or ``avx512``."""

@@ -73,6 +73,8 @@ class Session(_native.Session):
         model: What :func:`lepton_ai.as_model` takes: a path, bytes, an ONNX, PyTorch, scikit-learn
             or Keras model.
         threads: Threads of one run, the calling one included.
+        exact: Forbids algorithms that change the last digits of f32 answers for speed
+            (transformed tiles in 3×3 convolutions).
         example_inputs: See :func:`lepton_ai.as_model`.
 
     Example:
@@ -81,14 +83,28 @@ class Session(_native.Session):
         (1, 10)
     """
 
-    def __new__(cls, model: ModelLike, threads: int = 1, *, example_inputs: Any = None) -> Self:
+    def __new__(
+        cls,
+        model: ModelLike,
+        threads: int = 1,
+        exact: bool = False,
+        *,
+        example_inputs: Any = None,
+    ) -> Self:
         if isinstance(threads, bool) or not isinstance(threads, int):
             raise UsageError(f"threads is {threads!r}; it must be a whole number")
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads is {threads}; it must be from 1 to 1024")
-        return super().__new__(cls, as_model(model, example_inputs), threads)
+        return super().__new__(cls, as_model(model, example_inputs), threads, exact)
 
-    def __init__(self, model: ModelLike, threads: int = 1, *, example_inputs: Any = None) -> None:
+    def __init__(
+        self,
+        model: ModelLike,
+        threads: int = 1,
+        exact: bool = False,
+        *,
+        example_inputs: Any = None,
+    ) -> None:
         pass
 
     @property

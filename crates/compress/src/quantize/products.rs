@@ -11,3 +11,10 @@ pub(crate) fn linear(graph: &Graph) -> Result<Graph, CompressError> {
     run_pipeline(pipelines::PRODUCTS, &mut graph)?;
     Ok(graph)
 }
+
+/// [`linear`], and sums behind products are theirs.
+pub(crate) fn with_sums(graph: &Graph) -> Result<Graph, CompressError> {
+    let mut graph = graph.clone();
+    run_pipeline(pipelines::SUMS, &mut graph)?;
+    Ok(graph)
+}

@@ -19,7 +19,7 @@ attributes! {
     /// Inputs: x `[N,C,spatial…]`, w `[M,C/group,kernel…]`, optional b `[M]`, optional residual
     /// shaped like the result. In layout `nhwc`: x `[N,spatial…,C]`, w `[M,kernel…,C/group]`.
     /// Without residual, activation and layout it is ONNX's `Conv`. Weights may be bf16 while x is
-    /// f32: x is then rounded to bf16 before the product, sums stay f32.
+    /// f32: x and the residual are then rounded to bf16 before they are used, sums stay f32.
     pub struct Conv {
         /// Step along each spatial axis; empty means 1.
         pub strides: Vec<usize> = Vec::new(),
@@ -140,7 +140,7 @@ impl Operator for Conv {
             &sums.shape,
             channel,
             inputs.optional(2),
-            inputs.optional(3),
+            rounded_like(inputs.optional(3), w.dtype())?.as_ref(),
             &self.activation,
         )?;
         Ok(vec![Tensor::from_f64_slice(x.dtype(), sums.shape, &values)?])
@@ -178,6 +178,16 @@ pub(crate) fn product_operand(x: &Tensor, w: DType) -> Vec<f64> {
         }
     }
     values
+}
+
+/// The residual as the sum sees it: rounded as x is.
+pub(crate) fn rounded_like(
+    residual: Option<&Tensor>,
+    w: DType,
+) -> Result<Option<Tensor>, Problem> {
+    let Some(residual) = residual else { return Ok(None) };
+    let values = product_operand(residual, w);
+    Ok(Some(Tensor::from_f64_slice(residual.dtype(), residual.shape(), &values)?))
 }
 
 /// Axis links of a convolution-like operator.

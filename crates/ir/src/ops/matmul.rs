@@ -179,7 +179,8 @@ impl Operator for Linear {
         let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
         let x_values = super::conv::product_operand(x, w.dtype());
         let (shape, values) = multiply(x.shape(), &x_values, w.shape(), &w.to_f64_vec())?;
-        let (bias, residual) = (inputs.optional(2), inputs.optional(3));
+        let residual = super::conv::rounded_like(inputs.optional(3), w.dtype())?;
+        let (bias, residual) = (inputs.optional(2), residual.as_ref());
         let channel = shape.len() - 1;
         let values =
             super::conv::epilogue(values, &shape, channel, bias, residual, &self.activation)?;

@@ -84,6 +84,7 @@ operators! {
     transpose::{ Transpose }
     concat::{ Concat }
     softmax::{ Softmax }
+    attention::{ Attention }
     pool::{ Pool }
     shape_of::{ Shape }
     quantize::{ QuantizeLinear, DequantizeLinear }

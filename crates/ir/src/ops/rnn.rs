@@ -1,8 +1,9 @@
 //! Recurrent layers as ONNX defines them, with their usual activations.
 
-use lepton_tensor::Tensor;
+use lepton_tensor::{DType, Tensor};
 
 use super::facets::facets;
+use super::conv::product_operand;
 use super::walk::{require_float, require_rank, require_same};
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -27,7 +28,8 @@ attributes! {
     /// r `[D,4H,H]` (gates i, o, f, c), optional b `[D,8H]`, optional sequence lengths `[N]`,
     /// optional initial h and c `[D,N,H]`, optional peepholes `[D,3H]` (of c into the gates i, o,
     /// f; Gers and Schmidhuber 2000). Results y `[T,D,N,H]` (zero after the end of a sequence),
-    /// last h and last c `[D,N,H]`.
+    /// last h and last c `[D,N,H]`. w and r may be bf16 while the others are f32: x is then rounded
+    /// to bf16 before its product, h is not.
     pub struct LSTM {
         /// Which way.
         pub direction: Direction = Direction::Forward,
@@ -82,7 +84,9 @@ fn infer(
     require_float("x", x.dtype)?;
     for (name, fact) in [("x", x), ("w", w), ("r", r)] {
         require_rank(name, fact, 3)?;
-        require_same(name, x.dtype, fact.dtype)?;
+        if (x.dtype, fact.dtype) != (DType::F32, DType::BF16) || name == "x" {
+            require_same(name, x.dtype, fact.dtype)?;
+        }
     }
     let directions = Dim::known(if direction == Direction::Bidirectional { 2 } else { 1 });
     let hidden = r.dims[2].clone();
@@ -147,7 +151,7 @@ fn run(
     let (steps, batch, width) = (x.shape()[0], x.shape()[1], x.shape()[2]);
     let (directions, hidden) = (w.shape()[0], r.shape()[2]);
     let rows = gates * hidden;
-    let (xv, wv, rv) = (x.to_f64_vec(), w.to_f64_vec(), r.to_f64_vec());
+    let (xv, wv, rv) = (product_operand(x, w.dtype()), w.to_f64_vec(), r.to_f64_vec());
     let zeros = |count: usize| vec![0.0; count];
     let given = |index: usize, count: usize| {
         inputs.optional(index).map_or(zeros(count), Tensor::to_f64_vec)

@@ -2,8 +2,8 @@
 
 use lepton_ir::Op;
 use lepton_ir::ops::{
-    binary::*, branch::*, cast::*, concat::*, conv::*, conv_transpose::*, dynamic::*, expand::*,
-    gather::*, generate::*, integer::*, lookup::*, matmul::*, moves::*, normalize::*,
+    attention::*, binary::*, branch::*, cast::*, concat::*, conv::*, conv_transpose::*, dynamic::*,
+    expand::*, gather::*, generate::*, integer::*, lookup::*, matmul::*, moves::*, normalize::*,
     onnx_integer::*, order::*, pad::*, pool::*, pool_grad::*, quantize::*, reduce::*, reshape::*,
     resize::*, select::*, shape_of::*, slice::*, softmax::*, split::*, sum_to::*, transpose::*,
     unary::*,
@@ -138,6 +138,11 @@ fn shapes() -> Vec<Case> {
         case(SumTo {}, [x(&[2, 3]), x(&[1, 3])]),
         case(Transpose { permutation: vec![1, 2, 0] }, [x(&[2, 3, 4])]),
         case(Concat { axis: 1 }, [x(&[2, 3]), x(&[2, 1])]),
+        case(
+            Attention { scale: 0.5 },
+            [x(&[2, 3, 2, 4]), x(&[2, 5, 2, 4]), x(&[2, 5, 2, 3]), x(&[2, 1, 1, 5])],
+        ),
+        case(Attention::default(), [x(&[1, 2, 1, 3]), x(&[1, 4, 1, 3]), x(&[1, 4, 1, 2])]),
         case(Softmax::default(), [x(&[2, 3])]),
         case(Softmax { axis: 0, log: true }, [x(&[2, 3])]),
         case(Shape::default(), [x(&[2, 3])]),

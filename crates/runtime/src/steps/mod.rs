@@ -1,5 +1,6 @@
 //! Nodes to steps: which kernel serves which operator. What has no kernel here runs its `eval`.
 
+mod attention;
 mod average;
 mod dynamic;
 mod elementwise;
@@ -13,6 +14,7 @@ mod rows;
 mod select;
 mod shape;
 pub(crate) mod strips;
+mod winograd;
 
 use lepton_ir::{Graph, Node, NodeId, Op, Operands};
 use lepton_tensor::DType;
@@ -20,7 +22,7 @@ use lepton_tensor::DType;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
 use crate::place::Memory;
-use crate::plan::{Builder, Run, Step};
+use crate::plan::{Builder, Demands, Run, Step};
 
 /// `$body` with `$T` standing for the plain type of `$size` bytes, for steps that only move bytes.
 macro_rules! by_size {
@@ -102,9 +104,13 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
 
 fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
     match &node.op {
-        Op::Conv(conv) => product::conv(builder, node, conv),
+        Op::Conv(conv) => match winograd::conv(builder, node, conv)? {
+            None => product::conv(builder, node, conv),
+            chosen => Ok(chosen),
+        },
         Op::Linear(linear) => product::linear(builder, node, linear),
         Op::MatMul(_) => product::matmul(builder, node),
+        Op::Attention(op) => attention::attention(builder, node, op),
         Op::Unary(unary) => elementwise::unary(builder, node, unary),
         Op::Binary(binary) => elementwise::binary(builder, node, binary),
         Op::Transpose(transpose) => shape::transpose(builder, node, transpose),
@@ -141,7 +147,15 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
 }
 
 /// Bytes of each scratch block a node's step needs; `narrow` tells which values are kept as bf16.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, narrow: &[bool]) -> Vec<usize> {
+pub(crate) fn scratch_bytes(
+    graph: &Graph,
+    node: &Node,
+    demands: Demands,
+    narrow: &[bool],
+) -> Vec<usize> {
+    if let Some(bytes) = winograd::scratch_bytes(graph, node, demands) {
+        return bytes;
+    }
     match &node.op {
         Op::Conv(_) => product::rounded_copy(graph, node, narrow),
         Op::MatMul(_) => product::matmul_scratch(graph, node),
@@ -154,7 +168,7 @@ pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, narrow: &[bool]) -> Vec<
 /// f32 values that are kept as bf16, because whoever reads them rounds them so: results of `node`.
 pub(crate) fn is_narrow(graph: &Graph, users: &[(NodeId, usize)], node: &Node) -> bool {
     let rounds =
-        |&(user, index): &(NodeId, usize)| index == 0 && product::is_bf16(graph, graph.node(user));
+        |&(user, index): &(NodeId, usize)| product::takes_bf16(graph, graph.node(user), index);
     product::writes_bf16(graph, node) && !users.is_empty() && users.iter().all(rounds)
 }
 

@@ -18,6 +18,7 @@ use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
+use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
 use super::{Choice, Chosen, is_f32, over_rows};
@@ -50,6 +51,7 @@ pub(crate) enum Weights {
     Grouped(Arc<Vec<PackedF32>>),
     Depthwise(Arc<PackedF32>),
     Bf16(Arc<PackedBf16>),
+    Tiles(Arc<PackedWinograd>),
 }
 
 /// Everything a convolution or a linear layer needs at run time.
@@ -64,6 +66,8 @@ pub(crate) struct Product {
     rounds: bool,
     /// True where x, and y, are kept as bf16.
     narrow: [bool; 2],
+    /// A residual that is kept as bf16.
+    addend: Option<Place>,
     /// Room for x as bf16, where the kernel does not round it itself.
     scratch: Option<Place>,
     x_count: usize,
@@ -84,6 +88,7 @@ pub(crate) enum Next {
     F32(Arc<PackedF32>),
     Bf16(Arc<PackedBf16>),
     Integer(Arc<PackedS8>),
+    Tiles(Arc<PackedWinograd>),
 }
 
 impl Next {
@@ -93,6 +98,7 @@ impl Next {
             Some(Next::F32(weights)) => weights.bytes(),
             Some(Next::Bf16(weights)) => weights.bytes(),
             Some(Next::Integer(weights)) => weights.bytes(),
+            Some(Next::Tiles(weights)) => weights.first_bytes(),
             None => &[],
         }
     }
@@ -107,6 +113,11 @@ impl Product {
             .residual
             .map(|place| Residual { pointer: memory.read::<f32>(place), row_stride: n });
         EpilogueF32 { alpha: 1.0, bias, residual, activation: self.activation }
+    }
+
+    /// The first bytes of the next product's weights.
+    pub fn next_bytes(&self) -> &[u8] {
+        Next::bytes(&self.next)
     }
 
     fn run(&self, memory: &Memory<'_>) {
@@ -132,7 +143,7 @@ impl Product {
             unsafe {
                 match &self.weights {
                     Weights::Dense(w) => {
-                        let next = Next::bytes(&self.next);
+                        let next = self.next_bytes();
                         gemm_f32_before(memory.isa, &input, w, epilogue, output, range, 0..n, next);
                     }
                     Weights::Grouped(w) => {
@@ -142,6 +153,7 @@ impl Product {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
                     }
                     Weights::Bf16(_) => unreachable!("has a run of its own"),
+                    Weights::Tiles(_) => unreachable!("tiles have their own step"),
                 }
             }
         });
@@ -158,6 +170,9 @@ impl Product {
         over_rows(memory, self.row_count, self.work, |range| {
             let (base, output, epilogue) = (&base, &output, &epilogue);
             let (output, epilogue) = (&output.0, &epilogue.0);
+            let halves = |place| Residual { pointer: memory.read::<bf16>(place), row_stride: n };
+            let addend = self.addend.map(halves);
+            let addend = addend.as_ref();
             let (rows, padding) = (&self.rows, self.padding.as_ptr().cast());
             let input = Input { base: base.0, rows, padding };
             let next = Next::bytes(&self.next);
@@ -166,7 +181,17 @@ impl Product {
             unsafe {
                 match (&self.weights, copy) {
                     (Weights::Bf16(w), _) => {
-                        gemm_bf16(memory.isa, &input, w, epilogue, output, range, 0..n, next);
+                        gemm_bf16(
+                            memory.isa,
+                            &input,
+                            w,
+                            epilogue,
+                            addend,
+                            output,
+                            range,
+                            0..n,
+                            next,
+                        );
                     }
                     (Weights::Depthwise(w), None) => {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
@@ -235,6 +260,11 @@ pub(crate) fn is_bf16(graph: &Graph, node: &Node) -> bool {
     let rounded = graph.fact(x).dtype == DType::F32 && graph.fact(w).dtype == DType::BF16;
     let constant = graph.constant(w).is_some();
     rounded && constant && activation(function).is_some() && !empty(x) && !empty(y)
+}
+
+/// True for an operand that a product of bf16 rounds, or finds as bf16.
+pub(crate) fn takes_bf16(graph: &Graph, node: &Node, index: usize) -> bool {
+    is_bf16(graph, node) && (index == 0 || index == 3 && !is_depthwise(graph, node))
 }
 
 /// Bytes of a copy of x as bf16, for those that neither find it so nor round it as they read.
@@ -326,18 +356,22 @@ fn product(
     let next = match &weights {
         Weights::Dense(weights) => builder.follow(Next::F32(weights.clone())),
         Weights::Bf16(weights) => builder.follow(Next::Bf16(weights.clone())),
+        Weights::Tiles(weights) => builder.follow(Next::Tiles(weights.clone())),
         _ => Following::default(),
     };
     let w = operand(node, 1).expect("checked");
     let rounds = builder.graph.fact(w).dtype == DType::BF16;
     let copies = !rounded_copy(builder.graph, node, builder.narrow()).is_empty();
+    let halves = operand(node, 3).filter(|&id| builder.is_narrow(id));
+    let wide = operand(node, 3).filter(|&id| !builder.is_narrow(id));
     Product {
         next,
         rows,
         weights,
         x: builder.place(x),
         bias: operand(node, 2).map(|id| builder.place(id)),
-        residual: operand(node, 3).map(|id| builder.place(id)),
+        residual: wide.map(|id| builder.place(id)),
+        addend: halves.map(|id| builder.place(id)),
         y: builder.place(y),
         rounds,
         narrow: [x, y].map(|id| builder.is_narrow(id)),
@@ -357,6 +391,18 @@ pub(crate) fn f32_values(tensor: &Tensor) -> Cow<'_, [f32]> {
         Ok(values) => Cow::Borrowed(values),
         Err(_) => Cow::Owned(tensor.to_f64_vec().iter().map(|&v| v as f32).collect()),
     }
+}
+
+/// The operands of a convolution by tiles, which finds its own rows.
+pub(crate) fn of_tiles(
+    builder: &mut Builder<'_>,
+    node: &Node,
+    op: &Conv,
+    weights: Arc<PackedWinograd>,
+) -> Product {
+    let function = activation(&op.activation).expect("checked");
+    let rows = Indirection::strided(0);
+    product(builder, node, rows, Weights::Tiles(weights), function, 0, 0)
 }
 
 /// Packs weights `[M, taps…, C/group]` for the kernel that serves them.

@@ -83,6 +83,23 @@ const CASES: &[(&str, &str, &str)] = &[
     ("cast", "input %x: f32[5,3]", "%y: u8[5,3] = Cast(%x) {to=\"u8\"}"),
     ("cast", "input %x: i64[5,3]", "%y: bool[5,3] = Cast(%x) {to=\"bool\"}"),
     ("cast", "input %x: f32[5,3]", "%y: f16[5,3] = Cast(%x) {to=\"f16\"}"),
+    (
+        "attention-f32",
+        "input %q: f32[2,29,3,7] input %k: f32[2,35,3,7] input %v: f32[2,35,3,5]
+         input %m: f32[2,1,1,35]",
+        "%y: f32[2,29,3,5] = Attention(%q, %k, %v, %m) {scale=0.5}",
+    ),
+    (
+        "attention-f32",
+        "input %q: f32[1,2,4,16] input %k: f32[1,3,4,16] input %v: f32[1,3,4,16]
+         input %m: f32[4,2,3]",
+        "%y: f32[1,2,4,16] = Attention(%q, %k, %v, %m) {scale=0.25}",
+    ),
+    (
+        "attention-f32",
+        "input %q: f32[1,50,1,33] input %k: f32[1,17,1,33] input %v: f32[1,17,1,20]",
+        "%y: f32[1,50,1,20] = Attention(%q, %k, %v)",
+    ),
     ("cast", "input %x: bf16[5,3]", "%y: f32[5,3] = Cast(%x) {to=\"f32\"}"),
     (
         "binary",

@@ -87,6 +87,9 @@ pub(crate) struct Taps {
     pub depth: usize,
     /// Bytes from tap to tap in a tile.
     pub bytes: usize,
+    /// Taps of a line of the kernel, where they read neighbours that lie one behind the other;
+    /// otherwise 1.
+    pub line: usize,
 }
 
 /// Where the rows of a block lie.
@@ -149,10 +152,7 @@ pub(crate) unsafe fn run<F: Form>(
     let tiles = (taps.count * taps.bytes).div_ceil(64);
     // An odd number of lines, so that rows spread over the sets of L1.
     let pitch = (tiles | 1) * 64;
-    let in_place = source.strided().filter(|&(_, stride)| {
-        let whole = (taps.depth * F::BYTES).is_multiple_of(64) && taps.count == 1;
-        whole && F::READ == F::BYTES && !stride.is_multiple_of(4096)
-    });
+    let in_place = in_place::<F>(source, taps);
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let panels_per_pass = (WEIGHTS_IN_CACHE * 2 / view.panel_bytes().max(64)).max(4) / 4 * 4;
     // Several passes gather once, if the rows stay in cache.
@@ -160,8 +160,8 @@ pub(crate) unsafe fn run<F: Form>(
     let mut sums = Sums([const { MaybeUninit::<F::Sum>::uninit() }; ROWS * BLOCK_STRIDE]);
     let sums = sums.0.as_mut_ptr().cast::<F::Sum>();
     GATHERED.with_borrow_mut(|room| {
-        let kept = if keep { rows.len().next_multiple_of(ROWS) } else { ROWS };
-        let lines = (kept * pitch) / 64 + 1;
+        let runs = if keep { rows.len().next_multiple_of(ROWS) } else { ROWS };
+        let lines = (runs * pitch) / 64 + 1;
         if room.len() < lines {
             room.resize(lines, Line([0; 64]));
         }
@@ -172,41 +172,29 @@ pub(crate) unsafe fn run<F: Form>(
             let pass = first_panel..panels.end.min(first_panel + panels_per_pass);
             for row in rows.clone().step_by(ROWS) {
                 let count = (rows.end - row).min(ROWS);
-                let at = match in_place.filter(|_| count == ROWS) {
-                    Some((base, stride)) => RowsAt {
-                        first: std::ptr::with_exposed_provenance(base + row * stride),
-                        stride,
-                    },
-                    None => {
-                        let block = if keep { (row - rows.start) * pitch } else { 0 };
-                        // SAFETY: the room has the runs of the rows that are kept, at least
-                        // `ROWS`, and a line behind them.
-                        unsafe {
-                            let room = room.add(block);
-                            if !keep || first_panel == panels.start {
-                                gather::<F>(source, taps, row, count, room, pitch);
-                            }
-                            RowsAt { first: room, stride: pitch }
-                        }
-                    }
+                let kept = if keep { (row - rows.start) * pitch } else { 0 };
+                let fresh = !keep || first_panel == panels.start;
+                // SAFETY: the room has the runs of the rows that are kept, at least `ROWS`, and a
+                // line behind them.
+                let at = unsafe {
+                    let room = room.add(kept);
+                    rows_at::<F>(source, taps, in_place, row..row + count, (room, pitch), fresh)
                 };
                 for panel in pass.clone().step_by(4) {
                     let wide = (pass.end - panel).min(4);
-                    for pair in (0..wide).step_by(2) {
-                        let second = usize::from(pair + 1 < wide);
-                        // SAFETY: panels are inside the view, and lines behind the last are
-                        // readable; sums have room for 32 rows and columns from `pair` on.
-                        unsafe {
-                            let b0 = view.weights.add((panel + pair) * view.panel_bytes());
-                            let b1 = b0.add(second * view.panel_bytes());
-                            let fetch = if row == rows.start {
-                                Fetch::Behind
-                            } else {
-                                after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)
-                            };
-                            let sums = sums.add(pair * 16);
-                            F::multiply(at, [b0, b1], tiles, count > TILE_ROWS, sums, fetch);
+                    // Weights are far until the first block of rows has read them.
+                    let fetch = || match row == rows.start {
+                        true => Fetch::Behind,
+                        false => {
+                            after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)
                         }
+                    };
+                    // SAFETY: panels are inside the view, and lines behind the last are readable;
+                    // sums have room for 32 rows of four panels.
+                    unsafe {
+                        let first = view.weights.add(panel * view.panel_bytes());
+                        let panels = Panels { first, bytes: view.panel_bytes(), count: wide };
+                        multiply_panels::<F>(at, panels, tiles, count > TILE_ROWS, sums, fetch);
                     }
                     let column = panel * PANEL;
                     let width = (wide * PANEL).min(columns.end - column);
@@ -219,10 +207,83 @@ pub(crate) unsafe fn run<F: Form>(
     });
 }
 
+/// Where rows lie that tiles can read as they are: the address of the first, and bytes between.
+fn in_place<F: Form>(source: &impl RowSource, taps: Taps) -> Option<(usize, usize)> {
+    let whole = (taps.depth * F::BYTES).is_multiple_of(64) && taps.count == 1;
+    let fits = whole && F::READ == F::BYTES;
+    source.strided().filter(|&(_, stride)| fits && !stride.is_multiple_of(4096))
+}
+
+/// Where the rows of a block are read: where they lie, if they do so evenly and fill the block, else
+/// in the room, whose runs are `pitch` apart and gathered unless they are still there.
+///
+/// # Safety
+/// As [`gather`].
+unsafe fn rows_at<F: Form>(
+    source: &mut impl RowSource,
+    taps: Taps,
+    in_place: Option<(usize, usize)>,
+    rows: Range<usize>,
+    (room, pitch): (*mut u8, usize),
+    fresh: bool,
+) -> RowsAt {
+    if let Some((base, stride)) = in_place.filter(|_| rows.len() == ROWS) {
+        let first = std::ptr::with_exposed_provenance(base + rows.start * stride);
+        return RowsAt { first, stride };
+    }
+    if fresh {
+        // SAFETY: the caller's promise.
+        unsafe { gather::<F>(source, taps, rows.start, rows.len(), room, pitch) };
+    }
+    RowsAt { first: room, stride: pitch }
+}
+
+/// Up to four neighbouring panels.
+struct Panels {
+    first: *const u8,
+    bytes: usize,
+    count: usize,
+}
+
+/// Sums of a block of rows with a few panels, two at a time.
+///
+/// # Safety
+/// As [`Form::multiply`], for every pair of panels.
+unsafe fn multiply_panels<F: Form>(
+    rows: RowsAt,
+    panels: Panels,
+    tiles: usize,
+    tall: bool,
+    sums: *mut F::Sum,
+    mut fetch: impl FnMut() -> Fetch,
+) {
+    for pair in (0..panels.count).step_by(2) {
+        let second = usize::from(pair + 1 < panels.count);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let b0 = panels.first.add(pair * panels.bytes);
+            let b1 = b0.add(second * panels.bytes);
+            F::multiply(rows, [b0, b1], tiles, tall, sums.add(pair * PANEL), fetch());
+        }
+    }
+}
+
+/// True if `line` taps of `bytes` each lie one behind the other. Taps in the padding, which have
+/// one address, are the first or the last of a line: two at either end tell.
+#[inline(always)]
+fn is_run(line: usize, bytes: usize, address: impl Fn(usize) -> usize) -> bool {
+    let (first, last) = (address(0), address(line - 1));
+    line == 1
+        || last == first.wrapping_add((line - 1) * bytes)
+            && address(1) == first + bytes
+            && address(line - 2) == last.wrapping_sub(bytes)
+}
+
 /// Copies the taps of rows one after the other, `pitch` bytes a row, zeros to the end of the tile.
 ///
 /// # Safety
 /// The rows are readable; `room` has `ROWS` runs of `pitch` and 64 bytes behind them.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn gather<F: Form>(
     source: &mut impl RowSource,
     taps: Taps,
@@ -232,15 +293,13 @@ unsafe fn gather<F: Form>(
     pitch: usize,
 ) {
     let last_tile = ((taps.count * taps.bytes).div_ceil(64) - 1) * 64;
-    let read = taps.depth * F::READ;
-    // Taps that lie one behind the other are one run, where nothing fills a tap up.
-    let joined = taps.depth * F::BYTES == taps.bytes;
+    let at_once = TAP_BLOCK / taps.line * taps.line;
     let mut addresses = [const { MaybeUninit::<usize>::uninit() }; TAP_BLOCK * PITCH];
     let addresses = addresses.as_mut_ptr().cast::<usize>();
     for half in (0..count).step_by(TILE_ROWS) {
         let rows = (count - half).min(TILE_ROWS);
-        for first in (0..taps.count).step_by(TAP_BLOCK) {
-            let block = first..taps.count.min(first + TAP_BLOCK);
+        for first in (0..taps.count).step_by(at_once) {
+            let block = first..taps.count.min(first + at_once);
             // SAFETY: rows and taps are the geometry's; every run ends inside the room. A copy
             // writes zeros over what follows it, which is the next tap, the next row, or nothing.
             unsafe {
@@ -250,20 +309,16 @@ unsafe fn gather<F: Form>(
                     if first == 0 {
                         run.add(last_tile).cast::<[u8; 64]>().write([0; 64]);
                     }
-                    let mut i = 0;
-                    while i < block.len() {
-                        let address = *addresses.add(i * PITCH + r);
-                        let to = run.add((first + i) * taps.bytes);
-                        let mut many = 1;
-                        while joined
-                            && i + many < block.len()
-                            && *addresses.add((i + many) * PITCH + r) == address + many * read
-                        {
-                            many += 1;
+                    let address = |tap: usize| *addresses.add(tap * PITCH + r);
+                    for line in (0..block.len()).step_by(taps.line) {
+                        let to = run.add((first + line) * taps.bytes);
+                        let whole = is_run(taps.line, taps.depth * F::READ, |i| address(line + i));
+                        let (taps_of_run, runs) =
+                            if whole { (taps.line, 1) } else { (1, taps.line) };
+                        for i in 0..runs {
+                            let from = std::ptr::with_exposed_provenance(address(line + i));
+                            F::copy(from, to.add(i * taps.bytes), taps_of_run * taps.depth);
                         }
-                        let from: *const u8 = std::ptr::with_exposed_provenance(address);
-                        F::copy(from, to, many * taps.depth);
-                        i += many;
                     }
                 }
             }
@@ -390,6 +445,7 @@ impl Form for Bytes {
     const READ: usize = 1;
     const BYTES: usize = 1;
 
+    #[inline(always)]
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { copy_bytes(from, to, count) }
@@ -406,6 +462,7 @@ impl Form for Halves {
     const READ: usize = 2;
     const BYTES: usize = 2;
 
+    #[inline(always)]
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { copy_bytes(from, to, count * 2) }
@@ -422,6 +479,7 @@ impl Form for Rounded {
     const READ: usize = 4;
     const BYTES: usize = 2;
 
+    #[inline(always)]
     unsafe fn copy(from: *const u8, to: *mut u8, count: usize) {
         // SAFETY: the caller's promise.
         unsafe { round(from.cast(), to, count) }

@@ -5,7 +5,9 @@ use std::arch::x86_64::*;
 use half::bf16;
 
 use crate::conv::{OffsetBatch, PADDING};
-use crate::epilogue::{Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, columns_of};
+use crate::epilogue::{
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, columns_of,
+};
 
 /// Mask of the columns of a block's vector that starts at `column`.
 fn mask_at(columns: usize, column: usize) -> __mmask16 {
@@ -77,6 +79,31 @@ store_as!(store_bf16, bf16, "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16", |to
         _mm256_mask_storeu_epi16(to.cast(), mask, halves);
     }
 });
+
+/// Adds rows of bf16 to a block's accumulators.
+///
+/// # Safety
+/// Needs the features. The block's accumulators are valid, and the addend covers its rows and
+/// columns.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) unsafe fn add_halves(block: &Block<f32>, addend: &Residual<bf16>) {
+    for r in 0..block.rows {
+        // SAFETY: masks keep every access inside the block, which the caller vouches for.
+        unsafe {
+            let from = block.place(addend.pointer, addend.row_stride, r);
+            let to = block.accumulators.add(r * block.stride);
+            let mut c = 0;
+            while c < block.columns {
+                let halves =
+                    _mm256_maskz_loadu_epi16(mask_at(block.columns, c), from.add(c).cast());
+                let wide = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves));
+                let sum = _mm512_add_ps(_mm512_loadu_ps(to.add(c)), _mm512_castsi512_ps(wide));
+                _mm512_storeu_ps(to.add(c), sum);
+                c += 16;
+            }
+        }
+    }
+}
 
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {

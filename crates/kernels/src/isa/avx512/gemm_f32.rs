@@ -7,25 +7,58 @@ use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 pub(crate) static MICRO: Micro<f32> =
     Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
 
+/// The epilogue of a tile of `$rows` rows by `$panels` panels, where `$sum` is a place among the
+/// sums; a macro, because sums that are passed on leave their registers.
+macro_rules! store {
+    ($finish:ident, $rows:expr, $panels:expr, |$r:ident, $p:ident| $sum:expr) => {
+        let alpha = _mm512_set1_ps($finish.alpha);
+        let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
+        let has_residual = !$finish.residual.is_null();
+        for $p in 0..$panels {
+            let left = $finish.columns.saturating_sub($p * 16);
+            let mask = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+            let offset = match $finish.bias.is_null() {
+                true => _mm512_setzero_ps(),
+                false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add($p * 16)),
+            };
+            let mut from = $finish.residual.wrapping_add($p * 16);
+            let mut to = $finish.output.wrapping_add($p * 16);
+            for $r in 0..$rows {
+                let mut value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
+                if has_residual {
+                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
+                    from = from.wrapping_add($finish.residual_stride);
+                }
+                // The operand order lets NaN through.
+                let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                _mm512_mask_storeu_ps(to, mask, value);
+                to = to.wrapping_add($finish.output_stride);
+            }
+        }
+    };
+}
+
 type Kernel = unsafe fn(&Tile<f32>);
 
 macro_rules! by_rows {
     ($panels:literal: $($rows:literal)*) => {
         [
-            [$(rows_by_panels::<$rows, $panels, false>),*],
-            [$(rows_by_panels::<$rows, $panels, true>),*],
+            [$(rows_by_panels::<$rows, $panels, 0>),*],
+            [$(rows_by_panels::<$rows, $panels, 1>),*],
+            [$(rows_by_panels::<$rows, $panels, 2>),*],
+            [$(rows_by_panels::<$rows, $panels, 4>),*],
         ]
     };
 }
 
-static ONE: [[Kernel; 12]; 2] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
-static TWO: [[Kernel; 12]; 2] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
-static FOUR: [[Kernel; 6]; 2] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [[Kernel; 12]; 4] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [[Kernel; 12]; 4] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [[Kernel; 6]; 4] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F; the tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
-    let ahead = usize::from(tile.ahead.is_some());
+    let ahead = tile.ahead_in_four.min(3);
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
@@ -39,13 +72,13 @@ unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bool>(
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
     tile: &Tile<f32>,
 ) {
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     let stride = tile.panel_bytes / 4;
     let mut line = tile.weights.cast::<f32>();
-    let mut ahead = tile.ahead.unwrap_or(std::ptr::null()).cast::<i8>();
+    let mut ahead = tile.ahead.cast::<i8>();
     // SAFETY: the caller's promise; one line of weights per step and panel.
     unsafe {
         if tile.accumulate {
@@ -56,8 +89,8 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bo
             }
         }
         macro_rules! step {
-            ($rows:ident, $k:expr) => {
-                if AHEAD {
+            ($rows:ident, $k:expr, $lines:expr) => {
+                if $lines {
                     _mm_prefetch::<_MM_HINT_T1>(ahead);
                     ahead = ahead.wrapping_add(64);
                 }
@@ -82,16 +115,20 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: bo
             }
             let mut k = 0;
             while k + 4 <= tile.depth {
-                step!(rows, k);
-                step!(rows, k + 1);
-                step!(rows, k + 2);
-                step!(rows, k + 3);
+                step!(rows, k, AHEAD > 0);
+                step!(rows, k + 1, AHEAD > 2);
+                step!(rows, k + 2, AHEAD > 1);
+                step!(rows, k + 3, AHEAD > 2);
                 k += 4;
             }
             while k < tile.depth {
-                step!(rows, k);
+                step!(rows, k, false);
                 k += 1;
             }
+        }
+        if let Some(finish) = &tile.finish {
+            store!(finish, ROWS, PANELS, |r, p| sums[r][p]);
+            return;
         }
         for r in 0..ROWS {
             for p in 0..PANELS {
@@ -177,6 +214,10 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<f32>) {
             if k < tile.depth {
                 step!(|m: usize| *pixels[m].add(k));
             }
+        }
+        if let Some(finish) = &tile.finish {
+            store!(finish, ROWS, 1, |m, _p| sums[m]);
+            return;
         }
         for m in 0..ROWS {
             _mm512_storeu_ps(tile.accumulators.add(m * BLOCK_STRIDE), sums[m]);

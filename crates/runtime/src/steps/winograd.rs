@@ -1,0 +1,126 @@
+//! Steps of 3×3 convolutions of stride 1 that multiply transformed tiles, where that is expected
+//! to be faster than the direct sum. They change the last digits of the answer.
+
+use lepton_ir::ops::conv::Conv;
+use lepton_ir::{Graph, Node, Op};
+use lepton_kernels::epilogue::Output;
+use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
+use lepton_tensor::{DType, Layout};
+
+use super::product::{Product, activation, image_window, operand};
+use super::{Choice, Chosen};
+use crate::place::{Memory, Place};
+use crate::plan::{Builder, Demands};
+
+/// What transforming an element of a tile costs, in multiply-adds of a product: what a channel of
+/// its input and a column of its output take on an AVX-512 machine with 2 MiB of L2.
+const CHANNEL_COST: usize = 17;
+const COLUMN_COST: usize = 21;
+/// Multiply-adds in the time it takes to read a weight from memory, and from a cache beyond L2.
+const FAR_WEIGHT_COST: usize = 42;
+const NEAR_WEIGHT_COST: usize = 14;
+/// A model with fewer bytes of weights finds them in a cache at every run.
+const NEAR_BYTES: usize = 2 << 20;
+
+/// The tiling of a convolution for which tiles are expected to be at least a tenth faster.
+fn tiling(graph: &Graph, node: &Node, op: &Conv) -> Option<Tiling> {
+    let fact = |index: usize| operand(node, index).map(|id| graph.fact(id));
+    let (x, w) = (fact(0)?, fact(1)?);
+    let (xs, ws) = (x.shape()?, w.shape()?);
+    let floats = x.dtype == DType::F32 && w.dtype == DType::F32;
+    let served = floats && op.group == 1 && op.layout == Layout::Nhwc && xs.len() == 4;
+    graph.constant(operand(node, 1)?)?;
+    if !served || xs.contains(&0) || ws.contains(&0) {
+        return None;
+    }
+    activation(&op.activation)?;
+    let window = image_window(op, &ws, &xs)?;
+    let (images, channels, columns) = (xs[0], xs[3], ws[0]);
+    let [height, width] = window.output()?;
+    let whole = columns.next_multiple_of(16);
+    // What is read and what is computed overlap.
+    let near = graph.constant_bytes() < NEAR_BYTES;
+    let weight_cost = if near { NEAR_WEIGHT_COST } else { FAR_WEIGHT_COST };
+    let bound = |multiply_adds: usize, weights: usize| multiply_adds.max(weights * weight_cost);
+    let weights = 9 * channels * whole;
+    let direct = bound(images * height * width * weights, weights);
+    let cost = |tiling: &Tiling, tile: Tile| {
+        let products = tiling.total() * tile.matrices();
+        let transforms = channels * CHANNEL_COST + columns * COLUMN_COST;
+        let weights = tile.matrices() * channels * whole;
+        bound(tiling.total() * weights, weights) + products * transforms
+    };
+    let tilings = [Tile::Two, Tile::Four].map(|tile| {
+        let tiling = Tiling::of(&window, images, channels, columns, tile)?;
+        Some((cost(&tiling, tile), tiling))
+    });
+    let (cost, best) = tilings.into_iter().flatten().min_by_key(|(cost, _)| *cost)?;
+    (cost < direct / 10 * 9).then_some(best)
+}
+
+/// Bytes of scratch for all threads, where tiles serve the convolution.
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, demands: Demands) -> Option<Vec<usize>> {
+    let Op::Conv(op) = &node.op else { return None };
+    if demands.exact {
+        return None;
+    }
+    let tiling = tiling(graph, node, op)?;
+    Some(vec![4 * tiling.scratch_floats() * demands.threads.min(tiling.blocks())])
+}
+
+/// A convolution by tiles; `None` where the direct sum is expected to be as fast.
+pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice {
+    let exact = builder.demands.exact;
+    let tiling = if exact { None } else { tiling(builder.graph, node, op) };
+    let Some(tiling) = tiling else { return Ok(None) };
+    let id = operand(node, 1).expect("checked");
+    let weights = builder.graph.constant(id).expect("checked").clone();
+    let (tile, depth) = (tiling.tile(), builder.shape(operand(node, 0).expect("checked"))[3]);
+    let (kernel, form) = match tile {
+        Tile::Two => ("conv-winograd-2x2-f32", "winograd-2x2"),
+        Tile::Four => ("conv-winograd-4x4-f32", "winograd-4x4"),
+    };
+    let Ok(values) = weights.as_slice::<f32>() else { return Ok(None) };
+    let pack = || PackedWinograd::pack(values, weights.shape()[0], depth, tile);
+    let packed = builder.packs.get_or_pack(id, form, pack);
+    let product = super::product::of_tiles(builder, node, op, packed.clone());
+    let scratch = builder.scratch(0);
+    let run = Box::new(move |memory: &Memory<'_>| {
+        tiles(memory, &product, &packed, &tiling, scratch);
+        Ok(())
+    });
+    Ok(Some(Chosen { kernel, run }))
+}
+
+fn tiles(
+    memory: &Memory<'_>,
+    product: &Product,
+    weights: &PackedWinograd,
+    tiling: &Tiling,
+    scratch: Place,
+) {
+    let (blocks, each) = (tiling.blocks(), tiling.scratch_floats());
+    let parts = memory.threads.count().min(blocks);
+    memory.threads.run(parts, &|part| {
+        let range = blocks * part / parts..blocks * (part + 1) / parts;
+        let epilogue = product.epilogue(memory);
+        let pointer = memory.write::<f32>(product.y);
+        let output = Output { pointer, row_stride: product.columns };
+        // SAFETY: the tiling was made of the planned shapes; every part has its own scratch and
+        // its own blocks.
+        unsafe {
+            winograd_f32(
+                memory.isa,
+                tiling,
+                memory.read::<f32>(product.x),
+                product.padding.as_ptr(),
+                weights,
+                &epilogue,
+                &output,
+                memory.slice_mut::<f32>(scratch, part * each, each),
+                range,
+                product.next_bytes(),
+            );
+        }
+    });
+}

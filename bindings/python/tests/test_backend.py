@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 
 PASSING = 1599
 """Node cases that pass; the number may only grow. The others are refused with an error that says why,
-but for those that differ, which are the engine's own (crates/formats/tests/conformance/failures.txt)."""
+but for those that differ, which are the engine's own (crates/lepton/tests/conformance/failures.txt)."""
 
 DIFFERING = 15
 """Node cases whose numbers differ; the number may only shrink."""

@@ -103,8 +103,16 @@ fn over_quantised(graph: &Graph, x: ValueId, permutation: &[usize]) -> Option<(O
     let axis = if graph.fact(scale).count().is(1) { 0 } else { moved? } as i64;
     let moved = untransposed(constant, &inverse(permutation), constant.rank())?;
     let op = lepton_ir::ops::quantize::DequantizeLinear { axis };
-    let parameters = [Some(scale), zero].into_iter().flatten().map(Sunk::Value);
-    Some((op.into(), std::iter::once(Sunk::Constant(moved)).chain(parameters).collect()))
+    // Parameters of blocks have the axes of what they scale.
+    let blocked = graph.fact(scale).rank() == constant.rank() && constant.rank() > 1;
+    let parameter = |id: ValueId| match blocked {
+        true => untransposed(graph.constant(id)?, &inverse(permutation), constant.rank())
+            .map(Sunk::Constant),
+        false => Some(Sunk::Value(id)),
+    };
+    let parameters = [Some(scale), zero].into_iter().flatten().map(parameter);
+    let inputs = std::iter::once(Some(Sunk::Constant(moved))).chain(parameters);
+    Some((op.into(), inputs.collect::<Option<_>>()?))
 }
 
 /// The shape operand of the reshape a transpose is, if it moves only axes of extent 1 and at

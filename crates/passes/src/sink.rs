@@ -62,6 +62,8 @@ fn sinking(graph: &Graph, node: &Node) -> Option<Sinking> {
             Some(sinking)
         }
         Op::Lookup(_) | Op::Clip(_) | Op::Cast(_) | Op::Not(_) => first(graph, node),
+        // Scales of blocks have the axes of x.
+        Op::QuantizeLinear(_) | Op::DequantizeLinear(_) if in_blocks(graph, node) => None,
         Op::QuantizeLinear(op) => {
             let (mut op, mut sinking) = (op.clone(), first(graph, node)?);
             op.axis = renamed(&sinking, op.axis)?;
@@ -87,6 +89,11 @@ fn sinking(graph: &Graph, node: &Node) -> Option<Sinking> {
         Op::Unsqueeze(_) => unsqueezed(graph, node),
         _ => None,
     }
+}
+
+/// True if the scales of a quantisation have more axes than one.
+fn in_blocks(graph: &Graph, node: &Node) -> bool {
+    node.inputs.get(1).copied().flatten().is_some_and(|scale| graph.fact(scale).rank() > 1)
 }
 
 /// The axis of the operand that is not transposed; axes that do not exist stay what they are.

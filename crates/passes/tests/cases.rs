@@ -274,6 +274,20 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "merge-transposes",
+        "input %x: f32[1,2] const %w: i8[3,2] = [1, 2, 3, 4, 5, 6]
+         const %s: f32[3,1] = [0.5, 1, 2]
+         %d: f32[3,2] = DequantizeLinear(%w, %s) {axis=1}
+         %t: f32[2,3] = Transpose(%d) {permutation=[1, 0]}
+         %y: f32[1,3] = MatMul(%x, %t)
+         output %y",
+        "input %x: f32[1,2] const %w: i8[2,3] = [1, 3, 5, 2, 4, 6]
+         const %s: f32[1,3] = [0.5, 1, 2]
+         %t: f32[2,3] = DequantizeLinear(%w, %s) {axis=0}
+         %y: f32[1,3] = MatMul(%x, %t)
+         output %y",
+    ),
+    (
+        "merge-transposes",
         "input %x: f32[5,2,3] const %c: i64[1] = [0]
          %t: f32[3,5,2] = Transpose(%x) {permutation=[2, 0, 1]}
          %u: f32[2,3,5] = Transpose(%t) {permutation=[2, 0, 1]}

@@ -5,7 +5,7 @@ use lepton_ir::Op;
 use lepton_ir::ops::conv::Conv;
 use lepton_ir::ops::matmul::Linear;
 use lepton_ir::ops::normalize::BatchNormalization;
-use lepton_ir::ops::pool::Pool;
+use lepton_ir::ops::pool::{Pool, PoolFunction};
 use lepton_ir::ops::pool_positions::PoolPositions;
 use lepton_ir::ops::rnn::{Direction, RNN, RecurrentActivation};
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
@@ -218,6 +218,16 @@ pub fn channels_last(emit: &mut Emit<'_>, row: &Row) -> Written {
     emit.last("Transpose", &[&made], permutation(rank, false))
 }
 
+/// Parts of given lengths, or equal ones.
+pub fn split(emit: &mut Emit<'_>, row: &Row) -> Written {
+    let mut attributes = emit.attributes(row, &emit.node.op.clone())?;
+    let inputs = emit.inputs.clone();
+    let lengths = emit.has(1);
+    attributes.retain(|attribute| !lengths || attribute.name.as_deref() != Some("num_outputs"));
+    let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+    emit.last("Split", &inputs, attributes)
+}
+
 /// Pooling.
 pub fn pool(emit: &mut Emit<'_>, op: &Pool) -> Written {
     let row = POOL.iter().find(|row| row.1 == op.function && row.2 == op.global);
@@ -255,7 +265,7 @@ fn pool_attributes(op: &Pool) -> Vec<AttributeProto> {
     if op.ceil {
         attributes.push(int("ceil_mode", 1));
     }
-    if op.count_padding {
+    if op.count_padding && op.function == PoolFunction::Average {
         attributes.push(int("count_include_pad", 1));
     }
     attributes

@@ -289,7 +289,8 @@ pub const ROWS: &[Row] = &[
         &[link("axis", "axis", Form::Int(0)), link("num_outputs", "parts", Form::Int(0))],
     )
     .also(&["split"])
-    .read(rows::split),
+    .read(rows::split)
+    .write(fused::split),
     row("Transpose", "Transpose", &[link("perm", "permutation", Form::Ints)]),
     row("Concat", "Concat", &[link("axis", "axis", Form::Required)]),
     row("Softmax", "Softmax", AXIS_LAST).fixed(&[("log", Fixed::Int(0))]).read(rows::softmax),

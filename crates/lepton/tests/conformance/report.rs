@@ -108,7 +108,8 @@ pub fn page(
     let passed = outcomes.values().filter(|outcome| outcome.is_ok()).count();
     let mut text = format!(
         "# ONNX operators\n\nThe official node cases of ONNX (release 1.23.2), run by the \
-         reference interpreter: {passed} of {} pass. `crates/formats/tests/conformance` makes \
+         reference interpreter: {passed} of {} pass. Sessions pass the same cases, with and \
+         without optimisation, on every instruction set. `crates/lepton/tests/conformance` makes \
          this page and fails where it is out of date.\n\n\
          | operator | operator sets of the cases | passed | cases |\n|---|---|---:|---:|\n",
         outcomes.len()

@@ -1,4 +1,4 @@
-//! The official node cases of ONNX, by the reference interpreter.
+//! The official node cases of ONNX, in every way a graph can be run.
 //!
 //! `failures.txt` lists every case that does not pass, under the reason; it may only shrink.
 //! `docs/onnx-support.md` is written from the same run.
@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use lepton::{Isa, Lowering, Session, SessionOptions};
 use lepton_formats::onnx::Slot;
 use lepton_formats::{FormatError, NoExternalData, onnx};
 use lepton_ir::{Graph, interpret};
@@ -23,6 +24,42 @@ const RELATIVE_TOLERANCE: f64 = 1e-3;
 const ABSOLUTE_TOLERANCE: f64 = 1e-7;
 /// That runner allows two units in the last place of the short type.
 const TOLERANCE_OF_BF16: f64 = 1.0 / 64.0;
+
+/// How a graph is run.
+#[derive(Clone, Copy)]
+enum Way {
+    Interpreter,
+    Session(Isa, Lowering),
+}
+
+impl Way {
+    /// Every way on this machine, the interpreter first.
+    fn all() -> Vec<Way> {
+        let full = Isa::available().into_iter().map(|isa| Way::Session(isa, Lowering::Full));
+        let plain = Way::Session(Isa::best(), Lowering::Plain);
+        [Way::Interpreter].into_iter().chain(full).chain([plain]).collect()
+    }
+
+    fn name(self) -> String {
+        match self {
+            Way::Interpreter => "the interpreter".into(),
+            Way::Session(isa, Lowering::Full) => format!("sessions on {}", isa.name()),
+            Way::Session(isa, Lowering::Plain) => {
+                format!("sessions on {} without optimisation", isa.name())
+            }
+        }
+    }
+
+    fn run(self, graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+        let Way::Session(isa, lowering) = self else {
+            return interpret::run(graph, inputs).map_err(|error| format!("RUN: {error}"));
+        };
+        let options = SessionOptions { isa, lowering, ..SessionOptions::default() };
+        let session = Session::new(graph, options);
+        let found = session.and_then(|session| session.run(inputs));
+        found.map_err(|error| format!("RUN: {error}"))
+    }
+}
 
 /// The files of one case, by their path below it.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -138,7 +175,7 @@ fn read(files: &Files, inputs: &[Slot]) -> Result<(Graph, onnx::Fixed), String> 
     graph.map(|graph| (graph, fixed)).map_err(|error| error.to_string())
 }
 
-fn run(files: &Files) -> Result<(), String> {
+fn run(files: &Files, way: Way) -> Result<(), String> {
     let model = Bytes::from(files.get("model.onnx").ok_or("no model")?.clone());
     let [inputs, outputs] = onnx::slots(model).map_err(|error| error.to_string())?;
     let (graph, fixed) = read(files, &inputs)?;
@@ -148,7 +185,7 @@ fn run(files: &Files) -> Result<(), String> {
         let given = given(files, sets, "input", &inputs)?.into_iter().zip(&inputs);
         let given = given.filter(|(_, slot)| open(slot)).filter_map(|(value, _)| value);
         let given: Vec<Tensor> = given.flatten().collect();
-        let found = interpret::run(&graph, &given).map_err(|error| format!("RUN: {error}"))?;
+        let found = way.run(&graph, &given)?;
         let expected = tensors(files, sets, "output", &outputs)?;
         if found.len() != expected.len() {
             return Err(format!("WRONG: {} results for {}", found.len(), expected.len()));
@@ -160,12 +197,30 @@ fn run(files: &Files) -> Result<(), String> {
 }
 
 /// Every case and what became of it.
-fn outcomes(cases: &BTreeMap<String, Files>) -> BTreeMap<&str, Result<(), String>> {
+fn outcomes(cases: &BTreeMap<String, Files>, way: Way) -> BTreeMap<&str, Result<(), String>> {
     let outcome = |files| {
         let panicked = |_| Err("PANIC".to_string());
-        catch_unwind(AssertUnwindSafe(|| run(files))).unwrap_or_else(panicked)
+        catch_unwind(AssertUnwindSafe(|| run(files, way))).unwrap_or_else(panicked)
     };
     cases.iter().map(|(name, files)| (name.as_str(), outcome(files))).collect()
+}
+
+/// The cases that pass in the interpreter and not in another way.
+fn only_elsewhere(
+    cases: &BTreeMap<String, Files>,
+    interpreted: &BTreeMap<&str, Result<(), String>>,
+) -> Vec<String> {
+    let mut failed = Vec::new();
+    for way in &Way::all()[1..] {
+        let outcomes = outcomes(cases, *way);
+        let passed = outcomes.values().filter(|outcome| outcome.is_ok()).count();
+        println!("{passed} of {} cases pass with {}", cases.len(), way.name());
+        failed.extend(outcomes.into_iter().filter_map(|(name, outcome)| {
+            let why = outcome.err().filter(|_| interpreted[name].is_ok())?;
+            Some(format!("{name} with {}: {why}", way.name()))
+        }));
+    }
+    failed
 }
 
 /// The list of failures and the page of what is supported are those of this run. Where
@@ -174,9 +229,11 @@ fn outcomes(cases: &BTreeMap<String, Files>) -> BTreeMap<&str, Result<(), String
 fn the_cases_that_fail_are_the_listed_ones() {
     let Some(archive) = archive() else { return };
     let cases = cases(&archive);
-    let outcomes = outcomes(&cases);
+    let outcomes = outcomes(&cases, Way::Interpreter);
     let passed = outcomes.values().filter(|outcome| outcome.is_ok()).count();
     println!("{passed} of {} cases pass", cases.len());
+    let others = only_elsewhere(&cases, &outcomes);
+    assert!(others.is_empty(), "{}", others.join("\n"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let list = root.join("tests/conformance/failures.txt");
     let page = root.join("../../docs/onnx-support.md");

@@ -12,13 +12,19 @@ use lepton_ir::ops::conv::Conv;
 use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 use lepton_tensor::{DType, Tensor};
 
-use super::call::{Call, Results};
+use super::call::Call;
 use super::schema::TensorInfo;
 use crate::error::FormatError;
 use crate::steps::{Made, Steps};
 
+/// Weights less their zero point.
+struct Centred {
+    values: Vec<i64>,
+    shape: Vec<usize>,
+}
+
 /// The weights of operand 1 less their zero point, if that is not zero and x is quantised.
-fn centred(call: &mut Call<'_, '_>) -> Result<Option<(Vec<i64>, Vec<usize>)>, FormatError> {
+fn centred(call: &mut Call<'_, '_>) -> Result<Option<Centred>, FormatError> {
     let info = call.info(1)?;
     let stored = call.stored(1)?;
     let [zero] = info.zero[..] else { return Ok(None) };
@@ -31,7 +37,7 @@ fn centred(call: &mut Call<'_, '_>) -> Result<Option<(Vec<i64>, Vec<usize>)>, Fo
         return Ok(None);
     };
     let values = w.to_i64_vec().into_iter().map(|w| w - zero).collect();
-    Ok(Some((values, w.shape().to_vec())))
+    Ok(Some(Centred { values, shape: w.shape().to_vec() }))
 }
 
 fn is_byte(info: &TensorInfo) -> bool {
@@ -55,7 +61,7 @@ fn requantised(call: &mut Call<'_, '_>, x: ValueId) -> Made {
 /// x and w of a product that sums over the last axis of both, w in int8 around zero; `None` where
 /// the weights of the file are so already.
 pub fn widened(call: &mut Call<'_, '_>) -> Result<Option<[ValueId; 2]>, FormatError> {
-    let Some((values, mut shape)) = centred(call)? else { return Ok(None) };
+    let Some(Centred { values, mut shape }) = centred(call)? else { return Ok(None) };
     let Some(&channels) = shape.last().filter(|&&channels| channels > 0) else { return Ok(None) };
     let near = |w: i64| w.clamp(i64::from(i8::MIN), i64::from(i8::MAX));
     let mut is_wide = vec![false; channels];
@@ -86,8 +92,8 @@ pub fn widened(call: &mut Call<'_, '_>) -> Result<Option<[ValueId; 2]>, FormatEr
 }
 
 /// A depthwise convolution over integers as reals; `None` where the weights are around zero.
-pub fn depthwise(call: &mut Call<'_, '_>, conv: &Conv) -> Result<Option<Results>, FormatError> {
-    let Some((values, shape)) = centred(call)? else { return Ok(None) };
+pub fn depthwise(call: &mut Call<'_, '_>, conv: &Conv) -> Result<Option<ValueId>, FormatError> {
+    let Some(Centred { values, shape }) = centred(call)? else { return Ok(None) };
     let &[1, height, width, filters] = shape.as_slice() else { return Ok(None) };
     let taps = height * width;
     let w: Vec<f32> =
@@ -110,5 +116,5 @@ pub fn depthwise(call: &mut Call<'_, '_>, conv: &Conv) -> Result<Option<Results>
     let step = call.info(0)?.scale[0] * call.info(1)?.scale[0];
     let step = call.scalar(DType::F32, f64::from(step))?;
     let made = call.pair(B::Mul, sums, step)?;
-    Ok(Some(Ok(vec![call.activated(made, 4)?])))
+    call.activated(made, 4).map(Some)
 }

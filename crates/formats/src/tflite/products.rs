@@ -152,7 +152,7 @@ pub fn depthwise(call: &mut Call<'_, '_>) -> Results {
         ..Conv::default()
     };
     if let Some(made) = centred::depthwise(call, &conv)? {
-        return made;
+        return Ok(vec![made]);
     }
     let w = weights(call, 1, &[3, 1, 2, 0])?;
     emit_conv(call, conv, [x, w], 4)

@@ -1,5 +1,6 @@
 //! `random_graphs FOLDER COUNT` writes random graphs as ONNX files, each with its inputs and what
 //! Lepton answers as `.npz`, for `benches/random_graphs.py` to compare with ONNX Runtime.
+#![allow(clippy::result_large_err)]
 
 #[path = "../tests/random/generate.rs"]
 mod generate;

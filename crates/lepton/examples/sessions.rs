@@ -1,6 +1,7 @@
 //! What sessions of one process cost each other: `sessions MODEL` prints JSON with the median time
 //! of a run alone, of two sessions that run at once on threads of their own, and the processor time
 //! of a second in which a session of two threads does nothing.
+#![allow(clippy::result_large_err)]
 
 use std::sync::Barrier;
 use std::time::{Duration, Instant};

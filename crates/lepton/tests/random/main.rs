@@ -1,5 +1,6 @@
 //! Random graphs: the interpreter, sessions of every instruction set and pipeline, and the graph
 //! written as ONNX and as an artefact and read again say the same.
+#![allow(clippy::result_large_err)]
 
 mod generate;
 

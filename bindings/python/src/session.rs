@@ -46,7 +46,7 @@ impl Session {
         let model = model.get().model.clone();
         let options = SessionOptions { threads, exact, ..SessionOptions::default() };
         let session = py.detach(|| model.session(options));
-        let session = session.map_err(|error| raised(py, error.into()))?;
+        let session = session.map_err(|error| raised(py, error))?;
         let ports = |specs: Vec<(String, lepton::Fact)>| {
             let port = |(name, fact): (String, lepton::Fact)| Port {
                 name: PyString::intern(py, &name).unbind(),

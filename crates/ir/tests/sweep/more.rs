@@ -10,7 +10,7 @@ use lepton_tensor::{DType, Tensor};
 use crate::cases::{Case, case, from, ints, of, x};
 
 fn recurrent() -> Vec<Case> {
-    let both = LSTM { direction: Direction::Bidirectional };
+    let both = LSTM { direction: Direction::Bidirectional, ..LSTM::default() };
     let linear = GRU { linear_before_reset: true, direction: Direction::Reverse };
     vec![
         case(both, [x(&[3, 2, 4]), x(&[2, 12, 4]), x(&[2, 12, 3]), x(&[2, 24])]),

@@ -6,3 +6,4 @@ mod elements;
 mod integers;
 mod networks;
 mod parts;
+mod tiles;

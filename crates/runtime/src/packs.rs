@@ -82,6 +82,11 @@ impl Packs {
         pack
     }
 
+    /// Drops the forms that nobody will ask for.
+    pub fn forget(&self, unused: impl Fn(ValueId, &str) -> bool) {
+        self.lock().retain(|(constant, form), _| !unused(*constant, form));
+    }
+
     /// The forms made so far that can be kept, in the order of the constants.
     pub fn stored(&self, constants: &[ValueId]) -> Vec<StoredPack> {
         let made = self.lock();

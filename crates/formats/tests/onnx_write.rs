@@ -17,6 +17,7 @@ use lepton_tensor::{DType, Tensor};
 /// Operators that ONNX does not have: gradients, and the forms of the engine.
 const WITHOUT_ONNX: &[&str] = &[
     "SumTo",
+    "Attention",
     "IntegerConv",
     "IntegerLinear",
     "DynamicConv",

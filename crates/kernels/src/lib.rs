@@ -25,6 +25,7 @@ pub mod quantize;
 pub mod real;
 pub mod recurrent;
 pub mod reduce;
+pub mod resample;
 pub mod softmax;
 pub mod stored;
 mod tile;

@@ -61,12 +61,11 @@ impl Operator for Attention {
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let (q, k, v) =
             (inputs.required(0, "q")?, inputs.required(1, "k")?, inputs.required(2, "v")?);
-        let [images, rows, columns, heads, depth, width] =
-            extents(q.shape(), k.shape(), v.shape());
+        let [images, rows, columns, heads, depth, width] = extents(q.shape(), k.shape(), v.shape());
         let scores_shape = [images, heads, rows, columns];
-        let mask = inputs.optional(3).map(|mask| {
-            (mask.to_f64_vec(), broadcast_positions(mask.shape(), &scores_shape))
-        });
+        let mask = inputs
+            .optional(3)
+            .map(|mask| (mask.to_f64_vec(), broadcast_positions(mask.shape(), &scores_shape)));
         let (qv, kv, vv) = (q.to_f64_vec(), k.to_f64_vec(), v.to_f64_vec());
         let mut result = vec![0.0; images * rows * heads * width];
         for lane in 0..images * heads * rows {
@@ -99,7 +98,16 @@ impl Operator for Attention {
             input,
             input_axis: axis,
         };
-        vec![same(0, 0), same(1, 0), same(2, 0), same(0, 1), same(0, 2), same(1, 2), same(2, 2), same(2, 3)]
+        vec![
+            same(0, 0),
+            same(1, 0),
+            same(2, 0),
+            same(0, 1),
+            same(0, 2),
+            same(1, 2),
+            same(2, 2),
+            same(2, 3),
+        ]
     }
 
     fn cost(&self, inputs: Operands<'_, Fact>, outputs: &[Fact]) -> Cost {

@@ -181,10 +181,7 @@ pub(crate) fn product_operand(x: &Tensor, w: DType) -> Vec<f64> {
 }
 
 /// The residual as the sum sees it: rounded as x is.
-pub(crate) fn rounded_like(
-    residual: Option<&Tensor>,
-    w: DType,
-) -> Result<Option<Tensor>, Problem> {
+pub(crate) fn rounded_like(residual: Option<&Tensor>, w: DType) -> Result<Option<Tensor>, Problem> {
     let Some(residual) = residual else { return Ok(None) };
     let values = product_operand(residual, w);
     Ok(Some(Tensor::from_f64_slice(residual.dtype(), residual.shape(), &values)?))

@@ -83,6 +83,14 @@ pub(crate) fn cubic(t: f64, a: f64) -> [f64; 4] {
     [far(1.0 + t), near(t), near(1.0 - t), far(2.0 - t)]
 }
 
+/// For each position along an axis of the result, elements of x along it and their weights.
+pub type AxisTable = Vec<Vec<(usize, f64)>>;
+
+/// What extents grew by.
+fn ratios(from: &[usize], to: &[usize]) -> Vec<f64> {
+    to.iter().zip(from).map(|(&to, &from)| to as f64 / from as f64).collect()
+}
+
 impl Resize {
     /// The position in x; `region` is the part of the axis a crop covers.
     fn position(
@@ -175,12 +183,7 @@ impl Resize {
     }
 
     /// For each position along an axis, the elements it is made of; none if it is outside a crop.
-    fn axis_taps(
-        &self,
-        extents: (usize, usize),
-        scale: f64,
-        region: (f64, f64),
-    ) -> Vec<Vec<(usize, f64)>> {
+    fn axis_taps(&self, extents: (usize, usize), scale: f64, region: (f64, f64)) -> AxisTable {
         let (extent, result) = extents;
         let crop = self.coordinates == Coordinates::Crop;
         let at = |i: usize| {
@@ -196,6 +199,28 @@ impl Resize {
             }
         };
         (0..result).map(at).collect()
+    }
+
+    /// For each axis, and each position along it in the result, the elements of x along that axis
+    /// it is made of, with their weights; from shapes x to y. `None` where that depends on data:
+    /// crops, scales that are not known.
+    pub fn tables(
+        &self,
+        inputs: Operands<'_, Fact>,
+        x: &[usize],
+        y: &[usize],
+    ) -> Option<Vec<AxisTable>> {
+        if self.coordinates == Coordinates::Crop {
+            return None;
+        }
+        let by_scales = inputs.optional(2).is_some_and(|s| !s.count().is(0));
+        let scales = Resize::scales(inputs).ok()?;
+        if by_scales && scales.is_none() {
+            return None;
+        }
+        let scales = scales.unwrap_or_else(|| ratios(x, y));
+        let table = |axis: usize| self.axis_taps((x[axis], y[axis]), scales[axis], (0.0, 1.0));
+        Some((0..x.len()).map(table).collect())
     }
 
     /// Scales, where they are given and known.
@@ -279,9 +304,7 @@ impl Operator for Resize {
         if x.is_empty() {
             return Err(Problem::shape("an empty image cannot be resampled"));
         }
-        let scales = Resize::scales(Operands(&facts))?.unwrap_or_else(|| {
-            shape.iter().zip(x.shape()).map(|(&to, &from)| to as f64 / from as f64).collect()
-        });
+        let scales = Resize::scales(Operands(&facts))?.unwrap_or_else(|| ratios(x.shape(), &shape));
         let region = region(inputs, x.rank())?;
         let taps: Vec<_> = (0..x.rank())
             .map(|axis| self.axis_taps((x.shape()[axis], shape[axis]), scales[axis], region[axis]))

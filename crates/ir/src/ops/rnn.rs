@@ -2,8 +2,8 @@
 
 use lepton_tensor::{DType, Tensor};
 
-use super::facets::facets;
 use super::conv::product_operand;
+use super::facets::facets;
 use super::walk::{require_float, require_rank, require_same};
 use crate::dim::Dim;
 use crate::error::Problem;

@@ -10,6 +10,7 @@ pub(crate) mod product;
 mod recurrent;
 mod reduce;
 mod reference;
+mod resize;
 mod rows;
 mod select;
 mod shape;
@@ -138,6 +139,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         Op::Reduce(reduce) => reduce::reduce(builder, node, reduce),
         Op::LayerNormalization(op) => reduce::layer_normalization(builder, node, op),
         Op::InstanceNormalization(op) => reduce::instance_normalization(builder, node, op),
+        Op::Resize(op) => resize::resize(builder, node, op),
         Op::Arg(arg) => reduce::arg(builder, node, arg),
         Op::LSTM(_) | Op::GRU(_) => recurrent::layer(builder, node),
         Op::Where(_) => select::choose(builder, node),
@@ -160,6 +162,7 @@ pub(crate) fn scratch_bytes(
     match &node.op {
         Op::Conv(_) => product::rounded_copy(graph, node, narrow),
         Op::MatMul(_) => product::matmul_scratch(graph, node),
+        Op::Resize(op) => resize::scratch_bytes(graph, node, op),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
         Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),
         _ => Vec::new(),

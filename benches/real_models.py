@@ -1,0 +1,304 @@
+"""Fresh exports of models people use, through Lepton and ONNX Runtime, as docs/real-models.md.
+
+    pip install torch torchvision transformers onnx onnxruntime onnxscript scikit-learn skl2onnx
+    python benches/real_models.py [NAME …]        # LEPTON_RELEASE: folder of the binary `lepton`
+
+Weights are random (seed 0) and images small: what is asked is whether the operators that exporters
+write today run and give the same numbers. Each row: the exporter, nodes of the file, the largest
+difference of any output from ONNX Runtime's in units of that output's largest value, and ONNX
+Runtime's time / Lepton's, one thread, medians of turns.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LEPTON = pathlib.Path(os.environ.get("LEPTON_RELEASE", ROOT / "target/release")) / "lepton"
+CLASSIFIERS = ["alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resnet50_2", "densenet121",
+               "googlenet", "inception_v3", "squeezenet1_1", "mobilenet_v2", "mobilenet_v3_small",
+               "mnasnet0_5", "shufflenet_v2_x0_5", "regnet_y_400mf", "efficientnet_b0",
+               "efficientnet_v2_s", "convnext_tiny", "vit_b_16", "swin_t", "swin_v2_t", "maxvit_t"]
+SEGMENTERS = ["deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp_mobilenet_v3_large"]
+DETECTORS = ["ssdlite320_mobilenet_v3_large", "ssd300_vgg16", "fasterrcnn_mobilenet_v3_large_320_fpn",
+             "retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn"]
+IMAGE = {"inception_v3": 96, "vit_b_16": 224, "maxvit_t": 224}
+
+
+def torch_export(module, inputs, path, exporter, names=None, kwargs=None):
+    import torch
+
+    module.eval()
+    options = {"dynamo": exporter == "dynamo", "input_names": names}
+    if exporter == "script":
+        options["opset_version"] = 17
+    with torch.no_grad():
+        torch.onnx.export(module, tuple(inputs), str(path), kwargs=kwargs or {}, verbose=False, **options)
+
+
+def vision(builder, name, size):
+    def make(path, exporter):
+        import torch
+        import torchvision
+
+        torch.manual_seed(0)
+        family = {"c": torchvision.models, "s": torchvision.models.segmentation,
+                  "d": torchvision.models.detection}[builder]
+        options = {"weights": None}
+        if builder != "c":
+            options["weights_backbone"] = None
+        if name in ("googlenet", "inception_v3"):
+            options |= {"aux_logits": False, "init_weights": False}
+        module = getattr(family, name)(**options)
+        image = torch.rand(3, size, size)
+        torch_export(module, [[image]] if builder == "d" else [image[None]], path, exporter)
+    return make
+
+
+class Tensors:
+    """Wraps a model of transformers so that it answers with tensors only."""
+
+    def __new__(cls, module, pick):
+        import torch
+
+        class Wrapper(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.module = module
+
+            def forward(self, *inputs):
+                return pick(self.module, *inputs)
+
+        return Wrapper()
+
+
+def text(make_module, pick, inputs):
+    def make(path, exporter):
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        module = make_module(transformers).eval()
+        torch_export(Tensors(module, pick), inputs(torch), path, exporter)
+    return make
+
+
+def ids(torch, length=16, vocabulary=90):
+    return torch.randint(5, vocabulary, (1, length))
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+         "vocab_size": 100}
+
+
+def gpt2_past(torch):
+    past = [torch.randn(1, 4, 6, 8) for _ in range(4)]
+    return [ids(torch, 1), *past]
+
+
+def run_gpt2(module, tokens, k0, v0, k1, v1):
+    from transformers.cache_utils import DynamicCache
+
+    cache = DynamicCache()
+    for layer, (k, v) in enumerate([(k0, v0), (k1, v1)]):
+        cache.update(k, v, layer)
+    made = module(input_ids=tokens, past_key_values=cache, use_cache=True)
+    layers = made.past_key_values.layers
+    return (made.logits, *[t for layer in layers for t in (layer.keys, layer.values)])
+
+
+def transformers_models():
+    encoder = lambda m, i, a: m(input_ids=i, attention_mask=a, return_dict=False)
+    both = lambda torch: [ids(torch), torch.ones(1, 16, dtype=torch.long)]
+    return {
+        "bert": text(lambda t: t.BertModel(t.BertConfig(**SMALL)), encoder, both),
+        "distilbert": text(lambda t: t.DistilBertModel(t.DistilBertConfig(
+            dim=32, n_layers=2, n_heads=4, hidden_dim=64, vocab_size=100)), encoder, both),
+        "gpt2": text(lambda t: t.GPT2LMHeadModel(t.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, vocab_size=100)),
+            lambda m, i: m(input_ids=i, use_cache=False).logits, lambda torch: [ids(torch)]),
+        "gpt2_past": text(lambda t: t.GPT2LMHeadModel(t.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, vocab_size=100)), run_gpt2, gpt2_past),
+        "llama": text(lambda t: t.LlamaForCausalLM(t.LlamaConfig(**SMALL, num_key_value_heads=2)),
+                      lambda m, i: m(input_ids=i, use_cache=False).logits, lambda torch: [ids(torch)]),
+        "t5": text(lambda t: t.T5Model(t.T5Config(
+            d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=100)),
+            lambda m, i, d: m(input_ids=i, decoder_input_ids=d, use_cache=False, return_dict=False)[0],
+            lambda torch: [ids(torch), ids(torch, 5)]),
+        "whisper": text(lambda t: t.WhisperModel(t.WhisperConfig(
+            d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, vocab_size=100,
+            max_source_positions=50, num_mel_bins=20, pad_token_id=0, bos_token_id=1,
+            eos_token_id=2, decoder_start_token_id=1)),
+            lambda m, f, d: m(input_features=f, decoder_input_ids=d, use_cache=False, return_dict=False)[0],
+            lambda torch: [torch.randn(1, 20, 100), ids(torch, 5)]),
+        "wav2vec2": text(lambda t: t.Wav2Vec2Model(t.Wav2Vec2Config(
+            **SMALL, conv_dim=(16,) * 7, num_feat_extract_layers=7, num_conv_pos_embeddings=16,
+            num_conv_pos_embedding_groups=4)),
+            lambda m, x: m(x, return_dict=False)[0], lambda torch: [torch.randn(1, 4000)]),
+        "clip": text(lambda t: t.CLIPModel(t.CLIPConfig(
+            text_config={**SMALL, "eos_token_id": 2}, vision_config={**{k: v for k, v in SMALL.items() if k != "vocab_size"},
+                                                  "image_size": 32, "patch_size": 8}, projection_dim=16)),
+            lambda m, i, p: m(input_ids=i, pixel_values=p, return_dict=False)[:2],
+            lambda torch: [ids(torch), torch.randn(1, 3, 32, 32)]),
+    }
+
+
+def classical():
+    def made(build, regression=False, classes=3):
+        def make(path, _exporter):
+            from skl2onnx import to_onnx
+
+            rng = np.random.default_rng(0)
+            x = rng.standard_normal((200, 8)).astype(np.float32)
+            y = x[:, 0] * 2 + x[:, 1] if regression else (x[:, 0] > 0).astype(int) + (x[:, 1] > 0) * (classes > 2)
+            model = build().fit(x, y)
+            options = {} if regression else {id(model): {"zipmap": False}}
+            path.write_bytes(to_onnx(model, x[:5], options=options).SerializeToString())
+        return make
+
+    import sklearn.ensemble as ensemble
+    import sklearn.linear_model as linear
+    import sklearn.naive_bayes as bayes
+    import sklearn.neighbors as neighbors
+    import sklearn.neural_network as network
+    import sklearn.pipeline as pipeline
+    import sklearn.preprocessing as preprocessing
+    import sklearn.svm as svm
+    import sklearn.tree as tree
+
+    scaled = lambda model: lambda: pipeline.make_pipeline(preprocessing.StandardScaler(), model())
+    return {
+        "RandomForestClassifier": made(lambda: ensemble.RandomForestClassifier(20, random_state=0)),
+        "GradientBoostingClassifier": made(lambda: ensemble.GradientBoostingClassifier(n_estimators=20)),
+        "HistGradientBoostingClassifier": made(lambda: ensemble.HistGradientBoostingClassifier(max_iter=20)),
+        "ExtraTreesRegressor": made(lambda: ensemble.ExtraTreesRegressor(20, random_state=0), True),
+        "DecisionTreeClassifier": made(lambda: tree.DecisionTreeClassifier()),
+        "LogisticRegression, scaled": made(scaled(linear.LogisticRegression)),
+        "LinearRegression": made(linear.LinearRegression, True),
+        "LinearSVC": made(svm.LinearSVC),
+        "SVC": made(lambda: svm.SVC(probability=True)),
+        "SVR": made(svm.SVR, True),
+        "MLPClassifier": made(lambda: network.MLPClassifier(max_iter=30)),
+        "GaussianNB": made(bayes.GaussianNB),
+        "KNeighborsClassifier": made(neighbors.KNeighborsClassifier),
+        "MinMaxScaler + MLPRegressor": made(lambda: pipeline.make_pipeline(
+            preprocessing.MinMaxScaler(), network.MLPRegressor(max_iter=30)), True),
+    }
+
+
+def all_models():
+    """Name, exporter and maker of every row."""
+    rows = []
+    for exporter in ("script", "dynamo"):
+        rows += [(n, exporter, vision("c", n, IMAGE.get(n, 64))) for n in CLASSIFIERS]
+        rows += [(n, exporter, vision("s", n, 64)) for n in SEGMENTERS]
+        rows += [(n, exporter, make) for n, make in transformers_models().items()]
+    rows += [(n, "script", vision("d", n, 96)) for n in DETECTORS]
+    rows += [(n, "skl2onnx", make) for n, make in classical().items()]
+    return rows
+
+
+def feed_of(session, rng):
+    kinds = {"tensor(float)": lambda s: rng.random(s, dtype=np.float32),
+             "tensor(int64)": lambda s: rng.integers(5, 90, s), "tensor(double)": lambda s: rng.random(s)}
+    return {i.name: kinds[i.type]([d if isinstance(d, int) else 1 for d in i.shape])
+            for i in session.get_inputs()}
+
+
+def measured(path, folder):
+    """Difference and ratio of one file."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    session = onnxruntime.InferenceSession(str(path), options)
+    feed = feed_of(session, np.random.default_rng(0))
+    expected = session.run(None, feed)
+    inputs, outputs = folder / "in.npz", folder / "out.npz"
+    np.savez(inputs, **feed)
+    bench = [LEPTON, "bench", path, "--input", inputs, "--seconds", "0.2", "--json", "--output", outputs]
+    theirs, ours = [], []
+    for _ in range(3):
+        done = subprocess.run(bench, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip())
+        ours.append(json.loads(done.stdout)["latency"]["p50_us"])
+        times, end = [], time.perf_counter() + 0.2
+        while time.perf_counter() < end or not times:
+            start = time.perf_counter()
+            session.run(None, feed)
+            times.append(time.perf_counter() - start)
+        theirs.append(statistics.median(times) * 1e6)
+    found = np.load(outputs)
+    worst = 0.0
+    for port, want in zip(session.get_outputs(), expected):
+        have, want = found[port.name], np.asarray(want)
+        if have.shape != want.shape:
+            raise RuntimeError(f"output {port.name}: shape {have.shape}, expected {want.shape}")
+        if want.size:
+            scale = max(float(np.abs(want.astype(np.float64)).max()), 1e-6)
+            worst = max(worst, float(np.abs(want.astype(np.float64) - have).max()) / scale)
+    nodes = len(onnx.load(path, load_external_data=False).graph.node)
+    return {"nodes": nodes, "difference": worst, "ratio": statistics.median(theirs) / statistics.median(ours)}
+
+
+def page(rows):
+    passed = [r for r in rows if r.get("difference", 1) <= 1e-3]
+    told = ["# Real models", "", " ".join(__doc__.split("\n\n")[-1].split()), "",
+            f"{len(passed)} of {len(rows)} agree within 1e-3. Made by `benches/real_models.py`.", "",
+            "| model | exporter | nodes | largest difference | ONNX Runtime / Lepton |", "|---|---|---:|---:|---:|"]
+    for r in rows:
+        if "error" in r:
+            told.append(f"| {r['name']} | {r['exporter']} | – | {r['error']} | – |")
+        else:
+            told.append(f"| {r['name']} | {r['exporter']} | {r['nodes']} | {r['difference']:.1e} | {r['ratio']:.2f} |")
+    return "\n".join(told) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--keep", help="folder in which exports stay")
+    parser.add_argument("--page", default=ROOT / "docs/real-models.md")
+    arguments = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = pathlib.Path(arguments.keep or scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, exporter, make in all_models():
+            if arguments.names and name not in arguments.names:
+                continue
+            path = folder / f"{name}-{exporter}.onnx"
+            row = {"name": name, "exporter": exporter}
+            try:
+                if not path.exists():
+                    make(path, exporter)
+            except Exception as error:  # the exporter's own limits are not Lepton's
+                print(f"{name} {exporter}: not exported: {str(error).splitlines()[0][:150]}", flush=True)
+                continue
+            try:
+                row |= measured(path, pathlib.Path(scratch))
+            except Exception as error:
+                row["error"] = str(error).splitlines()[0].replace(str(folder) + "/", "")[:200].replace("|", "/")
+                if os.environ.get("TRACE"):
+                    traceback.print_exc()
+            print(json.dumps(row), flush=True)
+            rows.append(row)
+    if not arguments.names:
+        pathlib.Path(arguments.page).write_text(page(rows))
+    sys.exit(any("error" in r or r["difference"] > 1e-3 for r in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -106,6 +106,21 @@ const CASES: &[(&str, &str, &str)] = &[
         "input %x: f32[5,3] input %u: f32[2,1,3]",
         "%y: f32[2,5,3] = Binary(%x, %u) {function=\"max\"}",
     ),
+    (
+        "resize-f32",
+        "input %x: f32[2,3,5,7] const %s: i64[4] = [2, 3, 9, 4]",
+        "%y: f32[2,3,9,4] = Resize(%x, _, _, %s) {mode=\"linear\"}",
+    ),
+    (
+        "resize-f32",
+        "input %x: f32[2,5,7,20] const %s: f32[4] = [1, 2, 1.5, 1]",
+        "%y: f32[2,10,10,20] = Resize(%x, _, %s) {mode=\"cubic\", coordinates=\"align_corners\"}",
+    ),
+    (
+        "resize-nearest",
+        "input %x: u8[1,3,4,5] const %s: f32[4] = [1, 1, 2, 2]",
+        "%y: u8[1,3,8,10] = Resize(%x, _, %s) {coordinates=\"asymmetric\", nearest=\"floor\"}",
+    ),
     ("map", "input %x: f32[5,3]", "%y: f32[5,3] = Unary(%x) {function=\"erf\"}"),
     ("softmax", "input %x: f32[5,3,4]", "%y: f32[5,3,4] = Softmax(%x) {axis=1}"),
 ];

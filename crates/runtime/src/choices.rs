@@ -73,10 +73,11 @@ const LEAST_GAIN: f64 = 0.97;
 /// Times each algorithm on every layer it serves, as part of whole runs on `inputs`, and gives
 /// the fastest ones.
 pub(crate) fn measure(session: &Session, inputs: &[Tensor]) -> Result<Choices, RuntimeError> {
+    let graph = session.specialised(inputs)?;
     let mut plans: Vec<(Algorithm, Plan)> = Vec::new();
     for &algorithm in Algorithm::ALL {
         let choices = Choices { every: Some(algorithm), measured: HashMap::new() };
-        plans.extend(session.plan(inputs, &choices)?.map(|plan| (algorithm, plan)));
+        plans.extend(session.plan(&graph, &choices)?.map(|plan| (algorithm, plan)));
     }
     let mut best: HashMap<ValueId, Vec<(Algorithm, f64)>> = HashMap::new();
     for _ in 0..ROUNDS {

@@ -9,6 +9,7 @@ mod choices;
 mod error;
 mod limits;
 mod packs;
+mod parts;
 mod place;
 mod plan;
 mod session;

@@ -13,6 +13,7 @@ use crate::choices::{self, Choices};
 use crate::error::RuntimeError;
 use crate::limits::{Arithmetic, Limits};
 use crate::packs::Packs;
+use crate::parts::Parts;
 use crate::place::Memory;
 use crate::plan::{self, Demands, Plan};
 use crate::threads::Threads;
@@ -109,8 +110,29 @@ pub struct Session {
 #[derive(Clone)]
 enum Ready {
     Planned(Arc<Plan>),
-    /// Extents that depend on data: the reference interpreter runs the graph.
+    /// Some extents depend on data.
+    Parts {
+        plan: Arc<Plan>,
+        telling: Arc<Graph>,
+        rest: Rest,
+    },
+}
+
+/// What comes after extents that depend on data.
+#[derive(Clone)]
+enum Rest {
+    /// Planned again for every shape, for the products in it.
+    Session(Arc<Session>),
     Interpreted(Arc<Graph>),
+}
+
+impl Rest {
+    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
+        match self {
+            Rest::Session(session) => session.run(inputs),
+            Rest::Interpreted(graph) => Ok(interpret::run(graph, inputs)?),
+        }
+    }
 }
 
 impl Session {
@@ -178,18 +200,22 @@ impl Session {
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
         match self.ready(inputs)? {
             Ready::Planned(plan) => self.execute(&plan, inputs, |step, memory| (step.run)(memory)),
-            Ready::Interpreted(graph) => Ok(interpret::run(&graph, inputs)?),
+            Ready::Parts { plan, telling, rest } => {
+                let planned = self.execute(&plan, inputs, |step, memory| (step.run)(memory))?;
+                finish(&telling, &rest, inputs, planned)
+            }
         }
     }
 
-    /// Runs the graph and times every step. A plan that depends on data has no steps.
+    /// Runs the graph and times every step of what can be planned before it runs: what comes
+    /// after extents that depend on data has no steps here.
     pub fn profile(
         &self,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
-        let plan = match self.ready(inputs)? {
-            Ready::Planned(plan) => plan,
-            Ready::Interpreted(graph) => return Ok((interpret::run(&graph, inputs)?, vec![])),
+        let (plan, after) = match self.ready(inputs)? {
+            Ready::Planned(plan) => (plan, None),
+            Ready::Parts { plan, telling, rest } => (plan, Some((telling, rest))),
         };
         let mut profile = Vec::with_capacity(plan.steps.len());
         let start = Instant::now();
@@ -210,25 +236,24 @@ impl Session {
             });
             Ok(())
         })?;
+        let outputs = match after {
+            Some((telling, rest)) => finish(&telling, &rest, inputs, outputs)?,
+            None => outputs,
+        };
         Ok((outputs, profile))
     }
 
     /// Sizes of the plan for inputs of these shapes.
     pub fn summary(&self, inputs: &[Tensor]) -> Result<PlanSummary, RuntimeError> {
         let weight_bytes = self.lowered.constant_bytes();
-        Ok(match self.ready(inputs)? {
-            Ready::Planned(plan) => PlanSummary {
-                steps: plan.steps.len(),
-                arena_bytes: plan.arena_bytes,
-                unshared_bytes: plan.unshared_bytes,
-                weight_bytes,
-            },
-            Ready::Interpreted(graph) => PlanSummary {
-                steps: graph.node_count(),
-                arena_bytes: 0,
-                unshared_bytes: 0,
-                weight_bytes,
-            },
+        let plan = match self.ready(inputs)? {
+            Ready::Planned(plan) | Ready::Parts { plan, .. } => plan,
+        };
+        Ok(PlanSummary {
+            steps: plan.steps.len(),
+            arena_bytes: plan.arena_bytes,
+            unshared_bytes: plan.unshared_bytes,
+            weight_bytes,
         })
     }
 
@@ -246,9 +271,10 @@ impl Session {
             }
         }
         let choices = self.choices();
-        let ready = match self.plan(inputs, &choices)? {
+        let graph = self.specialised(inputs)?;
+        let ready = match self.plan(&graph, &choices)? {
             Some(plan) => Ready::Planned(Arc::new(plan)),
-            None => Ready::Interpreted(Arc::new(self.specialised(inputs)?)),
+            None => self.in_parts(&graph, &choices)?,
         };
         let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
@@ -257,25 +283,37 @@ impl Session {
         Ok(ready)
     }
 
-    fn specialised(&self, inputs: &[Tensor]) -> Result<Graph, RuntimeError> {
+    pub(crate) fn specialised(&self, inputs: &[Tensor]) -> Result<Graph, RuntimeError> {
         let bindings = self.lowered.check_inputs(inputs)?;
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
         Ok(graph)
     }
 
-    /// A plan for inputs of these shapes; `None` where extents depend on data.
+    fn in_parts(&self, graph: &Graph, choices: &Choices) -> Result<Ready, RuntimeError> {
+        let parts = Parts::of(graph);
+        let plan = self.plan(&parts.planned, choices)?;
+        let plan = Arc::new(plan.expect("extents of this part are known"));
+        let rest = match parts.is_heavy() {
+            true => {
+                Rest::Session(Arc::new(Session::prepared(parts.rest, &[], self.options.clone())?))
+            }
+            false => Rest::Interpreted(Arc::new(parts.rest)),
+        };
+        Ok(Ready::Parts { plan, telling: Arc::new(parts.telling), rest })
+    }
+
+    /// A plan of a graph specialised to its inputs; `None` where extents depend on data.
     pub(crate) fn plan(
         &self,
-        inputs: &[Tensor],
+        graph: &Graph,
         choices: &Choices,
     ) -> Result<Option<Plan>, RuntimeError> {
-        let graph = self.specialised(inputs)?;
-        if !plan::is_static(&graph) {
+        if !plan::is_static(graph) {
             return Ok(None);
         }
         let demands = Demands { threads: self.threads.count(), exact: self.options.exact, choices };
-        let plan = plan::build(&graph, &self.packs, demands)?;
+        let plan = plan::build(graph, &self.packs, demands)?;
         if plan.arena_bytes > self.options.memory_limit {
             let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
             return Err(RuntimeError::Memory { needed, limit });
@@ -351,4 +389,18 @@ impl Session {
             free.push(arena);
         }
     }
+}
+
+/// Runs what comes after the planned part.
+fn finish(
+    telling: &Graph,
+    rest: &Rest,
+    inputs: &[Tensor],
+    planned: Vec<Tensor>,
+) -> Result<Vec<Tensor>, RuntimeError> {
+    let mut known: Vec<Tensor> = inputs.to_vec();
+    known.extend(planned);
+    let told = interpret::run(telling, &known)?;
+    known.extend(told);
+    rest.run(&known)
 }

@@ -1,0 +1,104 @@
+//! Graphs some of whose extents depend on data: what can be planned before they are known, the
+//! nodes that tell them, and the rest.
+
+use lepton_ir::{Fact, Graph, Node, NodeId, Op, ValueId};
+
+/// A graph in three parts that run one after the other. Each has the inputs of the graph first, then
+/// the outputs of the parts before it; the outputs of the last are those of the graph.
+pub(crate) struct Parts {
+    /// What has known extents.
+    pub planned: Graph,
+    /// The nodes of which what they make has extents that depend on data; for the interpreter.
+    pub telling: Graph,
+    /// Everything after them.
+    pub rest: Graph,
+}
+
+/// When a value is there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Part {
+    Given,
+    Planned,
+    Telling,
+    Rest,
+}
+
+/// Constants of products with fewer values are not worth a plan for every shape.
+const HEAVY_WEIGHTS: usize = 1 << 14;
+
+impl Parts {
+    /// The parts of a graph that is not static as a whole, at known shapes of its inputs.
+    pub fn of(graph: &Graph) -> Parts {
+        let mut part = vec![Part::Given; graph.value_count()];
+        let mut nodes: Vec<(NodeId, Part)> = Vec::new();
+        for (id, node) in graph.nodes() {
+            let inputs = node.inputs.iter().flatten().map(|x| part[x.index()]);
+            let ready = inputs.max().unwrap_or(Part::Given);
+            let is_known = |y: &ValueId| graph.fact(*y).shape().is_some();
+            let own = match ready {
+                Part::Given | Part::Planned if node.outputs.iter().flatten().all(is_known) => {
+                    Part::Planned
+                }
+                Part::Given | Part::Planned => Part::Telling,
+                _ => Part::Rest,
+            };
+            node.outputs.iter().flatten().for_each(|y| part[y.index()] = own);
+            nodes.push((id, own));
+        }
+        let planned = crossing(graph, &nodes, &part, Part::Planned);
+        let telling = crossing(graph, &nodes, &part, Part::Telling);
+        Parts {
+            planned: ending(graph, &planned),
+            telling: ending(&beginning(graph, &[&planned]), &telling),
+            rest: beginning(graph, &[&planned, &telling]),
+        }
+    }
+
+    /// True if the rest has products that are worth a plan of their own.
+    pub fn is_heavy(&self) -> bool {
+        let heavy = |(_, node): (NodeId, &Node)| {
+            let product = matches!(
+                node.op,
+                Op::Conv(_) | Op::Linear(_) | Op::IntegerConv(_) | Op::IntegerLinear(_)
+            );
+            let weights = node.inputs.get(1).copied().flatten();
+            let count = weights.and_then(|w| self.rest.constant(w)).map_or(0, |w| w.len());
+            product && count >= HEAVY_WEIGHTS
+        };
+        self.rest.nodes().any(heavy)
+    }
+}
+
+/// The values of a part that later ones or the outputs use, in order.
+fn crossing(graph: &Graph, nodes: &[(NodeId, Part)], part: &[Part], own: Part) -> Vec<ValueId> {
+    let mut crossing = Vec::new();
+    let later = nodes.iter().filter(|(_, of)| *of > own);
+    let used = later.flat_map(|(id, _)| graph.node(*id).inputs.iter().flatten().copied());
+    for id in used.chain(graph.outputs().iter().copied()) {
+        if part[id.index()] == own && !crossing.contains(&id) {
+            crossing.push(id);
+        }
+    }
+    crossing
+}
+
+/// The graph up to some values.
+fn ending(graph: &Graph, values: &[ValueId]) -> Graph {
+    let mut graph = graph.clone();
+    graph.set_outputs(values.to_vec());
+    graph.remove_dead();
+    graph
+}
+
+/// The graph from some values on, which become inputs of it.
+fn beginning(graph: &Graph, values: &[&[ValueId]]) -> Graph {
+    let mut rest = graph.clone();
+    for &id in values.iter().copied().flatten() {
+        let fact = graph.fact(id);
+        let name = format!("between.{}", id.index());
+        let input = rest.add_input(name, Fact::new(fact.dtype, fact.dims.clone()));
+        rest.replace_uses(id, input);
+    }
+    rest.remove_dead();
+    rest
+}

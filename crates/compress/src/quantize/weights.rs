@@ -82,7 +82,10 @@ fn lies_on(w: &Tensor, axis: usize, largest: &[f32], levels: f32) -> bool {
     let channel = channel_of(w, axis);
     let Ok(values) = w.as_slice::<f32>() else { return false };
     values.iter().enumerate().all(|(i, v)| {
-        let ratio = v * (levels / largest[channel(i)].max(f32::MIN_POSITIVE));
+        if *v == 0.0 {
+            return true;
+        }
+        let ratio = v / largest[channel(i)] * levels;
         (ratio - ratio.round_ties_even()).abs() <= TOLERANCE
     })
 }

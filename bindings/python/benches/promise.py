@@ -191,7 +191,8 @@ def page(found: list[dict[str, float]], options: argparse.Namespace) -> str:
         f"{options.train} training and {options.test} test images, {options.epochs} epochs, batches of {options.batch}, "
         f"Adam {options.rate:g}; {network().count_params()} weights. {datetime.date.today()}, {machine}, "
         f"{os.cpu_count()} CPUs, Python {platform.python_version()}, Keras {keras.__version__}, TensorFlow "
-        f"{tensorflow.__version__}, lepton_ai {lepton_ai.__version__}.", "",
+        f"{tensorflow.__version__}, lepton_ai {lepton_ai.__version__}; load of the machine at the end, this run's "
+        f"included: {os.getloadavg()[1]:.1f}.", "",
         f"`python benches/promise.py {shlex.join(sys.argv[1:])}`", "",
         "| seed | accuracy, recall without | under compression | the file | file bytes | smaller | "
         "largest difference from `model.predict` | training time | `model.predict` / file, ms | `.keras` loads |",

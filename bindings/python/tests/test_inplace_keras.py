@@ -43,9 +43,9 @@ def test_fit_trains_under_the_compression(task, tmp_path):
     seen = []
     model.fit(*task, batch_size=64, epochs=10, verbose=0,
               callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(zeros(model.layers[1])))])
-    plan, report = lepton.report().plan, lepton.report()
+    share, report = lepton._attachment.shares[model.layers[1].name], lepton.report()
     assert report.steps_total == report.steps_done == 160
-    assert seen == sorted(seen) and seen[-1] == pytest.approx(1 - plan.density, abs=2e-3)
+    assert seen == sorted(seen) and seen[-1] == pytest.approx(1 - share.density, abs=2e-3)
     accuracy = (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean()
     assert accuracy > 0.9
     report = lepton.export(tmp_path / "model.lepton", calibration=task[0][:256])
@@ -125,3 +125,53 @@ def test_what_makes_no_sense_is_refused():
         LeptonAI(keras.Sequential([keras.layers.Dense(3)])).compress(4)
     with pytest.raises(lepton_ai.UsageError, match="no Dense"):
         LeptonAI(keras.Sequential([keras.Input((3,)), keras.layers.ReLU()])).compress(4)
+
+
+def test_the_file_answers_as_the_model_and_keeps_names(task, tmp_path):
+    model = network()
+    first = model.layers[0].name
+    lepton = LeptonAI(model).compress(20, keep={first: 0.5})
+    model.fit(*task, batch_size=64, epochs=10, verbose=0)
+    report = lepton.export(tmp_path / "model.lepton")
+    session = Session(tmp_path / "model.lepton")
+    np.testing.assert_allclose(session.predict(task[0]), model.predict(task[0], verbose=0), atol=1e-4)
+    assert report.layers[0].density == pytest.approx(0.5, abs=0.1) and report.layers[1].density < 0.3
+    assert session.outputs[0].name == model.layers[-1].name and f"{first}/weights" in str(session.model)
+    with pytest.raises(lepton_ai.UsageError, match="no compressed layer"):
+        LeptonAI(network()).compress(20, keep={"nowhere": 0.5})
+    with pytest.raises(lepton_ai.UsageError, match="share to keep"):
+        other = network()
+        LeptonAI(other).compress(20, keep={other.layers[0].name: 0.0})
+
+
+def test_chains_of_layers_are_written_as_they_are(tmp_path):
+    layers = keras.layers
+    model = keras.Sequential([
+        keras.Input((12, 10, 3)), layers.Conv2D(8, 3, strides=2, padding="same", activation="relu"),
+        layers.BatchNormalization(), layers.Conv2D(4, 3, dilation_rate=2, use_bias=False, padding="same"), layers.ReLU(),
+        layers.MaxPooling2D(2, padding="same"), layers.AveragePooling2D(2, strides=1, padding="same"), layers.Dropout(0.5),
+        layers.Flatten(), layers.Dense(5, activation="tanh"), layers.Dense(3, activation="softmax")])
+    rows = np.random.default_rng(0).random((7, 12, 10, 3)).astype(np.float32)
+    model.layers[1].set_weights([w + 0.5 for w in model.layers[1].get_weights()])
+    np.testing.assert_allclose(Session(model).predict(rows), model.predict(rows, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_callback_converts_while_it_trains(task, tmp_path, compressed):
+    from lepton_ai.keras import ConversionCallback
+
+    model = network()
+    if compressed:
+        LeptonAI(model).compress(20)
+    both = importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard")
+    log = str(tmp_path / "log") if both else None
+    callback = ConversionCallback(every=16, validation=task, log_dir=log, runs=3)
+    model.fit(*task, batch_size=64, epochs=4, verbose=0, callbacks=[callback])
+    found = callback.conversions
+    assert [c.step for c in found] == [16, 32, 48, 64] and all(c.latency_us > 0 for c in found)
+    assert found[-1].metric > 0.7 and (not compressed or found[-1].file_bytes < found[0].file_bytes)
+    if log:
+        events = b"".join(path.read_bytes() for path in (tmp_path / "log").iterdir())
+        assert events.count(b"lepton/file_bytes") == events.count(b"lepton/metric") == 4
+    with pytest.raises(lepton_ai.UsageError, match="every"):
+        ConversionCallback(every=0)

@@ -63,7 +63,7 @@ def test_a_loop_trains_under_the_compression(task, tmp_path):
     train(model, task, each=look)
     plan = lepton.report().plan
     assert densities[0] > 0.9 and densities == sorted(densities, reverse=True)
-    assert densities[int(0.75 * STEPS)] == densities[-1] == pytest.approx(plan.density, abs=1e-3)
+    assert densities[int(0.75 * STEPS)] == densities[-1] == pytest.approx(lepton._attachment.shares["3"].density, abs=1e-3)
     assert accuracy(model, task) > 0.9
     report = lepton.export(tmp_path / "model.lepton")
     assert report.steps_done == STEPS and len(report.layers) == 3
@@ -177,3 +177,34 @@ def test_a_dropped_model_is_let_go(task):
     del model
     gc.collect()
     assert gone() is None
+
+
+def test_a_hook_converts_while_it_trains(task, tmp_path):
+    import importlib.util
+
+    from lepton_ai.torch import ConversionHook
+
+    model, (rows, labels) = network(), task
+    LeptonAI(model).compress(20, steps=40)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    log = str(tmp_path / "log") if importlib.util.find_spec("tensorboard") else None
+    with ConversionHook(model, optimizer, every=10, validation=task, log_dir=log, runs=3) as hook:
+        for _ in range(40):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(rows), labels).backward()
+            optimizer.step()
+    optimizer.step()
+    assert [c.step for c in hook.conversions] == [10, 20, 30, 40]
+    assert hook.conversions[-1].file_bytes < hook.conversions[0].file_bytes
+    assert hook.conversions[-1].metric == pytest.approx(accuracy(model.eval(), task), abs=0.02)
+    assert log is None or b"lepton/metric" in b"".join(p.read_bytes() for p in (tmp_path / "log").iterdir())
+
+
+def test_the_file_answers_as_the_module(task, tmp_path):
+    model = network()
+    lepton = LeptonAI(model, example_inputs=task[0][:4]).compress(20, steps=60, keep={"0": 0.5})
+    train(model, task, 60)
+    lepton.export(tmp_path / "m.lepton")
+    with torch.no_grad():
+        expected = model.eval()(task[0]).numpy()
+    np.testing.assert_allclose(Session(tmp_path / "m.lepton").predict(task[0]), expected, atol=1e-4)

@@ -9,7 +9,7 @@ use crate::error::CompressError;
 use crate::parameters::{Complete, Kind, Parameter, Parameters};
 use crate::quantize::{
     Calibration, QuantizeOptions, bias_correction, equalize, quantize_dynamic, quantize_static,
-    simplified, to_bf16,
+    quantize_weights, simplified, to_bf16,
 };
 
 /// What a method must be given besides the graph.
@@ -114,6 +114,18 @@ pub const METHODS: &[Method] = &[
         params: &[],
         needs: NOTHING,
         run: |graph, _, _| quantize_dynamic(graph),
+    },
+    Method {
+        name: "weight-int8",
+        about: "int8 weights, everything else f32: the smallest file of sparse weights, and the same \
+                answers where the weights lie on a grid already",
+        params: &[Parameter {
+            name: "exact",
+            about: "leave weights that lie on no 4- or 8-bit grid in f32",
+            kind: Kind::Flag { default: false },
+        }],
+        needs: NOTHING,
+        run: |graph, chosen, _| quantize_weights(graph, chosen.flag("exact")),
     },
     Method {
         name: "bf16",

@@ -10,10 +10,17 @@ use crate::error::Error;
 use crate::model::Model;
 use crate::samples::sample_inputs;
 
+/// Golden input and output may take this part of the file.
+const GOLDEN_SHARE: usize = 100;
+
+/// Golden input and output of up to this many bytes are always kept.
+const SMALL_GOLDEN_BYTES: usize = 1024;
+
 /// The bytes of the `.lepton` artefact of `model` after `recipe`.
 ///
 /// `samples` are runs of one tensor per input, for methods that calibrate; may be empty for others.
-/// The artefact's golden input is the first of them, or a made-up one where there are none.
+/// The artefact's golden input is the first of them, or a made-up one where there are none; it is left
+/// out where it would take more than a hundredth of the file.
 ///
 /// # Errors
 /// A recipe that cannot be applied, samples that do not fit the model.
@@ -34,12 +41,19 @@ pub fn compressed(
         "recipe": recipe,
         "lepton": env!("CARGO_PKG_VERSION"),
     });
-    let artefact = Artefact {
+    let mut artefact = Artefact {
         prepared: None,
         graph,
-        golden: Some(Golden { inputs, outputs }),
+        golden: None,
         provenance: provenance.to_string(),
         measurements: String::new(),
     };
+    let bare = artefact::write(&artefact).map_err(NavigateError::from)?;
+    let golden_bytes: usize =
+        inputs.iter().chain(&outputs).map(|tensor| tensor.bytes().len()).sum();
+    if golden_bytes > (bare.len() / GOLDEN_SHARE).max(SMALL_GOLDEN_BYTES) {
+        return Ok(bare);
+    }
+    artefact.golden = Some(Golden { inputs, outputs });
     Ok(artefact::write(&artefact).map_err(NavigateError::from)?)
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import inspect
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,15 +27,92 @@ _RAMP = 0.7
 _BISECTIONS = 26
 """Halvings of the threshold: more than a float32 has bits."""
 
-_BITS, _PLAIN, _MODEL = "_lepton_bits", "_lepton_plain", "_lepton_attachment"
+_BITS, _PLAIN, _MODEL, _OWNER = "_lepton_bits", "_lepton_plain", "_lepton_attachment", "_lepton_owner"
+
+
+_SAMPLE = 1 << 18
+"""Weights of a layer, at most, from which the threshold of its kept share is found."""
+
+
+def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` as one loop over memory where the back end would otherwise make one an operation."""
+    if keras.backend.backend() != "tensorflow":
+        return function
+    tensorflow = importlib.import_module("tensorflow")
+    try:
+        compiled = tensorflow.function(function, jit_compile=True)
+        compiled(ops.ones((2, 2)), ops.convert_to_tensor(1.0))
+    except Exception:  # noqa: BLE001 # a build without the compiler: the same numbers, more slowly
+        return function
+    made: Callable[..., Any] = compiled
+    return made
+
+
+@functools.cache
+def _grid() -> Callable[..., Any]:
+    def rounded(kernel: Any, largest: Any) -> Any:
+        axes = tuple(range(len(kernel.shape) - 1))
+        step = ops.maximum(ops.max(ops.abs(kernel), axis=axes, keepdims=True), 1e-30) / largest
+        return ops.clip(ops.round(kernel / step), -largest, largest) * step
+
+    return _fused(rounded)
+
+
+@functools.cache
+def _mask() -> Callable[..., Any]:
+    def masked(kernel: Any, density: Any) -> Any:
+        sample = ops.abs(kernel)
+        rows = int(kernel.shape[0])
+        row = max(math.prod(kernel.shape[1:]), 1)
+        # Odd, so that it does not keep in step with channels.
+        stride = max(rows * row // _SAMPLE, 1) | 1
+        if rows * row > _SAMPLE and stride < rows:
+            sample = ops.abs(kernel[::stride])
+        keep = density * float(math.prod(sample.shape))
+        low, high = ops.zeros_like(ops.max(sample)), ops.max(sample)
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            more = ops.sum(ops.cast(sample > middle, "float32")) > keep
+            low, high = ops.where(more, middle, low), ops.where(more, high, middle)
+        return ops.where(ops.abs(kernel) > low, kernel, ops.zeros_like(kernel))
+
+    return _fused(masked)
+
+
+def _value(variable: Any) -> Any:
+    """What a Keras variable, or a tensor, holds. On TensorFlow a variable passes for a tensor, but is none."""
+    if not isinstance(variable, keras.Variable):
+        return ops.convert_to_tensor(variable)
+    inner = variable.value
+    return inner.value() if callable(getattr(inner, "value", None)) else inner
 
 
 def on_grid(kernel: Any, bits: int) -> Any:
     """``kernel`` rounded to multiples of a step, one a channel of its last axis; zero stays zero."""
-    largest = float(2 ** (bits - 1) - 1)
-    axes = tuple(range(len(kernel.shape) - 1))
-    step = ops.maximum(ops.max(ops.abs(kernel), axis=axes, keepdims=True), 1e-30) / largest
-    return ops.clip(ops.round(kernel / step), -largest, largest) * step
+    return _grid()(_value(kernel), ops.convert_to_tensor(float(2 ** (bits - 1) - 1), dtype=kernel.dtype))
+
+
+def keep_largest(kernel: Any, density: Any) -> Any:
+    """``kernel`` with all but about the largest ``density`` of its weights set to zero.
+
+    The threshold is that of every n-th row where the kernel is large.
+    """
+    return _mask()(_value(kernel), ops.cast(density, kernel.dtype))
+
+
+def _seen(kernel: Any, bits: int, through: Any) -> Any:
+    """``kernel`` on its grid where ``through`` says so; gradients pass as if it were not."""
+
+    @ops.custom_gradient
+    def straight(value: Any) -> Any:
+        def gradient(*arguments: Any, upstream: Any = None) -> Any:
+            return arguments[0] if upstream is None else upstream
+
+        if through is True:
+            return on_grid(value, bits), gradient
+        return ops.cond(through, lambda: on_grid(value, bits), lambda: value), gradient
+
+    return straight(kernel)
 
 
 class _OnGrid:
@@ -47,8 +126,9 @@ class _OnGrid:
         latent = type(self).__mro__[2].kernel.fget(self)  # type: ignore[attr-defined]
         if self.__dict__.get(_PLAIN) or latent is None:
             return latent
-        value = ops.convert_to_tensor(latent)
-        return value + ops.stop_gradient(on_grid(value, self.__dict__[_BITS]) - value)
+        attachment: KerasAttachment | None = self.__dict__[_OWNER]()
+        through = True if attachment is None else attachment.sees_grid()
+        return _seen(_value(latent), self.__dict__[_BITS], through)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -116,43 +196,39 @@ def _steps_of(arguments: dict[str, Any]) -> int | None:
 class KeepLargest(keras.constraints.Constraint):  # type: ignore[misc]
     """All but the largest weights set to zero; how many is a function of the optimiser's iterations."""
 
-    def __init__(self, attachment: KerasAttachment, before: Any) -> None:
+    def __init__(self, attachment: KerasAttachment, density: float, before: Any) -> None:
         self.attachment = weakref.ref(attachment)
+        self.density = density
         self.before = before
 
     def __call__(self, w: Any) -> Any:
         attachment = self.attachment()
-        value = ops.convert_to_tensor(w if self.before is None else self.before(w))
-        if attachment is None or attachment.plan.density >= 1:
+        value = _value(w if self.before is None else self.before(w))
+        if attachment is None or self.density >= 1:
             return value
-        magnitude = ops.abs(value)
-        keep = attachment.density() * float(math.prod(value.shape))
-        low, high = ops.zeros_like(ops.max(magnitude)), ops.max(magnitude)
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            more = ops.sum(ops.cast(magnitude > middle, "float32")) > keep
-            low, high = ops.where(more, middle, low), ops.where(more, high, middle)
-        return value * ops.cast(magnitude > low, value.dtype)
+        return keep_largest(value, attachment.kept(self.density))
 
 
 class KerasAttachment:
     """The compression of one model."""
 
-    def __init__(self, model: Any, plan: Plan, steps: int | None) -> None:
+    def __init__(self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None) -> None:
         self.plan = plan
         self.steps_total = steps
-        self.left: list[tuple[str, str]] = []
         self._model = weakref.ref(model)
         self._begin = 0
         self._done = 0
-        for layer in model._flatten_layers(include_self=False):
-            why = _why_left(layer)
-            if why:
-                self.left.append((layer.name, why))
-            elif isinstance(layer, _COMPRESSED):
-                layer._kernel.constraint = KeepLargest(self, layer._kernel.constraint)
-                layer.__dict__[_BITS] = plan.bits
-                _become(layer, _swapped(type(layer), _OnGrid))
+        every = [(layer, _why_left(layer)) for layer in model._flatten_layers(include_self=False)]
+        self.left = [(layer.name, why) for layer, why in every if why]
+        chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
+        self.shares = plan.shares({layer.name: math.prod(layer._kernel.shape) for layer in chosen}, keep)
+        for layer in chosen:
+            share = self.shares[layer.name]
+            if share.density < 1:
+                layer._kernel.constraint = KeepLargest(self, share.density, layer._kernel.constraint)
+            layer.__dict__[_BITS] = share.bits
+            layer.__dict__[_OWNER] = weakref.ref(self)
+            _become(layer, _swapped(type(layer), _OnGrid))
         _become(model, _swapped(type(model), _Fits))
         model.__dict__[_MODEL] = self
         self._begin = self._iterations()
@@ -177,7 +253,7 @@ class KerasAttachment:
         """The compressed layers with what is kept of them now."""
         found = []
         for layer in self.modules():
-            kernel = ops.convert_to_numpy(on_grid(ops.convert_to_tensor(layer._kernel), self.plan.bits))
+            kernel = ops.convert_to_numpy(on_grid(layer._kernel, layer.__dict__[_BITS]))
             found.append(Layer(layer.name, kernel.size, float(np.count_nonzero(kernel)) / max(kernel.size, 1)))
         return found
 
@@ -185,20 +261,33 @@ class KerasAttachment:
         """Steps of the optimiser under the compression."""
         return max(self._iterations() - self._begin, 0)
 
-    def density(self) -> Any:
-        """The share to keep after the step that is being done, as a tensor."""
+    def prunes(self) -> bool:
+        """True if a layer keeps less than all of its weights."""
+        return any(share.density < 1 for share in self.shares.values())
+
+    def _progress(self, ahead: float) -> Any:
+        """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
         optimizer = self._optimizer()
-        if self.steps_total is None or optimizer is None:
-            return self.plan.density
-        done = ops.cast(optimizer.iterations, "float32") + (1.0 - self._begin)
-        progress = ops.clip(done / (_RAMP * self.steps_total), 0.0, 1.0)
-        return 1.0 - (1.0 - self.plan.density) * (1.0 - (1.0 - progress) ** 3)
+        if self.steps_total is None or optimizer is None or not self.prunes():
+            return ops.convert_to_tensor(1.0)
+        done = ops.cast(optimizer.iterations, "float32") + (ahead - self._begin)
+        return ops.clip(done / (_RAMP * self.steps_total), 0.0, 1.0)
+
+    def kept(self, density: float) -> Any:
+        """The share to keep after the step that is being done of a layer that ends at ``density``."""
+        return 1.0 - (1.0 - density) * (1.0 - (1.0 - self._progress(1.0)) ** 3)
+
+    def sees_grid(self) -> Any:
+        """Whether forward passes see the grid: once the pruning is complete, as a tensor or True."""
+        if self.steps_total is None or self._optimizer() is None or not self.prunes():
+            return True
+        return self._progress(0.0) >= 1.0
 
     def begin_fit(self, steps: int | None) -> None:
         """Before a ``fit`` of this many steps: the schedule, where none was given."""
         if self.steps_total is None:
             self.steps_total = steps
-        if self.plan.density < 1 and self.steps_total is None:
+        if self.prunes() and self.steps_total is None:
             raise UsageError("fit does not say how many steps there are", "give steps to compress")
         # A model that was compiled again has an optimiser that counts from zero.
         self._begin = self._iterations() - self._done
@@ -211,7 +300,7 @@ class KerasAttachment:
         self._done = self.steps_done()
         for layer in self.modules():
             kernel = layer._kernel
-            if self.plan.density < 1 and self._done:
+            if self.prunes() and self._done and kernel.constraint is not None:
                 kernel.assign(kernel.constraint(kernel))
 
     @contextmanager
@@ -222,7 +311,7 @@ class KerasAttachment:
         try:
             for layer in self.modules():
                 latents.append((layer, ops.convert_to_numpy(layer._kernel)))
-                layer._kernel.assign(on_grid(ops.convert_to_tensor(layer._kernel), self.plan.bits))
+                layer._kernel.assign(on_grid(layer._kernel, layer.__dict__[_BITS]))
                 _become(layer, type(layer).__mro__[2])
             yield
         finally:
@@ -252,11 +341,11 @@ def attached(model: Any) -> KerasAttachment | None:
     return found
 
 
-def attach(model: Any, plan: Plan, steps: int | None) -> KerasAttachment:
+def attach(model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None) -> KerasAttachment:
     """Puts the model under compression."""
     if not model.built:
         raise UsageError("the model is not built", "call it once, or give it an Input")
     layers = model._flatten_layers(include_self=False)
     if not any(isinstance(layer, _COMPRESSED) and not _why_left(layer) for layer in layers):
         raise UsageError("the model has no Dense layer or convolution to compress")
-    return KerasAttachment(model, plan, steps)
+    return KerasAttachment(model, plan, steps, keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +20,10 @@ _COMPRESSED = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3
 _RAMP = 0.7
 """Share of the steps over which the kept share falls."""
 
-_BITS = "_lepton_bits"
+_SAMPLE = 1 << 18
+"""Weights of a layer, at most, from which the threshold of its kept share is found."""
+
+_BITS, _OWNER = "_lepton_bits", "_lepton_owner"
 
 _attached: weakref.WeakKeyDictionary[torch.nn.Module, TorchAttachment] = weakref.WeakKeyDictionary()
 
@@ -33,6 +36,18 @@ def on_grid(weight: torch.Tensor, bits: int) -> torch.Tensor:
     return (weight / step).round().clamp(-largest, largest) * step
 
 
+class _Straight(torch.autograd.Function):
+    """A weight on its grid; the gradient passes as if it were not."""
+
+    @staticmethod
+    def forward(context: Any, weight: torch.Tensor, bits: int) -> torch.Tensor:
+        return on_grid(weight, bits)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Any) -> Any:
+        return gradients[0], None
+
+
 class _OnGrid:
     """What a layer's class gets: its forward pass sees ``weight`` on the grid, gradients pass through.
 
@@ -42,7 +57,11 @@ class _OnGrid:
     @property
     def weight(self) -> torch.Tensor:
         latent: torch.Tensor = self.__dict__["_parameters"]["weight"]
-        return latent + (on_grid(latent, self.__dict__[_BITS]) - latent).detach()
+        attachment: TorchAttachment | None = self.__dict__[_OWNER]()
+        if attachment is not None and not attachment.sees_grid():
+            return latent
+        seen: torch.Tensor = _Straight.apply(latent, self.__dict__[_BITS])
+        return seen
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _OnGrid:
         other = type(self).__new__(type(self))
@@ -53,10 +72,10 @@ class _OnGrid:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """As the plain class with the weights that are used, so that files load without Lepton."""
         state = self.__dict__.copy()
-        bits = state.pop(_BITS)
+        state.pop(_BITS)
+        state.pop(_OWNER)
         parameters = state["_parameters"].copy()
-        latent = parameters["weight"]
-        parameters["weight"] = torch.nn.Parameter(on_grid(latent.detach(), bits), latent.requires_grad)
+        parameters["weight"] = torch.nn.Parameter(self.weight.detach(), parameters["weight"].requires_grad)
         state["_parameters"] = parameters
         return object.__new__, (type(self).__mro__[2],), state
 
@@ -78,18 +97,25 @@ def _swapped(plain: type) -> type:
 class TorchAttachment:
     """The compression of one module."""
 
-    def __init__(self, model: torch.nn.Module, plan: Plan, steps: int | None) -> None:
+    def __init__(
+        self, model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None
+    ) -> None:
         self.plan = plan
         self.steps_total = steps
         self.left: list[tuple[str, str]] = []
         self._model = weakref.ref(model)
         self._done = 0
+        chosen = {}
         for name, module in model.named_modules():
             if why := _why_left(module):
                 self.left.append((name or type(module).__name__, why))
             elif isinstance(module, _COMPRESSED):
-                module.__dict__[_BITS] = plan.bits
-                module.__class__ = _swapped(type(module))
+                chosen[name or "weight"] = module
+        self.shares = plan.shares({name: _latent(module).numel() for name, module in chosen.items()}, keep)
+        for name, module in chosen.items():
+            module.__dict__[_BITS] = self.shares[name].bits
+            module.__dict__[_OWNER] = weakref.ref(self)
+            module.__class__ = _swapped(type(module))
 
     def modules(self) -> list[tuple[str, torch.nn.Module]]:
         """Name and module of every compressed layer."""
@@ -103,7 +129,7 @@ class TorchAttachment:
         found = []
         for name, module in self.modules():
             weight = _latent(module).detach()
-            kept = int(torch.count_nonzero(on_grid(weight, self.plan.bits)))
+            kept = int(torch.count_nonzero(on_grid(weight, module.__dict__[_BITS])))
             found.append(Layer(name, weight.numel(), kept / max(weight.numel(), 1)))
         return found
 
@@ -111,24 +137,35 @@ class TorchAttachment:
         """Steps of optimisers that hold a compressed weight."""
         return self._done
 
-    def density(self) -> float:
-        """The share to keep after the steps done so far."""
-        if self.plan.density >= 1 or self.steps_total is None:
-            return self.plan.density
-        progress = min(self._done / (_RAMP * self.steps_total), 1.0)
-        return 1.0 - (1.0 - self.plan.density) * (1.0 - (1.0 - progress) ** 3)
+    def prunes(self) -> bool:
+        """True if a layer keeps less than all of its weights."""
+        return any(share.density < 1 for share in self.shares.values())
+
+    def _progress(self) -> float:
+        """How far the pruning is, from 0 to 1."""
+        if self.steps_total is None or not self.prunes():
+            return 1.0
+        return min(self._done / (_RAMP * self.steps_total), 1.0)
+
+    def kept(self, density: float) -> float:
+        """The share to keep after the steps done so far of a layer that ends at ``density``."""
+        return 1.0 - (1.0 - density) * (1.0 - (1.0 - self._progress()) ** 3)
+
+    def sees_grid(self) -> bool:
+        """Whether forward passes see the grid: once the pruning is complete."""
+        return self._progress() >= 1.0
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Masks the weights that ``optimizer`` has just changed."""
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        weights = [_latent(module) for _, module in self.modules() if id(_latent(module)) in held]
+        weights = [(name, _latent(module)) for name, module in self.modules() if id(_latent(module)) in held]
         if not weights:
             return
         self._done += 1
-        density = self.density()
-        if density < 1:
-            for weight in weights:
-                keep_largest(weight, density)
+        for name, weight in weights:
+            density = self.shares[name].density if name in self.shares else 1.0
+            if density < 1:
+                keep_largest(weight, self.kept(density))
 
     @contextmanager
     def plainly(self) -> Iterator[None]:
@@ -139,7 +176,7 @@ class TorchAttachment:
                 weight = _latent(module)
                 latents.append((module, weight.detach().clone()))
                 with torch.no_grad():
-                    weight.copy_(on_grid(weight, self.plan.bits))
+                    weight.copy_(on_grid(weight, module.__dict__[_BITS]))
                 module.__class__ = type(module).__mro__[2]
             yield
         finally:
@@ -156,13 +193,17 @@ def _latent(module: torch.nn.Module) -> torch.nn.Parameter:
 
 @torch.no_grad()
 def keep_largest(weight: torch.Tensor, density: float) -> None:
-    """Sets all but the largest ``density`` of the weights, at least one, to zero."""
-    count = weight.numel()
-    dropped = count - max(round(density * count), 1)
+    """Sets all but about the largest ``density`` of the weights, at least one, to zero.
+
+    The threshold is that of every n-th weight where there are many.
+    """
+    # Odd, so that it does not keep in step with channels.
+    stride = 1 if weight.numel() <= _SAMPLE else weight.numel() // _SAMPLE | 1
+    sample = weight.detach().reshape(-1)[::stride].abs()
+    dropped = sample.numel() - max(round(density * sample.numel()), 1)
     if dropped > 0:
-        magnitude = weight.abs()
-        threshold = magnitude.flatten().kthvalue(dropped).values
-        weight.mul_(magnitude > threshold)
+        threshold = sample.kthvalue(dropped).values
+        weight.masked_fill_(weight.abs() <= threshold, 0.0)
 
 
 def _why_left(module: torch.nn.Module) -> str:
@@ -188,7 +229,9 @@ def attached(model: torch.nn.Module) -> TorchAttachment | None:
     return _attached.get(model)
 
 
-def attach(model: torch.nn.Module, plan: Plan, steps: int | None) -> TorchAttachment:
+def attach(
+    model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None
+) -> TorchAttachment:
     """Puts the module under compression."""
     if plan.density < 1 and steps is None:
         raise UsageError(
@@ -197,7 +240,7 @@ def attach(model: torch.nn.Module, plan: Plan, steps: int | None) -> TorchAttach
         )
     if not any(isinstance(m, _COMPRESSED) and not _why_left(m) for m in model.modules()):
         raise UsageError("the module has no Linear or convolution to compress")
-    attachment = TorchAttachment(model, plan, steps)
+    attachment = TorchAttachment(model, plan, steps, keep)
     if not _hooked:
         _hooked.append(register_optimizer_step_post_hook(_after_step))
     _attached[model] = attachment

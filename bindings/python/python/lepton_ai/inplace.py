@@ -4,9 +4,8 @@
 under the compression: weights outside the kept share are zero after every step of the optimiser, and
 the forward pass sees weights on the grid they will be stored on. ``export`` writes the artefact.
 
-What is missing: a kept weight is stored as int8, which the artefact codes where many are zero, not on the
-4-bit grid it was trained on; so the file is larger than the ratio asked for. ``report()`` gives the bytes
-of the real file and says so. The kept share is the same in every layer, and there is no distillation.
+The artefact stores weights as the integers of their grid, entropy-coded, and keeps activations float32, so
+that it answers as the model does; ``report()`` gives the bytes of the real file. There is no distillation.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import json
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _FOUR_BITS = 3.5
 """Bits a kept 4-bit weight takes after coding, in the rule of thumb."""
+
+_MARGIN = 0.95
+"""Share of the asked bytes that weights are planned for; the rest is names, biases, and deviation."""
 
 _SMALLEST_FILE = 2000
 """Bytes below which names, shapes and headers outweigh the weights."""
@@ -62,15 +65,70 @@ class Plan:
             return Plan(float(ratio), 8, 1.0)
         if ratio <= 32 / _FOUR_BITS:
             return Plan(float(ratio), 4, 1.0)
-        low, high = 1e-6, 0.9
-        for _ in range(60):
-            middle = (low + high) / 2
-            entropy = -middle * math.log2(middle) - (1 - middle) * math.log2(1 - middle)
-            if 32 / (entropy + middle * _FOUR_BITS) > ratio:
-                low = middle
-            else:
-                high = middle
-        return Plan(float(ratio), 4, high)
+        return Plan(float(ratio), 4, _density_of(32 / ratio))
+
+    def shares(self, weights: Mapping[str, int], keep: Mapping[str, float] | None = None) -> dict[str, Share]:
+        """What each layer gets: bits and the share of its weights that is kept.
+
+        The smallest layers, which hold little and matter much, keep all weights at 8 bits as long as
+        they take less than a tenth of the budget together. Where weights are pruned the other layers
+        share the rest of the budget evenly.
+
+        Args:
+            weights: Number of weights of each layer by its name.
+            keep: Shares the caller decides, above 0 and up to 1.
+
+        Raises:
+            UsageError: for a layer there is not, and a share that is none.
+        """
+        chosen = dict(keep or {})
+        for name, share in chosen.items():
+            if name not in weights:
+                raise UsageError(f"there is no compressed layer {name!r}", f"the layers are {list(weights)}")
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share <= 1:
+                raise UsageError(f"the share to keep of {name!r} is {share!r}; it must be above 0 and up to 1")
+        if self.density >= 1:
+            return {name: Share(self.bits, float(chosen.get(name, 1.0))) for name in weights}
+        budget_bits = 32 * sum(weights.values()) / self.ratio * _MARGIN
+        whole_bits = 0.0
+        shares = {}
+        for name in sorted(weights, key=lambda name: weights[name]):
+            if name in chosen:
+                shares[name] = Share(self.bits, float(chosen[name]))
+            elif whole_bits + 8 * weights[name] <= budget_bits / 10:
+                whole_bits += 8 * weights[name]
+                shares[name] = Share(8, 1.0)
+        spent = whole_bits + sum(weights[name] * _bits_a_weight(chosen[name]) for name in chosen)
+        open_weights = sum(count for name, count in weights.items() if name not in shares)
+        density = _density_of((budget_bits - spent) / open_weights) if open_weights else 1.0
+        return {name: shares.get(name, Share(self.bits, density)) for name in weights}
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a plan gives one layer."""
+
+    bits: int
+    """Bits of the grid of its kept weights."""
+    density: float
+    """Share of its weights that is kept."""
+
+
+def _bits_a_weight(density: float) -> float:
+    """Bits of the coded file for each weight, kept or not, by the rule of thumb."""
+    if density >= 1:
+        return _FOUR_BITS
+    entropy = -density * math.log2(density) - (1 - density) * math.log2(1 - density)
+    return entropy + density * _FOUR_BITS
+
+
+def _density_of(bits: float) -> float:
+    """The share to keep so that each weight takes this many bits."""
+    low, high = 1e-6, 0.9
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _bits_a_weight(middle) < bits else (low, middle)
+    return high
 
 
 @dataclass(frozen=True)
@@ -151,13 +209,17 @@ class LeptonAI:
         self._framework = _framework(model)
         self._attachment: KerasAttachment | TorchAttachment | None = self._framework.attached(model)
 
-    def compress(self, ratio: float, steps: int | None = None) -> LeptonAI:
+    def compress(
+        self, ratio: float, steps: int | None = None, *, keep: Mapping[str, float] | None = None
+    ) -> LeptonAI:
         """Puts the model under a compression by ``ratio``; call it before the training.
 
         Args:
             ratio: float32 bytes over bytes of the coded file, from 1 to 1000; see :class:`Plan`.
             steps: Optimiser steps of the training. Needed where weights are pruned and Keras' ``fit``
                 does not say it: the kept share falls by a cubic curve until 70 % of the steps.
+            keep: Share of the weights to keep, above 0 and up to 1, of layers by their names; the others
+                share what remains, see :meth:`Plan.shares`.
 
         Raises:
             UsageError: where the model is under compression already, has no weights that can be
@@ -168,7 +230,7 @@ class LeptonAI:
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise UsageError(f"steps is {steps!r}; it must be a whole number, 1 or above")
         plan = Plan.of(ratio)
-        attachment = self._framework.attach(self.model, plan, steps)
+        attachment = self._framework.attach(self.model, plan, steps, keep)
         weights = sum(layer.weights for layer in attachment.layers())
         if weights * 4 / plan.ratio < _SMALLEST_FILE:
             warnings.warn(
@@ -194,31 +256,41 @@ class LeptonAI:
             notes=tuple(self._notes(attachment)),
         )
 
-    def export(self, path: str | os.PathLike[str], calibration: Any = None) -> InPlaceReport:
-        """Writes the model, with its weights as they are used, as an int8 artefact.
+    def export(
+        self, path: str | os.PathLike[str], calibration: Any = None, *, activations: str = "float32"
+    ) -> InPlaceReport:
+        """Writes the model, with its weights as they are used, as an artefact.
 
         Args:
             path: The file, such as ``model.lepton``; replaced whole.
             calibration: Rows of the model's only input, or a list of rows of each, to find the ranges
-                of activations with. Default: ``example_inputs``. Without either, ranges are found at
-                each run, and convolutions stay float32.
+                of int8 activations with. Default: ``example_inputs``.
+            activations: ``float32`` answers as the model does, up to rounding. ``int8`` is faster where
+                products are large, and changes answers by about a hundredth.
 
         Returns:
             The report, with the real bytes.
+
+        Raises:
+            UsageError: for other ``activations``.
         """
+        if activations not in ("float32", "int8"):
+            raise UsageError(f"activations is {activations!r}", "choose float32 or int8")
         attachment = self._needed()
         with attachment.plainly():
             model = as_model(self.model, self.example_inputs)
         samples = self._samples(model, self.example_inputs if calibration is None else calibration)
-        method = "static-int8" if samples else "dynamic-int8"
-        data = _native.compressed(model, json.dumps([{"method": method}]), samples)
+        method: dict[str, Any] = {"method": "weight-int8", "parameters": {"exact": True}}
+        if activations == "int8":
+            method = {"method": "static-int8" if samples else "dynamic-int8"}
+        data = _native.compressed(model, json.dumps([method]), samples)
         target = Path(path)
         part = target.with_name(target.name + ".part")
         part.write_bytes(data)
         part.replace(target)
         self._file, self._file_bytes, self._dense_bytes = target, target.stat().st_size, model.file_bytes
         self._export_notes = []
-        if not samples:
+        if activations == "int8" and not samples:
             self._export_notes.append("no calibration samples: only matrix products are int8")
         return self.report()
 
@@ -252,15 +324,15 @@ class LeptonAI:
 
     def _notes(self, attachment: KerasAttachment | TorchAttachment) -> list[str]:
         notes = list(self._export_notes)
-        if attachment.plan.density < 1 and attachment.steps_total is not None:
+        if attachment.prunes() and attachment.steps_total is not None:
             missing = math.ceil(0.7 * attachment.steps_total) - attachment.steps_done()
             if missing > 0:
                 notes.append(f"the pruning is complete after {missing} more steps")
         reached = None if not self._file_bytes or not self._dense_bytes else self._dense_bytes / self._file_bytes
         if reached is not None and reached < attachment.plan.ratio:
             notes.append(
-                f"the file reaches {reached:.1f}x, not {attachment.plan.ratio:g}x: kept weights are stored as int8, "
-                "not on the grid they were trained on"
+                f"the file reaches {reached:.1f}x, not {attachment.plan.ratio:g}x: names, biases and layers left as "
+                "they are outweigh the weights, or the training was too short"
             )
         return notes
 

@@ -126,6 +126,11 @@ def _from_sklearn(estimator: Any, example_inputs: Any) -> bytes:
 def _from_keras(model: Any) -> bytes:
     _needed("onnx", "onnx", "exporting a Keras model")
     keras = sys.modules["keras"]
+    from ._keras_chain import chain_as_onnx
+
+    written = chain_as_onnx(model)
+    if written is not None:
+        return written
     backend = keras.backend.backend()
     exporter = {"tensorflow": "tf2onnx", "jax": "jax2onnx"}.get(backend)
     if exporter:

@@ -12,6 +12,7 @@ mod observe;
 mod place;
 mod products;
 mod sensitivity;
+mod weights;
 
 pub use bf16::to_bf16;
 pub use calibrate::{Calibration, Ranges};
@@ -22,3 +23,4 @@ pub use histogram::{BINS, Histogram};
 pub use insert::{QuantizeOptions, quantisable_nodes, quantize_static};
 pub use observe::{Observations, calibrate, observe, simplified};
 pub use sensitivity::sensitivity;
+pub use weights::quantize_weights;

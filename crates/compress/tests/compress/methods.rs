@@ -101,3 +101,36 @@ fn weights_change_their_storage() {
     let float = |op: &Op| matches!(op, Op::Conv(_) | Op::Linear(_) | Op::Gemm(_) | Op::MatMul(_));
     assert_eq!(dynamic.nodes().filter(|(_, n)| float(&n.op)).count(), 0);
 }
+
+#[test]
+fn weights_on_a_grid_keep_their_values() {
+    let graph = network();
+    let none = Parameters::new();
+    let exact = Parameters::new().with("exact", V::Flag(true));
+    let method = method("weight-int8").unwrap();
+    let untouched = method.apply(&graph, &exact, &Context::new(&[])).unwrap();
+    assert!(untouched.nodes().all(|(_, node)| !matches!(node.op, Op::DequantizeLinear(_))));
+    let rounded = method.apply(&graph, &none, &Context::new(&[])).unwrap();
+    let mut on_grid = rounded.clone();
+    for id in on_grid.order() {
+        let node = on_grid.node(id).clone();
+        let Op::DequantizeLinear(op) = &node.op else { continue };
+        let constants: Vec<_> = node.inputs.iter().map(|x| on_grid.constant(x.unwrap())).collect();
+        let operands = lepton_ir::Operands(&constants);
+        let mut real = lepton_ir::Operator::eval(op, operands).unwrap().remove(0);
+        // A channel without any weight is on every grid.
+        if op.axis == 0 {
+            let row = real.len() / real.shape()[0];
+            real.as_mut_slice::<f32>().unwrap()[..row].fill(0.0);
+        }
+        let constant = on_grid.add_constant("", real);
+        on_grid.replace_uses(node.outputs[0].unwrap(), constant);
+        on_grid.remove_node(id);
+    }
+    let again = method.apply(&on_grid, &exact, &Context::new(&[])).unwrap();
+    let batch = &batches(&[2, 3, 12, 12], 1)[0];
+    let want = interpret::run(&on_grid, batch).unwrap();
+    let error = relative_error(&want, &interpret::run(&again, batch).unwrap());
+    assert!(error < 1e-6, "{error}");
+    assert!(again.constant_bytes() < graph.constant_bytes() * 3 / 5);
+}

@@ -16,6 +16,7 @@ pub mod epilogue;
 mod functions;
 pub mod gemm;
 pub mod grouped;
+pub mod groups;
 pub mod map;
 pub mod normalize;
 pub mod pack;

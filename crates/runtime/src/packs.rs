@@ -10,7 +10,7 @@ use lepton_tensor::Storage;
 
 /// Stands for what the passes and the packed forms of this version make of a graph: what was
 /// prepared under another key is made again.
-pub const PREPARED_KEY: &str = concat!("lepton-", env!("CARGO_PKG_VERSION"), "/1");
+pub const PREPARED_KEY: &str = concat!("lepton-", env!("CARGO_PKG_VERSION"), "/2");
 
 /// A constant and the name of a form.
 type Key = (ValueId, &'static str);

@@ -5,4 +5,5 @@ mod case;
 mod depthwise;
 mod float;
 mod grouped;
+mod groups;
 mod integer;

@@ -27,6 +27,7 @@ pub mod real;
 pub mod recurrent;
 pub mod reduce;
 pub mod softmax;
+pub mod sparse;
 pub mod stored;
 mod tile;
 pub mod transpose;

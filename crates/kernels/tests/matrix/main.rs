@@ -7,3 +7,4 @@ mod float;
 mod grouped;
 mod groups;
 mod integer;
+mod sparse;

@@ -131,7 +131,7 @@ fn weights_in_groups() {
                      %p: f32[{rows},{n}] = MatMul(%x, %d)
                      %q: f32[{rows},{n}] = Binary(%p, %b)
                      %t: f32[{rows},{n}] = Binary(%q, %r)
-                     %y: f32[{rows},{n}] = Unary(%t) {{function=\"silu\"}}
+                     %y: f32[{rows},{n}] = Unary(%t) {{function=\"gelu\"}}
                      output %y }}",
                     integers("w", kind, &[k, n], 3, range),
                     integers("z", kind, &[k / group, n], 4, range),

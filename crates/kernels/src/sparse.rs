@@ -32,6 +32,10 @@ pub struct SparseLines {
     depth: usize,
 }
 
+/// The share of zero lines from which skipping them is faster, with a margin:
+/// `benches/sparsity.md`.
+const BREAK_EVEN: f64 = 0.45;
+
 /// The share of lines that are zero.
 fn zero_share(bytes: &[u8]) -> f64 {
     let zero = |line: &&[u8]| line.iter().all(|&byte| byte == 0);
@@ -43,19 +47,31 @@ fn zero_share(bytes: &[u8]) -> f64 {
 impl SparseLines {
     /// The lines of f32 weights with one tap, if so few are left that skipping pays on `isa`.
     pub fn of_f32(isa: Isa, weights: &PackedF32) -> Option<Self> {
-        // Measured: `benches/sparsity.md`.
-        let pays = isa.has_avx512() && zero_share(weights.bytes()) >= 0.4;
+        let pays = isa.has_avx512() && zero_share(weights.bytes()) >= BREAK_EVEN;
         (pays && weights.taps() == 1).then(|| Self::pack_f32(weights))
     }
 
-    /// The lines of s8 weights with one tap of whole words, if so few are left that skipping pays
-    /// on `isa`.
+    /// The lines of s8 weights with one tap of whole words, if so few are left that skipping them
+    /// can pay on `isa`; see [`SparseLines::pays_s8`].
     pub fn of_s8(isa: Isa, weights: &PackedS8) -> Option<Self> {
         let view = weights.view();
-        let least = if isa.has_amx() { 0.9 } else { 0.4 };
         let served = view.taps == 1 && view.depth.is_multiple_of(4);
-        let pays = isa.has_avx512() && served && zero_share(weights.bytes()) >= least;
+        let pays = isa.has_avx512() && served && zero_share(weights.bytes()) >= BREAK_EVEN;
         (pays && weights.merged_channels().is_none()).then(|| Self::pack_s8(weights))
+    }
+
+    /// True if skipping lines of s8 pays for products of so many rows: tiles, where they are, are
+    /// several times as fast as vectors, the more rows the more.
+    pub fn pays_s8(&self, isa: Isa, rows: usize) -> bool {
+        let all = self.depth.div_ceil(4) * (self.starts.len() - 1);
+        let zeros = 1.0 - self.lines() as f64 / all.max(1) as f64;
+        let least = match rows {
+            _ if !isa.has_amx() => BREAK_EVEN,
+            0..=4 => 0.7,
+            5..=64 => 0.88,
+            _ => 0.97,
+        };
+        zeros >= least
     }
 
     /// The lines of f32 weights, however many are left.

@@ -244,7 +244,8 @@ impl Session {
         run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
         let ready = if plan::is_static(&graph) {
             let threads = self.threads.count();
-            let demands = Demands { threads, exact: self.options.exact };
+            let SessionOptions { isa, exact, .. } = self.options;
+            let demands = Demands { isa, threads, exact };
             let plan = plan::build(&graph, &self.packs, demands)?;
             if plan.arena_bytes > self.options.memory_limit {
                 let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);

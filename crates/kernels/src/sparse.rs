@@ -61,15 +61,16 @@ impl SparseLines {
     }
 
     /// True if skipping lines of s8 pays for products of so many rows: tiles, where they are, are
-    /// several times as fast as vectors, the more rows the more.
+    /// several times as fast as vectors, the more rows the more; few rows wait for their own sums.
     pub fn pays_s8(&self, isa: Isa, rows: usize) -> bool {
         let all = self.depth.div_ceil(4) * (self.starts.len() - 1);
         let zeros = 1.0 - self.lines() as f64 / all.max(1) as f64;
         let least = match rows {
-            _ if !isa.has_amx() => BREAK_EVEN,
             0..=4 => 0.7,
+            _ if !isa.has_amx() => BREAK_EVEN,
             5..=64 => 0.88,
-            _ => 0.97,
+            65..=256 => 0.95,
+            _ => return false,
         };
         zeros >= least
     }

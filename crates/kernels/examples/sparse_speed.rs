@@ -55,11 +55,12 @@ fn reals(isa: Isa, [rows, depth, columns]: [usize; 3], percent: usize) -> [f64; 
     let input = Input { base: x.as_ptr(), rows: &geometry, padding: x.as_ptr() };
     let epilogue = EpilogueF32::default();
     let outputs = [&mut y, &mut z].map(|y| Output { pointer: y.as_mut_ptr(), row_stride: columns });
-    // SAFETY: the buffers are as long as the sizes say.
     let found = both(
+        // SAFETY: the buffers are as long as the sizes say.
         || unsafe {
             gemm_f32(isa, &input, &dense, &epilogue, &outputs[0], 0..rows, 0..columns);
         },
+        // SAFETY: as above.
         || unsafe { sparse_f32(isa, &input, &sparse, &epilogue, &outputs[1], 0..rows) },
     );
     assert_eq!(y, z, "the same sums");
@@ -86,11 +87,12 @@ fn bytes(isa: Isa, [rows, depth, columns]: [usize; 3], percent: usize) -> [f64; 
         table: None,
     };
     let outputs = [&mut y, &mut z].map(|y| Output { pointer: y.as_mut_ptr(), row_stride: columns });
-    // SAFETY: the buffers are as long as the sizes say.
     let found = both(
+        // SAFETY: the buffers are as long as the sizes say.
         || unsafe {
             gemm_u8s8(isa, &input, &dense, &epilogue, &outputs[0], 0..rows, 0..columns);
         },
+        // SAFETY: as above.
         || unsafe { sparse_u8s8(isa, &input, &sparse, &epilogue, &outputs[1], 0..rows) },
     );
     assert_eq!(y, z, "the same bytes");

@@ -106,19 +106,35 @@ pub unsafe fn gemm_f32_before(
     columns: Range<usize>,
     next: &[u8],
 ) {
-    check_taps(input.rows, weights.taps());
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (view, after) = (weights.view(), Ahead::of(next));
+        gemm_f32_panels(isa, input, &view, epilogue, output, rows, columns, after);
+    }
+}
+
+/// [`gemm_f32`] with panels that somebody else holds; what comes `after` is brought near.
+///
+/// # Panics
+/// As [`gemm_f32`].
+///
+/// # Safety
+/// As [`gemm_f32`]; the view's panels of these columns are readable.
+pub(crate) unsafe fn gemm_f32_panels(
+    isa: Isa,
+    input: &Input<f32>,
+    view: &PanelView,
+    epilogue: &EpilogueF32,
+    output: &Output<f32>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    after: Ahead,
+) {
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        run(
-            micro_f32(isa),
-            &mut source,
-            &weights.view(),
-            rows,
-            columns,
-            Ahead::of(next),
-            FinishF32::new(isa, epilogue, output),
-        );
+        let finish = FinishF32::new(isa, epilogue, output);
+        run(micro_f32(isa), &mut source, view, rows, columns, after, finish);
     }
 }
 
@@ -418,10 +434,7 @@ pub unsafe fn gemm_f32_scratch(
     assert!(input.rows.taps() == 1 && scratch.len() >= scratch_f32(depth, width), "scratch");
     let weights = scratch.as_ptr().cast();
     let view = PanelView { weights, columns: width, taps: 1, depth, steps: depth };
-    let mut source = Direct { input, resolver: resolver(isa) };
-    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
-    unsafe {
-        let finish = FinishF32::new(isa, epilogue, output);
-        run(micro_f32(isa), &mut source, &view, rows, columns, Ahead::of(&[]), finish);
-    }
+    let after = Ahead::of(&[]);
+    // SAFETY: the caller's promise.
+    unsafe { gemm_f32_panels(isa, input, &view, epilogue, output, rows, columns, after) }
 }

@@ -331,6 +331,107 @@ impl<A> Accumulators<A> {
     }
 }
 
+/// What stays the same while the tiles of a product are walked.
+struct Walk<'a, A, S, F> {
+    micro: &'a Micro<A>,
+    source: &'a mut S,
+    view: &'a PanelView,
+    /// The last column, plus one.
+    end: usize,
+    finish: F,
+    /// [`TAP_BLOCK`] times [`PITCH`] slots.
+    addresses: *mut usize,
+    accumulators: *mut A,
+    /// The kernel of narrow tiles and the width of the output's lines, where it serves.
+    narrow: Option<(unsafe fn(usize, &Tile<A>), usize)>,
+    most_rows: usize,
+    ahead: Ahead,
+}
+
+impl<A, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
+    /// Rows of the tile at `row`, of those before `end`.
+    fn tile_rows(&self, row: usize, end: usize) -> usize {
+        match self.narrow {
+            Some((_, width)) => even((end - row).min(width - row % width), TILE_ROWS),
+            None => even(end - row, self.most_rows),
+        }
+    }
+
+    /// The steps of a pass over so many rows and panels.
+    fn steps(&self, rows: usize, panels: usize) -> usize {
+        let wide = tile_panels(self.micro, self.most_rows, 4);
+        rows.div_ceil(self.most_rows) * panels.div_ceil(wide) * self.view.taps * self.view.steps
+    }
+
+    /// The tiles of `count` rows and these panels.
+    ///
+    /// # Safety
+    /// As [`run`].
+    #[inline(always)]
+    unsafe fn row_of_tiles(&mut self, row: usize, count: usize, panels: Range<usize>) {
+        let mut resolved = usize::MAX;
+        let mut panel = panels.start;
+        while panel < panels.end {
+            let wide = tile_panels(self.micro, count, panels.end - panel);
+            let place = [row, panel * PANEL];
+            let width = (wide * PANEL).min(self.end - panel * PANEL);
+            let in_registers = self.finish.in_registers(place, width);
+            for tap in (0..self.view.taps).step_by(TAP_BLOCK) {
+                let taps = tap..self.view.taps.min(tap + TAP_BLOCK);
+                // SAFETY: the addresses have room for a tile; the rest is the caller's promise.
+                unsafe {
+                    if resolved != tap {
+                        self.source.addresses(row, count, taps.clone(), self.addresses);
+                        resolved = tap;
+                    }
+                    self.tile(count, [panel, wide], taps, in_registers);
+                }
+            }
+            let block = Block::new(self.accumulators, place, [count, width]);
+            self.finish.finish(&block, in_registers.is_some());
+            panel += wide;
+        }
+    }
+
+    /// One tile of `count` rows and some panels, for taps whose addresses are resolved.
+    ///
+    /// # Safety
+    /// As [`run`].
+    #[inline(always)]
+    unsafe fn tile(
+        &mut self,
+        count: usize,
+        [panel, wide]: [usize; 2],
+        taps: Range<usize>,
+        in_registers: Option<InRegisters>,
+    ) {
+        let view = self.view;
+        let line = panel * view.panel_bytes() + taps.start * view.steps * 64;
+        let in_four = self.ahead.in_four;
+        let lines = self.ahead.take(taps.len() * view.steps * in_four / 4);
+        let tile = Tile {
+            addresses: self.addresses,
+            taps: taps.len(),
+            depth: view.depth,
+            weights: view.weights.wrapping_add(line),
+            panel_bytes: view.panel_bytes(),
+            accumulators: self.accumulators,
+            accumulate: taps.start > 0,
+            ahead: lines.unwrap_or(std::ptr::null()),
+            ahead_in_four: lines.map_or(0, |_| in_four),
+            finish: in_registers.filter(|_| taps.end == view.taps),
+        };
+        // SAFETY: accumulators have room for a tile; the panels are inside the view; rows are
+        // readable by the caller's promise.
+        unsafe {
+            match self.narrow {
+                Some((kernel, _)) => kernel(count, &tile),
+                None => (self.micro.tile)(count, wide, &tile),
+            }
+        }
+    }
+}
+
 /// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`. What comes
 /// `after` the last pass is brought near during it.
 ///
@@ -350,69 +451,35 @@ pub(crate) unsafe fn run<A>(
     if view.taps == 0 || rows.is_empty() || columns.is_empty() {
         return;
     }
-    let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-    let addresses = address_slots.as_mut_ptr().cast::<usize>();
+    let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
     let mut storage = Accumulators::<A>::new();
-    let accumulators = storage.pointer();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
     let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
     let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
+    let mut walk = Walk {
+        micro,
+        source,
+        view,
+        end: columns.end,
+        finish,
+        addresses: addresses.as_mut_ptr().cast::<usize>(),
+        accumulators: storage.pointer(),
+        narrow,
+        most_rows,
+        ahead: after,
+    };
     let panels_per_pass = panels_in_cache(view);
-    for first_panel in panels.clone().step_by(panels_per_pass) {
-        let end_panel = panels.end.min(first_panel + panels_per_pass);
-        let next_pass = end_panel..panels.end.min(end_panel + panels_per_pass);
-        let tiles = rows.len().div_ceil(most_rows)
-            * (end_panel - first_panel).div_ceil(tile_panels(micro, most_rows, 4));
+    for first in panels.clone().step_by(panels_per_pass) {
+        let pass = first..panels.end.min(first + panels_per_pass);
+        let next_pass = pass.end..panels.end.min(pass.end + panels_per_pass);
         let ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
-        let mut ahead = ahead.over(tiles * view.taps * view.steps);
+        walk.ahead = ahead.over(walk.steps(rows.len(), pass.len()));
         let mut row = rows.start;
         while row < rows.end {
-            let count = match narrow {
-                Some((_, width)) => even((rows.end - row).min(width - row % width), TILE_ROWS),
-                None => even(rows.end - row, most_rows),
-            };
-            let mut resolved = usize::MAX;
-            let mut panel = first_panel;
-            while panel < end_panel {
-                let wide = tile_panels(micro, count, end_panel - panel);
-                let place = [row, panel * PANEL];
-                let width = (wide * PANEL).min(columns.end - panel * PANEL);
-                let in_registers = finish.in_registers(place, width);
-                for tap in (0..view.taps).step_by(TAP_BLOCK) {
-                    let taps = tap..view.taps.min(tap + TAP_BLOCK);
-                    // SAFETY: addresses and accumulators have room for a tile; the panels are
-                    // inside the view; rows are readable by the caller's promise.
-                    unsafe {
-                        if resolved != tap {
-                            source.addresses(row, count, taps.clone(), addresses);
-                            resolved = tap;
-                        }
-                        let line = panel * view.panel_bytes() + tap * view.steps * 64;
-                        let in_four = ahead.in_four;
-                        let lines = ahead.take(taps.len() * view.steps * in_four / 4);
-                        let tile = Tile {
-                            addresses,
-                            taps: taps.len(),
-                            depth: view.depth,
-                            weights: view.weights.add(line),
-                            panel_bytes: view.panel_bytes(),
-                            accumulators,
-                            accumulate: tap > 0,
-                            ahead: lines.unwrap_or(std::ptr::null()),
-                            ahead_in_four: lines.map_or(0, |_| in_four),
-                            finish: in_registers.filter(|_| taps.end == view.taps),
-                        };
-                        match narrow {
-                            Some((kernel, _)) => kernel(count, &tile),
-                            None => (micro.tile)(count, wide, &tile),
-                        }
-                    }
-                }
-                let block = Block::new(accumulators, place, [count, width]);
-                finish.finish(&block, in_registers.is_some());
-                panel += wide;
-            }
+            let count = walk.tile_rows(row, rows.end);
+            // SAFETY: the caller's promise.
+            unsafe { walk.row_of_tiles(row, count, pass.clone()) };
             row += count;
         }
     }

@@ -31,6 +31,14 @@ fn operand(node: &Node, index: usize) -> Option<ValueId> {
     node.inputs.get(index).copied().flatten()
 }
 
+/// The operands of a node, with one more where there was none.
+fn with_operand(node: &Node, index: usize, value: ValueId) -> Vec<Option<ValueId>> {
+    let mut inputs = node.inputs.clone();
+    inputs.resize(inputs.len().max(index + 1), None);
+    inputs[index] = Some(value);
+    inputs
+}
+
 /// Functions the kernels apply while a tile is in registers or L1.
 fn fuses(function: UnaryFunction) -> bool {
     use UnaryFunction as F;
@@ -103,7 +111,7 @@ pub fn fuse_bias(graph: &mut Graph) -> Result<usize, GraphError> {
             }
             let (product, bias) = (product.clone(), Tensor::clone(bias));
             let bias = graph.add_constant("", bias);
-            let inputs = [product.inputs[0], product.inputs[1], Some(bias)];
+            let inputs = with_operand(&product, 2, bias);
             graph.rewrite_node(producer, product.op, &inputs)?;
             let output = graph.node(id).outputs[0].expect("a used result");
             graph.replace_uses(output, x);
@@ -138,8 +146,7 @@ pub fn fuse_residual(graph: &mut Graph) -> Result<usize, GraphError> {
                 continue;
             }
             let product = product.clone();
-            let bias = operand(&product, 2);
-            let inputs = [product.inputs[0], product.inputs[1], bias, Some(other)];
+            let inputs = with_operand(&product, 3, other);
             graph.rewrite_node(producer, product.op, &inputs)?;
             let output = graph.node(id).outputs[0].expect("a used result");
             graph.replace_uses(output, x);

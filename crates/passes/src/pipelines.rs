@@ -67,5 +67,6 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "tables", run: tables::form },
     Pass { name: "compose-tables", run: tables::compose },
     Pass { name: "fuse-tables", run: products::fuse_tables },
+    Pass { name: "weights-in-groups", run: weights::groups },
     Pass { name: "fold-dequantised-weights", run: weights::fold },
 ];

@@ -356,6 +356,31 @@ const CASES: &[(&str, &str, &str)] = &[
          %y: f32[2,3,5] = Unary(%u) {function=\"abs\"}
          output %y",
     ),
+    (
+        "weights-in-groups",
+        "input %x: f32[5,16] const %w: u4[16,2] = [3, 8, 13, 2, 7, 12, 1, 6, 11, 0, 5, 10, 15, 4, 9, 14, 3, 8, 13, 2, 7, 12, 1, 6, 11, 0, 5, 10, 15, 4, 9, 14]
+         const %s: f32[2,2] = [0.5, 1, 2, 3] const %z: u4[2,2] = [8, 7, 3, 0]
+         %d: f32[16,2] = DequantizeLinear(%w, %s, %z) {axis=0}
+         %y: f32[5,2] = MatMul(%x, %d)
+         output %y",
+        "input %x: f32[5,16] const %w: u4[16,2] = [3, 8, 13, 2, 7, 12, 1, 6, 11, 0, 5, 10, 15, 4, 9, 14, 3, 8, 13, 2, 7, 12, 1, 6, 11, 0, 5, 10, 15, 4, 9, 14]
+         const %s: f32[2,2] = [0.5, 1, 2, 3] const %z: u4[2,2] = [8, 7, 3, 0]
+         %y: f32[5,2] = Linear(%x, %w, _, _, %s, %z)
+         output %y",
+    ),
+    (
+        "weights-in-groups",
+        "input %x: f32[5,4] const %w: i8[4,2] = [1, 2, 3, 4, 5, 6, 7, 8]
+         const %s: f32[2,2] = [0.5, 1, 2, 3]
+         %d: f32[4,2] = DequantizeLinear(%w, %s) {axis=0}
+         %y: f32[5,2] = MatMul(%x, %d)
+         output %y",
+        "input %x: f32[5,4] const %w: i8[4,2] = [1, 2, 3, 4, 5, 6, 7, 8]
+         const %s: f32[2,2] = [0.5, 1, 2, 3]
+         %d: f32[4,2] = DequantizeLinear(%w, %s) {axis=0}
+         %y: f32[5,2] = MatMul(%x, %d)
+         output %y",
+    ),
 ];
 
 fn framed(body: &str) -> Graph {

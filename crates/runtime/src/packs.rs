@@ -10,15 +10,15 @@ use lepton_tensor::Storage;
 
 /// Stands for what the passes and the packed forms of this version make of a graph: what was
 /// prepared under another key is made again.
-pub const PREPARED_KEY: &str = concat!("lepton-", env!("CARGO_PKG_VERSION"), "/1");
+pub const PREPARED_KEY: &str = concat!("lepton-", env!("CARGO_PKG_VERSION"), "/2");
 
 /// A constant and the name of a form.
 type Key = (ValueId, &'static str);
 
 struct Made {
     pack: Arc<dyn Any + Send + Sync>,
-    /// Its bytes.
-    stored: Vec<Storage>,
+    /// Its bytes, where it can be kept.
+    stored: Option<Vec<Storage>>,
 }
 
 /// Packed forms of constants, by constant and form.
@@ -48,16 +48,38 @@ impl Packs {
         order: &T::Order,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
+        self.get_or_make((constant, form), || {
+            let given = self.given.get(&(constant, form.to_string()));
+            let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
+            let stored = pack.stored();
+            (pack, Some(stored))
+        })
+    }
+
+    /// The same for a form that is never kept.
+    pub fn get_or_pack<T: Send + Sync + 'static>(
+        &self,
+        constant: ValueId,
+        form: &'static str,
+        pack: impl FnOnce() -> T,
+    ) -> Arc<T> {
+        self.get_or_make((constant, form), || (pack(), None))
+    }
+
+    fn get_or_make<T: Send + Sync + 'static>(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> (T, Option<Vec<Storage>>),
+    ) -> Arc<T> {
         let mut made = self.lock();
-        if let Some(found) = made.get(&(constant, form))
+        if let Some(found) = made.get(&key)
             && let Ok(pack) = found.pack.clone().downcast::<T>()
         {
             return pack;
         }
-        let given = self.given.get(&(constant, form.to_string()));
-        let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
-        let (stored, pack) = (pack.stored(), Arc::new(pack));
-        made.insert((constant, form), Made { pack: pack.clone(), stored });
+        let (pack, stored) = make();
+        let pack = Arc::new(pack);
+        made.insert(key, Made { pack: pack.clone(), stored });
         pack
     }
 
@@ -73,7 +95,7 @@ impl Packs {
             .iter()
             .filter_map(|((constant, form), made)| {
                 let constant = constants.iter().position(|id| id == constant)?;
-                Some(StoredPack { constant, form: form.to_string(), parts: made.stored.clone() })
+                Some(StoredPack { constant, form: form.to_string(), parts: made.stored.clone()? })
             })
             .collect();
         packs.sort_by(|a, b| (a.constant, &a.form).cmp(&(b.constant, &b.form)));

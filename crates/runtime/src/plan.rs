@@ -1,6 +1,7 @@
 //! A plan: a flat list of steps for one set of shapes, and where every operand lies.
 
 use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
+use lepton_kernels::Isa;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
@@ -50,6 +51,8 @@ pub(crate) struct Plan {
 /// What a session asks of its plans.
 #[derive(Clone, Copy)]
 pub(crate) struct Demands<'a> {
+    /// Instruction set of its kernels.
+    pub isa: Isa,
     /// Threads of a run.
     pub threads: usize,
     /// No algorithm that changes the answer.

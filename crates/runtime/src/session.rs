@@ -312,7 +312,8 @@ impl Session {
         if !plan::is_static(graph) {
             return Ok(None);
         }
-        let demands = Demands { threads: self.threads.count(), exact: self.options.exact, choices };
+        let SessionOptions { isa, exact, .. } = self.options;
+        let demands = Demands { isa, threads: self.threads.count(), exact, choices };
         let plan = plan::build(graph, &self.packs, demands)?;
         if plan.arena_bytes > self.options.memory_limit {
             let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);

@@ -179,6 +179,9 @@ pub fn conv(emit: &mut Emit<'_>, row: &Row) -> Written {
 
 /// Linear layers.
 pub fn linear(emit: &mut Emit<'_>, op: &Linear) -> Written {
+    if emit.has(4) {
+        return Err(emit.error("codes in groups are a form of the engine"));
+    }
     same_types(emit)?;
     let mut names = emit.inputs.clone();
     names.resize(4, String::new());

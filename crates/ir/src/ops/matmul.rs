@@ -2,6 +2,7 @@
 
 use lepton_tensor::{Tensor, row_major_strides};
 
+use super::quantize::DequantizeLinear;
 use super::unary::Unary;
 use super::walk::{
     broadcast_all, broadcast_dims, broadcast_strides, for_each_index, offset, require_float,
@@ -39,7 +40,9 @@ attributes! {
 attributes! {
     /// `activation(x·w + b + residual)`: x `[…,K]`, w `[K,N]`, optional b `[N]`, optional
     /// residual shaped like the result `[…,N]`. bf16 weights as in
-    /// [`Conv`](super::conv::Conv).
+    /// [`Conv`](super::conv::Conv). With scales `[G,N]` as fifth operand, and optional zero points
+    /// `[G,N]` as sixth, w is stored in codes that stand for what
+    /// [`DequantizeLinear`] along K gives.
     pub struct Linear {
         /// Applied to the sum.
         pub activation: Unary = Unary::default(),
@@ -161,11 +164,16 @@ impl Operator for Gemm {
 
 impl Operator for Linear {
     fn arity(&self) -> Arity {
-        Arity::between(2, 4)
+        Arity::between(2, 6)
     }
 
     fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
         let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
+        if let Some(codes) = codes(inputs) {
+            let real = DequantizeLinear { axis: 0 }.infer(Operands(&codes))?;
+            let plain = [Some(x), Some(&real[0])];
+            return self.infer(Operands(&plain));
+        }
         require_float("x", x.dtype)?;
         super::conv::require_weight(x.dtype, w.dtype)?;
         require_rank("w", w, 2)?;
@@ -177,6 +185,11 @@ impl Operator for Linear {
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
+        if let Some(codes) = codes(inputs) {
+            let real = DequantizeLinear { axis: 0 }.eval(Operands(&codes))?;
+            let plain = [Some(x), real.first(), inputs.optional(2), inputs.optional(3)];
+            return self.eval(Operands(&plain));
+        }
         let x_values = super::conv::product_operand(x, w.dtype());
         let (shape, values) = multiply(x.shape(), &x_values, w.shape(), &w.to_f64_vec())?;
         let residual = super::conv::rounded_like(inputs.optional(3), w.dtype())?;
@@ -193,6 +206,10 @@ impl Operator for Linear {
 
     fn axes(&self, inputs: Operands<'_, Fact>, outputs: &[Fact]) -> Vec<AxisLink> {
         let (Some(x), Some(w)) = (inputs.optional(0), inputs.optional(1)) else { return vec![] };
+        if codes(inputs).is_some() {
+            // A group that loses an element no longer has its extent.
+            return vec![];
+        }
         let mut links = product_axes(x, w, &outputs[0]);
         let last = outputs[0].rank() - 1;
         if inputs.optional(2).is_some() {
@@ -216,6 +233,12 @@ impl Operator for Linear {
     fn cost(&self, inputs: Operands<'_, Fact>, outputs: &[Fact]) -> Cost {
         product_cost(inputs, outputs)
     }
+}
+
+/// The operands of the [`DequantizeLinear`] inside a [`Linear`] whose weights are codes.
+fn codes<'a, T>(inputs: Operands<'a, T>) -> Option<[Option<&'a T>; 3]> {
+    let scale = inputs.optional(4)?;
+    Some([inputs.optional(1), Some(scale), inputs.optional(5)])
 }
 
 fn product_cost(inputs: Operands<'_, Fact>, outputs: &[Fact]) -> Cost {

@@ -123,6 +123,17 @@ fn products() -> Vec<Case> {
         case(MatMul {}, [x(&[2, 1, 3, 4]), x(&[3, 4, 2])]),
         case(gemm, [x(&[3, 2]), x(&[4, 3]), x(&[4])]),
         case(Linear::default(), [x(&[2, 3]), x(&[3, 4]), x(&[4])]),
+        Case {
+            op: Linear::default().into(),
+            inputs: vec![
+                Some(of(DType::F32, &[2, 4])),
+                Some(of(DType::U4, &[4, 3])),
+                None,
+                None,
+                Some(of(DType::F32, &[2, 3])),
+                Some(of(DType::U4, &[2, 3])),
+            ],
+        },
     ]
 }
 

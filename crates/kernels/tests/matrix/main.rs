@@ -5,4 +5,6 @@ mod case;
 mod depthwise;
 mod float;
 mod grouped;
+mod groups;
 mod integer;
+mod sparse;

@@ -1,5 +1,6 @@
 //! Constants behind a `DequantizeLinear`: read as int8 by products, folded everywhere else.
 
+use lepton_ir::ops::matmul::Linear;
 use lepton_ir::{Graph, GraphError, Op, Operands, Users, ValueId};
 use lepton_tensor::{DType, Tensor, row_major_strides};
 
@@ -82,6 +83,59 @@ pub(crate) fn real_tensor(graph: &Graph, value: ValueId) -> Option<Tensor> {
 /// The elements of [`real_tensor`].
 pub(crate) fn real_vector(graph: &Graph, value: ValueId) -> Option<Vec<f64>> {
     real_tensor(graph, value).map(|tensor| tensor.to_f64_vec())
+}
+
+/// Products whose constant weights are codes in groups along K read the codes themselves.
+pub fn groups(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.node(id);
+        let op = match &node.op {
+            Op::Linear(op) => op.clone(),
+            Op::MatMul(_) => Linear::default(),
+            _ => continue,
+        };
+        let Some(w) = operand(node, 1) else { continue };
+        let Some(codes) = in_groups(graph, w) else { continue };
+        let served = operand(node, 0).is_some_and(|x| {
+            let x = graph.fact(x);
+            x.dtype == DType::F32 && x.rank() >= 2
+        });
+        if !served || operand(node, 4).is_some() {
+            continue;
+        }
+        let [w, scale, zero] = codes;
+        let inputs = node.inputs.clone();
+        // Packed forms belong to a constant: codes that are read with other scales are another.
+        let w = w.and_then(|w| graph.constant(w)).cloned().map(|w| graph.add_constant("", w));
+        let operand = |index: usize| inputs.get(index).copied().flatten();
+        let inputs = [operand(0), w, operand(2), operand(3), scale, zero];
+        graph.rewrite_node(id, op, &inputs)?;
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// The codes `[K, N]`, scales and zero points behind a value, where groups of at least eight along
+/// K divide it evenly.
+fn in_groups(graph: &Graph, value: ValueId) -> Option<[Option<ValueId>; 3]> {
+    let (_, node) = graph.producer(value)?;
+    let Op::DequantizeLinear(op) = &node.op else { return None };
+    let operands = [operand(node, 0), operand(node, 1), operand(node, 2)];
+    let codes = graph.constant(operands[0]?)?;
+    let scale = graph.constant(operands[1]?)?;
+    let constant = operands[2].is_none_or(|zero| graph.constant(zero).is_some());
+    let short = matches!(
+        codes.dtype(),
+        DType::U2 | DType::I2 | DType::U4 | DType::I4 | DType::U8 | DType::I8
+    );
+    let (&[depth, columns], &[groups, across]) = (codes.shape(), scale.shape()) else {
+        return None;
+    };
+    let along = op.axis == 0 || op.axis == -2;
+    let even = groups > 0 && depth.is_multiple_of(groups) && (depth / groups).is_multiple_of(8);
+    let served = short && scale.dtype() == DType::F32 && across == columns && columns > 1;
+    (constant && served && along && even && depth > 0).then_some(operands)
 }
 
 /// Dequantises the constants that no integer product will read as bytes.

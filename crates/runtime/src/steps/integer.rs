@@ -20,6 +20,7 @@ use lepton_kernels::pack::{PackedS8, WeightOrder};
 use lepton_kernels::quantize::{
     QuantizedPair, Rounding, add_quantized, dequantize, multiply_quantized, quantize,
 };
+use lepton_kernels::sparse::{SparseLines, sparse_u8s8, sparse_u8s8_f32};
 use lepton_tensor::DType;
 
 use super::average::average;
@@ -31,6 +32,7 @@ use crate::plan::Builder;
 /// Weights in the form of one kernel.
 enum Weights {
     Dense(Arc<PackedS8>, Indirection),
+    Sparse(Arc<SparseLines>, Indirection),
     /// One matrix for each group of so many channels.
     Grouped(Arc<Vec<PackedS8>>, Indirection, usize),
     Depthwise(DepthwiseS8),
@@ -92,6 +94,10 @@ impl Product {
                     let next = Next::bytes(&self.next);
                     gemm_u8s8_before(memory.isa, &input, w, &epilogue, &output, rows, 0..n, next);
                 }
+                Weights::Sparse(w, geometry) => {
+                    let input = Input { base, rows: geometry, padding };
+                    sparse_u8s8(memory.isa, &input, w, &epilogue, &output, rows);
+                }
                 Weights::Grouped(w, geometry, depth) => {
                     let input = Input { base, rows: geometry, padding };
                     grouped_u8s8(memory.isa, &input, w, *depth, &epilogue, &output, rows);
@@ -124,6 +130,10 @@ impl Product {
                     let input = Input { base, rows: geometry, padding };
                     gemm_u8s8_f32(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
                 }
+                Weights::Sparse(w, geometry) => {
+                    let input = Input { base, rows: geometry, padding };
+                    sparse_u8s8_f32(memory.isa, &input, w, &epilogue, &output, rows);
+                }
                 Weights::Grouped(w, geometry, depth) => {
                     let input = Input { base, rows: geometry, padding };
                     grouped_u8s8_f32(memory.isa, &input, w, *depth, &epilogue, &output, rows);
@@ -133,6 +143,23 @@ impl Product {
                 }
             }
         }
+    }
+}
+
+/// Dense weights, or the lines of them that are not zero, where that pays.
+fn dense_or_lines(
+    builder: &Builder<'_>,
+    id: ValueId,
+    dense: Arc<PackedS8>,
+    rows: Indirection,
+    row_count: usize,
+) -> Weights {
+    let isa = builder.demands.isa;
+    let pack = || SparseLines::of_s8(isa, &dense).map(Arc::new);
+    let lines = builder.packs.get_or_pack(id, "s8-lines", pack);
+    match lines.as_ref().as_ref().filter(|lines| lines.pays_s8(isa, row_count)) {
+        Some(lines) => Weights::Sparse(lines.clone(), rows),
+        None => Weights::Dense(dense, rows),
     }
 }
 
@@ -166,7 +193,8 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         let order = WeightOrder::ohwi(columns, taps, depth);
         let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
         let pack = || PackedS8::pack(values, &order);
-        Weights::Dense(builder.packs.get_or_load(w, "s8", &order, pack), rows)
+        let dense = builder.packs.get_or_load(w, "s8", &order, pack);
+        dense_or_lines(builder, w, dense, rows, ys[0] * ys[1] * ys[2])
     } else {
         let each = columns / op.group.max(1);
         let order = WeightOrder::ohwi(each, taps, depth);
@@ -182,7 +210,11 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         )
     };
     let sizes = (ys[0] * ys[1] * ys[2], columns, weights.len());
-    let kernel = if depthwise { "depthwise-u8s8" } else { "conv-u8s8" };
+    let kernel = match packed {
+        Weights::Depthwise(_) => "depthwise-u8s8",
+        Weights::Sparse(..) => "conv-sparse-u8s8",
+        _ => "conv-u8s8",
+    };
     product(builder, node, kernel, packed, epilogue, op.x_zero as u8, sizes)
 }
 
@@ -199,8 +231,13 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &IntegerLinear)
     let packed = builder.packs.get_or_load(w, "s8", &order, || PackedS8::pack(values, &order));
     let Ok(epilogue) = op.epilogue() else { return Ok(None) };
     let sizes = (builder.count(y) / columns, columns, weights.len());
-    let weights = Weights::Dense(packed, Indirection::strided(depth));
-    product(builder, node, "linear-u8s8", weights, epilogue, 0, sizes)
+    let rows = Indirection::strided(depth);
+    let weights = dense_or_lines(builder, w, packed, rows, builder.count(y) / columns);
+    let kernel = match weights {
+        Weights::Sparse(..) => "linear-sparse-u8s8",
+        _ => "linear-u8s8",
+    };
+    product(builder, node, kernel, weights, epilogue, 0, sizes)
 }
 
 fn product(

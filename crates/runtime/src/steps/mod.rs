@@ -4,6 +4,7 @@ mod attention;
 mod average;
 mod dynamic;
 mod elementwise;
+mod groups;
 mod integer;
 mod moves;
 pub(crate) mod product;
@@ -110,6 +111,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
             None => product::conv(builder, node, conv),
             chosen => Ok(chosen),
         },
+        Op::Linear(linear) if groups::serves(node) => groups::linear(builder, node, linear),
         Op::Linear(linear) => product::linear(builder, node, linear),
         Op::MatMul(_) => product::matmul(builder, node),
         Op::Attention(op) => attention::attention(builder, node, op),
@@ -163,6 +165,7 @@ pub(crate) fn scratch_bytes(
         Op::Conv(_) => product::rounded_copy(graph, node, narrow),
         Op::MatMul(_) => product::matmul_scratch(graph, node),
         Op::Resize(op) => resize::scratch_bytes(graph, node, op),
+        Op::Linear(_) => groups::scratch_bytes(graph, node, demands),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
         Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),
         _ => Vec::new(),

@@ -18,6 +18,7 @@ use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
+use lepton_kernels::sparse::{SparseLines, sparse_f32};
 use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
@@ -48,6 +49,7 @@ pub(crate) fn activation(op: &Unary) -> Option<Activation> {
 /// Weights in the form of one kernel.
 pub(crate) enum Weights {
     Dense(Arc<PackedF32>),
+    Sparse(Arc<SparseLines>),
     Grouped(Arc<Vec<PackedF32>>),
     Depthwise(Arc<PackedF32>),
     Bf16(Arc<PackedBf16>),
@@ -145,6 +147,9 @@ impl Product {
                     Weights::Dense(w) => {
                         let next = self.next_bytes();
                         gemm_f32_before(memory.isa, &input, w, epilogue, output, range, 0..n, next);
+                    }
+                    Weights::Sparse(w) => {
+                        sparse_f32(memory.isa, &input, w, epilogue, output, range);
                     }
                     Weights::Grouped(w) => {
                         grouped_f32(memory.isa, &input, w, epilogue, output, range);
@@ -431,7 +436,10 @@ fn pack_conv(
     if group == 1 {
         let order = WeightOrder::ohwi(columns, taps, depth);
         let packed = packs.get_or_load(id, "dense", &order, || PackedF32::pack(&values(), &order));
-        return Some(("conv-f32", Weights::Dense(packed)));
+        return Some(match lines(builder, id, &packed) {
+            Some(lines) => ("conv-sparse-f32", lines),
+            None => ("conv-f32", Weights::Dense(packed)),
+        });
     }
     if depthwise {
         let order = depthwise_order(columns, taps, false);
@@ -447,6 +455,13 @@ fn pack_conv(
         values.chunks_exact(each * taps * depth).map(|part| PackedF32::pack(part, &order)).collect()
     });
     Some(("grouped-conv-f32", Weights::Grouped(packed)))
+}
+
+/// The lines of dense weights that are not zero, where that pays.
+fn lines(builder: &Builder<'_>, id: ValueId, dense: &PackedF32) -> Option<Weights> {
+    let pack = || SparseLines::of_f32(builder.demands.isa, dense).map(Arc::new);
+    let lines = builder.packs.get_or_pack(id, "lines", pack);
+    Option::clone(&lines).map(Weights::Sparse)
 }
 
 /// A linear layer with constant weights.
@@ -467,9 +482,14 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
         Weights::Bf16(builder.packs.get_or_load(w, "bf16", &order, pack))
     } else {
         let pack = || PackedF32::pack(&values(), &order);
-        Weights::Dense(builder.packs.get_or_load(w, "dense", &order, pack))
+        let dense = builder.packs.get_or_load(w, "dense", &order, pack);
+        lines(builder, w, &dense).unwrap_or(Weights::Dense(dense))
     };
-    let kernel = if matches!(packed, Weights::Bf16(_)) { "linear-bf16" } else { "linear-f32" };
+    let kernel = match packed {
+        Weights::Bf16(_) => "linear-bf16",
+        Weights::Sparse(_) => "linear-sparse-f32",
+        _ => "linear-f32",
+    };
     let row_count = builder.count(y) / columns;
     let rows = Indirection::strided(depth);
     let work = row_count * weights.len();

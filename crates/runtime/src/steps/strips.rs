@@ -7,6 +7,7 @@ use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::depthwise_f32;
 use lepton_kernels::epilogue::{EpilogueF32, Output};
 use lepton_kernels::gemm::{Input, gemm_f32};
+use lepton_kernels::sparse::sparse_f32;
 use lepton_tensor::{DType, Layout};
 
 use super::product::{Product, Weights, conv_product, image_window, operand, refused};
@@ -158,15 +159,18 @@ impl Pair {
         let product = &self.wide;
         let width = self.strips.window.input[1];
         let epilogue = product.epilogue(memory);
-        let Weights::Dense(weights) = &product.weights else { unreachable!("chosen") };
         // SAFETY: the plan holds these rows of x and of the ring, which belongs to this thread.
         unsafe {
             let base = memory.read::<f32>(product.x).add(line * width * self.depth);
             let input = Input { base, rows: &product.rows, padding: base };
             let pointer = ring.add(at * self.strips.row_floats);
             let output = Output { pointer, row_stride: product.columns };
-            let columns = 0..product.columns;
-            gemm_f32(memory.isa, &input, weights, &epilogue, &output, 0..count * width, columns);
+            let (isa, rows, columns) = (memory.isa, 0..count * width, 0..product.columns);
+            match &product.weights {
+                Weights::Dense(w) => gemm_f32(isa, &input, w, &epilogue, &output, rows, columns),
+                Weights::Sparse(w) => sparse_f32(isa, &input, w, &epilogue, &output, rows),
+                _ => unreachable!("chosen"),
+            }
         }
     }
 

@@ -119,6 +119,33 @@ fn activations_quantised_at_run_time() {
 }
 
 #[test]
+fn weights_in_groups() {
+    let kinds = [("u4", [0, 15]), ("i4", [-8, 7]), ("u8", [0, 255]), ("i8", [-128, 127])];
+    for (k, n, group) in [(32, 5, 8), (64, 33, 32), (64, 130, 64)] {
+        for (kind, range) in kinds {
+            for (lead, zero) in [("", "_"), ("3", "%z"), ("2,9", "%z"), ("2,9", "_")] {
+                let rows = if lead.is_empty() { "1" } else { lead };
+                let source = format!(
+                    "graph \"g\" {{ input %x: f32[{rows},{k}] input %r: f32[{rows},{n}]\n{}{}{}{}
+                     %d: f32[{k},{n}] = DequantizeLinear(%w, %s, {zero}) {{axis=0}}
+                     %p: f32[{rows},{n}] = MatMul(%x, %d)
+                     %q: f32[{rows},{n}] = Binary(%p, %b)
+                     %t: f32[{rows},{n}] = Binary(%q, %r)
+                     %y: f32[{rows},{n}] = Unary(%t) {{function=\"gelu\"}}
+                     output %y }}",
+                    integers("w", kind, &[k, n], 3, range),
+                    integers("z", kind, &[k / group, n], 4, range),
+                    constant("s", &[k / group, n], 6),
+                    constant("b", &[n], 7),
+                );
+                let kernel = if kind.ends_with('4') { "linear-4-bit" } else { "linear-8-bit" };
+                check_kernels(&source, &[kernel]);
+            }
+        }
+    }
+}
+
+#[test]
 fn in_and_out_of_bytes() {
     let source = "graph \"g\" { input %x: f32[3,37]
         const %s: f32[] = [0.037] const %z: u8[] = [131] const %i: i8[] = [-5]

@@ -6,4 +6,5 @@ mod elements;
 mod integers;
 mod networks;
 mod parts;
+mod sparse;
 mod tiles;

@@ -9,6 +9,8 @@ pub(crate) mod epilogue;
 pub(crate) mod gemm_bf16;
 pub(crate) mod gemm_f32;
 pub(crate) mod gemm_u8s8;
+pub(crate) mod groups;
+pub(crate) mod sparse;
 
 pub(crate) mod map;
 pub(crate) mod transpose;

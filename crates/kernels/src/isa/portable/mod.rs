@@ -3,5 +3,7 @@
 pub(crate) mod depthwise;
 pub(crate) mod epilogue;
 pub(crate) mod gemm;
+pub(crate) mod groups;
+pub(crate) mod sparse;
 
 pub(crate) mod vector;

@@ -26,6 +26,7 @@ pub mod real;
 pub mod recurrent;
 pub mod reduce;
 pub mod softmax;
+pub mod stem;
 pub mod stored;
 mod tile;
 pub mod transpose;

@@ -6,3 +6,4 @@ mod depthwise;
 mod float;
 mod grouped;
 mod integer;
+mod stem;

@@ -12,7 +12,8 @@ use crate::samples::sample_inputs;
 ///
 /// A prepared `.lepton` holds the graph as the engine lowers it and the weights as its kernels read
 /// them beside the plain ones: it is up to twice as large, and starts without doing either again
-/// ([`Model::session`]). Shapes that the file leaves open are prepared as 1.
+/// ([`Model::session`]), with the algorithm of each layer that is the fastest on this machine.
+/// Shapes that the file leaves open are prepared as 1.
 ///
 /// # Errors
 /// A model that cannot run, an operator that the format has not, `prepare` with another format.
@@ -54,6 +55,7 @@ fn artefact_of(model: &Model, prepare: bool) -> Result<Artefact, Error> {
             Some(golden) => golden.inputs.clone(),
             None => sample_inputs(model.graph(), &[])?,
         };
+        session.choose(&inputs)?;
         session.run(&inputs)?;
         artefact.graph = session.lowered().clone();
         artefact.prepared =

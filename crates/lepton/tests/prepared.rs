@@ -14,7 +14,7 @@ use lepton_tensor::DType;
 /// Convolution, depthwise convolution, grouped convolution, product.
 fn network() -> Graph {
     let mut graph = Graph::new("small");
-    let dims = vec![Dim::symbol("batch"), Dim::from(3), Dim::from(8), Dim::from(8)];
+    let dims = vec![Dim::symbol("batch"), Dim::from(3), Dim::from(20), Dim::from(20)];
     let mut x = graph.add_input("image", Fact::new(DType::F32, dims));
     let mut seed = 1u32;
     let mut values = |shape: &[usize]| {
@@ -31,12 +31,14 @@ fn network() -> Graph {
         ("grouped", [32, 12, 1, 1], 2),
     ] {
         let w = graph.add_constant(format!("{name}.weight"), values(&shape));
-        let conv = Conv { group, ..Conv::default() };
+        // Of stride 2: one algorithm serves it, so that bits can be compared.
+        let strides = if group == 1 { vec![2, 2] } else { Vec::new() };
+        let conv = Conv { group, strides, ..Conv::default() };
         x = graph.add_node(name, conv, &[Some(x), Some(w)]).unwrap()[0];
         let relu = Unary::new(UnaryFunction::Relu);
         x = graph.add_node(format!("{name}.relu"), relu, &[Some(x)]).unwrap()[0];
     }
-    let pool = Pool { kernel: vec![4, 4], ..Pool::default() };
+    let pool = Pool { kernel: vec![7, 7], ..Pool::default() };
     x = graph.add_node("pool", pool, &[Some(x)]).unwrap()[0];
     x = graph.add_node("flat", Flatten::default(), &[Some(x)]).unwrap()[0];
     let w = graph.add_constant("head.weight", values(&[32, 5]));
@@ -136,4 +138,42 @@ fn only_lepton_files_are_prepared() {
     assert!(error.contains("only a .lepton file"), "{error}");
     let onnx = convert(&open(plain()), Format::Onnx, false).unwrap();
     assert_eq!(Model::from_bytes("model.onnx", onnx).unwrap().format(), "onnx");
+}
+
+#[test]
+fn the_fastest_algorithm_is_chosen_and_kept() {
+    let mut graph = Graph::new("tiles");
+    let dims = [1, 16, 24, 24].map(Dim::from).to_vec();
+    let x = graph.add_input("image", Fact::new(DType::F32, dims));
+    let values: Vec<f32> =
+        (0..16 * 16 * 9).map(|i| ((i * 37) % 101) as f32 / 101.0 - 0.5).collect();
+    let w = graph.add_constant("w", Tensor::from_slice([16, 16, 3, 3], &values).unwrap());
+    let y = graph.add_node("conv", Conv::default(), &[Some(x), Some(w)]).unwrap()[0];
+    graph.set_value_name(y, "y");
+    graph.set_outputs(vec![y]);
+    let (provenance, measurements) = (String::new(), String::new());
+    let model =
+        open(bytes_of(&Artefact { graph, golden: None, provenance, measurements, prepared: None }));
+    let prepared = open(convert(&model, Format::Lepton, true).unwrap());
+    let kept = &prepared.artefact().unwrap().prepared.as_ref().unwrap().packs;
+    assert_eq!(kept.len(), 1, "one form of the weights: the one that was the fastest");
+    let inputs = sample_inputs(model.graph(), &[]).unwrap();
+    let exact = SessionOptions { exact: true, ..SessionOptions::default() };
+    let kernel = |model: &Model, options: SessionOptions| {
+        let (outputs, steps) = model.session(options).unwrap().profile(&inputs).unwrap();
+        let step = steps.iter().find(|step| step.op.starts_with("Conv")).unwrap();
+        (outputs[0].to_f64_vec(), step.kernel)
+    };
+    let (found, chosen) = kernel(&prepared, SessionOptions::default());
+    let names = [
+        ("dense", "conv-f32"),
+        ("winograd-2x2", "conv-winograd-2x2-f32"),
+        ("winograd-4x4", "conv-winograd-4x4-f32"),
+    ];
+    assert!(names.contains(&(kept[0].form.as_str(), chosen)), "{} {chosen}", kept[0].form);
+    let (expected, direct) = kernel(&prepared, exact);
+    assert_eq!(direct, "conv-f32");
+    let largest = expected.iter().fold(0.0f64, |most, v| most.max(v.abs()));
+    let close = |(a, b): (&f64, &f64)| (a - b).abs() <= 1e-5 * largest;
+    assert!(found.iter().zip(&expected).all(close));
 }

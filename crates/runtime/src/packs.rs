@@ -17,8 +17,8 @@ type Key = (ValueId, &'static str);
 
 struct Made {
     pack: Arc<dyn Any + Send + Sync>,
-    /// Its bytes, where they can be kept.
-    stored: Option<Vec<Storage>>,
+    /// Its bytes.
+    stored: Vec<Storage>,
 }
 
 /// Packed forms of constants, by constant and form.
@@ -39,17 +39,8 @@ impl Packs {
         Packs { made: Mutex::default(), given: given.collect() }
     }
 
-    /// The packed form `form` of `constant`, made by `pack` the first time.
-    pub fn get_or_pack<T: Send + Sync + 'static>(
-        &self,
-        constant: ValueId,
-        form: &'static str,
-        pack: impl FnOnce() -> T,
-    ) -> Arc<T> {
-        self.get_or_make((constant, form), || (pack(), None))
-    }
-
-    /// The same for a form that may have come with the model.
+    /// The packed form `form` of `constant`: the one that came with the model if it fits `order`,
+    /// else made by `pack` the first time.
     pub fn get_or_load<T: Pack>(
         &self,
         constant: ValueId,
@@ -57,29 +48,22 @@ impl Packs {
         order: &T::Order,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
-        self.get_or_make((constant, form), || {
-            let given = self.given.get(&(constant, form.to_string()));
-            let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
-            let stored = pack.stored();
-            (pack, Some(stored))
-        })
-    }
-
-    fn get_or_make<T: Send + Sync + 'static>(
-        &self,
-        key: Key,
-        make: impl FnOnce() -> (T, Option<Vec<Storage>>),
-    ) -> Arc<T> {
         let mut made = self.lock();
-        if let Some(found) = made.get(&key)
+        if let Some(found) = made.get(&(constant, form))
             && let Ok(pack) = found.pack.clone().downcast::<T>()
         {
             return pack;
         }
-        let (pack, stored) = make();
-        let pack = Arc::new(pack);
-        made.insert(key, Made { pack: pack.clone(), stored });
+        let given = self.given.get(&(constant, form.to_string()));
+        let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
+        let (stored, pack) = (pack.stored(), Arc::new(pack));
+        made.insert((constant, form), Made { pack: pack.clone(), stored });
         pack
+    }
+
+    /// Drops the forms that nobody will ask for.
+    pub fn forget(&self, unused: impl Fn(ValueId, &str) -> bool) {
+        self.lock().retain(|(constant, form), _| !unused(*constant, form));
     }
 
     /// The forms made so far that can be kept, in the order of the constants.
@@ -89,8 +73,7 @@ impl Packs {
             .iter()
             .filter_map(|((constant, form), made)| {
                 let constant = constants.iter().position(|id| id == constant)?;
-                let parts = made.stored.clone()?;
-                Some(StoredPack { constant, form: form.to_string(), parts })
+                Some(StoredPack { constant, form: form.to_string(), parts: made.stored.clone() })
             })
             .collect();
         packs.sort_by(|a, b| (a.constant, &a.form).cmp(&(b.constant, &b.form)));

@@ -4,6 +4,7 @@ use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
+use crate::choices::Choices;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
 use crate::packs::Packs;
@@ -28,6 +29,8 @@ pub(crate) struct Step {
     /// Bytes of its operands and results.
     pub bytes: u64,
     pub arithmetic: Arithmetic,
+    /// The weights of a layer for which there is more than one algorithm.
+    pub chosen: Option<ValueId>,
 }
 
 /// A shape-specialised plan.
@@ -46,18 +49,20 @@ pub(crate) struct Plan {
 
 /// What a session asks of its plans.
 #[derive(Clone, Copy)]
-pub(crate) struct Demands {
+pub(crate) struct Demands<'a> {
     /// Threads of a run.
     pub threads: usize,
     /// No algorithm that changes the answer.
     pub exact: bool,
+    /// Algorithms chosen before.
+    pub choices: &'a Choices,
 }
 
 /// What step builders ask for.
 pub(crate) struct Builder<'a> {
     pub graph: &'a Graph,
     pub packs: &'a Packs,
-    pub demands: Demands,
+    pub demands: Demands<'a>,
     /// Place of every value; scratch is handed out behind the last value.
     places: Vec<Option<Place>>,
     scratch: Vec<Place>,
@@ -157,7 +162,11 @@ pub(crate) fn is_static(graph: &Graph) -> bool {
 }
 
 /// Plans a specialised graph.
-pub(crate) fn build(graph: &Graph, packs: &Packs, demands: Demands) -> Result<Plan, RuntimeError> {
+pub(crate) fn build(
+    graph: &Graph,
+    packs: &Packs,
+    demands: Demands<'_>,
+) -> Result<Plan, RuntimeError> {
     let aliases = Aliases::new(graph);
     let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
     let pairs = strips::find(graph, &order);
@@ -240,7 +249,7 @@ impl Layout {
         order: &[(NodeId, &Node)],
         aliases: &Aliases,
         pairs: &[Strips],
-        demands: Demands,
+        demands: Demands<'_>,
     ) -> Self {
         let count = graph.value_count();
         let mut layout = Layout {

@@ -9,6 +9,7 @@ use lepton_kernels::Isa;
 use lepton_passes::{pipelines, run_pipeline};
 use lepton_tensor::{Storage, Tensor};
 
+use crate::choices::{self, Choices};
 use crate::error::RuntimeError;
 use crate::limits::{Arithmetic, Limits};
 use crate::packs::Packs;
@@ -99,6 +100,8 @@ pub struct Session {
     options: SessionOptions,
     threads: Threads,
     packs: Packs,
+    /// Algorithms chosen by measurement.
+    choices: Mutex<Arc<Choices>>,
     plans: Mutex<VecDeque<(Vec<Vec<usize>>, Ready)>>,
     arena: Mutex<Vec<Storage>>,
 }
@@ -126,6 +129,7 @@ impl Session {
             threads: Threads::new(options.threads),
             options,
             packs: Packs::default(),
+            choices: Mutex::default(),
             plans: Mutex::default(),
             arena: Mutex::default(),
         })
@@ -139,6 +143,7 @@ impl Session {
     ) -> Result<Self, RuntimeError> {
         Ok(Session {
             packs: Packs::given(&lowered.constants(), packs),
+            choices: Mutex::new(Arc::new(Choices::of_packs(&lowered.constants(), packs))),
             lowered,
             threads: Threads::new(options.threads),
             options,
@@ -228,7 +233,7 @@ impl Session {
     }
 
     fn ready(&self, inputs: &[Tensor]) -> Result<Ready, RuntimeError> {
-        let bindings = self.lowered.check_inputs(inputs)?;
+        self.lowered.check_inputs(inputs)?;
         let matches = |key: &[Vec<usize>]| key.iter().zip(inputs).all(|(k, t)| k == t.shape());
         {
             let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
@@ -240,19 +245,10 @@ impl Session {
                 return Ok(plans[0].1.clone());
             }
         }
-        let mut graph = self.lowered.specialised(&bindings)?;
-        run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
-        let ready = if plan::is_static(&graph) {
-            let threads = self.threads.count();
-            let demands = Demands { threads, exact: self.options.exact };
-            let plan = plan::build(&graph, &self.packs, demands)?;
-            if plan.arena_bytes > self.options.memory_limit {
-                let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
-                return Err(RuntimeError::Memory { needed, limit });
-            }
-            Ready::Planned(Arc::new(plan))
-        } else {
-            Ready::Interpreted(Arc::new(graph))
+        let choices = self.choices();
+        let ready = match self.plan(inputs, &choices)? {
+            Some(plan) => Ready::Planned(Arc::new(plan)),
+            None => Ready::Interpreted(Arc::new(self.specialised(inputs)?)),
         };
         let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
@@ -261,7 +257,54 @@ impl Session {
         Ok(ready)
     }
 
-    fn execute(
+    fn specialised(&self, inputs: &[Tensor]) -> Result<Graph, RuntimeError> {
+        let bindings = self.lowered.check_inputs(inputs)?;
+        let mut graph = self.lowered.specialised(&bindings)?;
+        run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
+        Ok(graph)
+    }
+
+    /// A plan for inputs of these shapes; `None` where extents depend on data.
+    pub(crate) fn plan(
+        &self,
+        inputs: &[Tensor],
+        choices: &Choices,
+    ) -> Result<Option<Plan>, RuntimeError> {
+        let graph = self.specialised(inputs)?;
+        if !plan::is_static(&graph) {
+            return Ok(None);
+        }
+        let demands = Demands { threads: self.threads.count(), exact: self.options.exact, choices };
+        let plan = plan::build(&graph, &self.packs, demands)?;
+        if plan.arena_bytes > self.options.memory_limit {
+            let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
+            return Err(RuntimeError::Memory { needed, limit });
+        }
+        Ok(Some(plan))
+    }
+
+    fn choices(&self) -> Arc<Choices> {
+        self.choices.lock().unwrap_or_else(|e| e.into_inner()).clone()
+    }
+
+    /// Times the algorithms that can compute each layer, in whole runs on `inputs`, and takes the
+    /// fastest ones from now on, whatever the shapes; without it the choice follows expected
+    /// costs. A session that must be exact has nothing to choose. Takes about twenty runs.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`].
+    pub fn choose(&self, inputs: &[Tensor]) -> Result<(), RuntimeError> {
+        if self.options.exact {
+            return Ok(());
+        }
+        let choices = choices::measure(self, inputs)?;
+        self.packs.forget(|constant, form| choices.is_unused(constant, form));
+        *self.choices.lock().unwrap_or_else(|e| e.into_inner()) = Arc::new(choices);
+        self.plans.lock().unwrap_or_else(|e| e.into_inner()).clear();
+        Ok(())
+    }
+
+    pub(crate) fn execute(
         &self,
         plan: &Plan,
         inputs: &[Tensor],

@@ -99,6 +99,7 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.sum::<usize>() as u64,
         arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
+        chosen: winograd::serves(graph, node),
     }
 }
 
@@ -150,7 +151,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
 pub(crate) fn scratch_bytes(
     graph: &Graph,
     node: &Node,
-    demands: Demands,
+    demands: Demands<'_>,
     narrow: &[bool],
 ) -> Vec<usize> {
     if let Some(bytes) = winograd::scratch_bytes(graph, node, demands) {

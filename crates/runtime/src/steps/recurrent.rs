@@ -13,9 +13,10 @@ use lepton_kernels::pack::{PackedBf16, PackedF32, WeightOrder};
 use lepton_kernels::recurrent::{
     RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step, recurrent_order,
 };
-use lepton_tensor::DType;
+use lepton_kernels::stored::Pack;
+use lepton_tensor::{DType, Storage, Tensor};
 
-use super::product::operand;
+use super::product::{f32_values, operand};
 use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
@@ -91,6 +92,25 @@ impl Matrix {
             Matrix::F32(weights) => RecurrentMatrix::F32(weights),
             Matrix::Bf16(weights) => RecurrentMatrix::Bf16(weights),
         }
+    }
+}
+
+impl Pack for Matrix {
+    /// True for bf16; the order.
+    type Order = (bool, WeightOrder);
+
+    fn stored(&self) -> Vec<Storage> {
+        match self {
+            Matrix::F32(weights) => weights.stored(),
+            Matrix::Bf16(weights) => weights.stored(),
+        }
+    }
+
+    fn load((half, order): &Self::Order, stored: &[Storage]) -> Option<Self> {
+        Some(match half {
+            true => Matrix::Bf16(PackedBf16::load(order, stored)?),
+            false => Matrix::F32(PackedF32::load(order, stored)?),
+        })
     }
 }
 
@@ -265,14 +285,10 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     }
     let constant = |id: ValueId| builder.graph.constant(id)?.as_slice::<f32>().ok();
     let (w_id, r_id) = (operand(node, 1)?, operand(node, 2)?);
-    let matrix = |id: ValueId| -> Option<(bool, Vec<f32>)> {
+    let matrix = |id: ValueId| {
         let tensor = builder.graph.constant(id)?;
-        let values = || tensor.to_f64_vec().iter().map(|&v| v as f32).collect();
-        match tensor.dtype() {
-            DType::F32 => Some((false, tensor.as_slice::<f32>().ok()?.to_vec())),
-            DType::BF16 => Some((true, values())),
-            _ => None,
-        }
+        let served = matches!(tensor.dtype(), DType::F32 | DType::BF16);
+        served.then_some((tensor.dtype() == DType::BF16, tensor))
     };
     let ((w_half, w), (r_half, r)) = (matrix(w_id)?, matrix(r_id)?);
     let columns = cell.gates() * sizes.hidden;
@@ -282,16 +298,17 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
         None => &zeros,
     };
     let (hidden, width) = (sizes.hidden, sizes.width);
-    let pack_input = || {
-        let order = WeightOrder::transposed(columns, width);
-        w.chunks_exact(columns * width).map(|part| Matrix::pack(part, w_half, &order)).collect()
-    };
-    let pack_recurrent = || {
-        let order = recurrent_order(cell.gates(), hidden);
-        let half = r_half && hidden % 2 == 0;
-        r.chunks_exact(columns * hidden).map(|part| Matrix::pack(part, half, &order)).collect()
-    };
     let packs = builder.packs;
+    let packed = |id, form, tensor: &Tensor, half, order: WeightOrder, each: usize| {
+        packs.get_or_load(id, form, &(sizes.directions, (half, order)), || {
+            let parts = f32_values(tensor);
+            let parts = parts.chunks_exact(each);
+            parts.map(|part| Matrix::pack(part, half, &order)).collect()
+        })
+    };
+    let from_x = WeightOrder::transposed(columns, width);
+    let from_h = recurrent_order(cell.gates(), hidden);
+    let h_half = r_half && hidden % 2 == 0;
     let place = |id: ValueId| builder.place(id);
     let result = |i: usize| node.outputs.get(i).copied().flatten().map(place);
     let cell_bound = match &node.op {
@@ -303,8 +320,8 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
         cell_bound,
         sizes,
         backward: vec![direction == Direction::Reverse, true],
-        inputs: packs.get_or_pack(w_id, "recurrent-input", pack_input),
-        recurrent: packs.get_or_pack(r_id, "recurrent", pack_recurrent),
+        inputs: packed(w_id, "recurrent-input", w, w_half, from_x, columns * width),
+        recurrent: packed(r_id, "recurrent", r, h_half, from_h, columns * hidden),
         biases: b.chunks_exact(2 * columns).map(|part| biases(cell, hidden, part)).collect(),
         x: place(operand(node, 0)?),
         initial: [operand(node, 5).map(place), operand(node, 6).map(place)],

@@ -2,13 +2,15 @@
 //! to be faster than the direct sum. They change the last digits of the answer.
 
 use lepton_ir::ops::conv::Conv;
-use lepton_ir::{Graph, Node, Op};
+use lepton_ir::{Graph, Node, Op, ValueId};
+use lepton_kernels::conv::Window;
 use lepton_kernels::epilogue::Output;
 use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
 use lepton_tensor::{DType, Layout};
 
 use super::product::{Product, activation, image_window, operand};
 use super::{Choice, Chosen};
+use crate::choices::{Algorithm, Choices};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 
@@ -22,8 +24,8 @@ const NEAR_WEIGHT_COST: usize = 14;
 /// A model with fewer bytes of weights finds them in a cache at every run.
 const NEAR_BYTES: usize = 2 << 20;
 
-/// The tiling of a convolution for which tiles are expected to be at least a tenth faster.
-fn tiling(graph: &Graph, node: &Node, op: &Conv) -> Option<Tiling> {
+/// The window of a convolution that tiles can serve, and the extents of its input and weights.
+fn served(graph: &Graph, node: &Node, op: &Conv) -> Option<(Window, Vec<usize>, Vec<usize>)> {
     let fact = |index: usize| operand(node, index).map(|id| graph.fact(id));
     let (x, w) = (fact(0)?, fact(1)?);
     let (xs, ws) = (x.shape()?, w.shape()?);
@@ -34,8 +36,29 @@ fn tiling(graph: &Graph, node: &Node, op: &Conv) -> Option<Tiling> {
         return None;
     }
     activation(&op.activation)?;
-    let window = image_window(op, &ws, &xs)?;
+    Some((image_window(op, &ws, &xs)?, xs, ws))
+}
+
+/// The weights of a convolution that tiles can serve.
+pub(crate) fn serves(graph: &Graph, node: &Node) -> Option<ValueId> {
+    let Op::Conv(op) = &node.op else { return None };
+    let (window, xs, ws) = served(graph, node, op)?;
+    Tiling::of(&window, xs[0], xs[3], ws[0], Tile::Two)?;
+    operand(node, 1)
+}
+
+/// The tiling of a convolution for which tiles were chosen, or are expected to be at least a tenth
+/// faster.
+fn tiling(graph: &Graph, node: &Node, op: &Conv, choices: &Choices) -> Option<Tiling> {
+    let (window, xs, ws) = served(graph, node, op)?;
     let (images, channels, columns) = (xs[0], xs[3], ws[0]);
+    match choices.of(operand(node, 1)?) {
+        Some(Algorithm::Direct) => return None,
+        Some(Algorithm::Tiles(tile)) => {
+            return Tiling::of(&window, images, channels, columns, tile);
+        }
+        None => {}
+    }
     let [height, width] = window.output()?;
     let whole = columns.next_multiple_of(16);
     // What is read and what is computed overlap.
@@ -59,30 +82,35 @@ fn tiling(graph: &Graph, node: &Node, op: &Conv) -> Option<Tiling> {
 }
 
 /// Bytes of scratch for all threads, where tiles serve the convolution.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, demands: Demands) -> Option<Vec<usize>> {
+pub(crate) fn scratch_bytes(
+    graph: &Graph,
+    node: &Node,
+    demands: Demands<'_>,
+) -> Option<Vec<usize>> {
     let Op::Conv(op) = &node.op else { return None };
     if demands.exact {
         return None;
     }
-    let tiling = tiling(graph, node, op)?;
+    let tiling = tiling(graph, node, op, demands.choices)?;
     Some(vec![4 * tiling.scratch_floats() * demands.threads.min(tiling.blocks())])
 }
 
 /// A convolution by tiles; `None` where the direct sum is expected to be as fast.
 pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice {
-    let exact = builder.demands.exact;
-    let tiling = if exact { None } else { tiling(builder.graph, node, op) };
+    let Demands { exact, choices, .. } = builder.demands;
+    let tiling = if exact { None } else { tiling(builder.graph, node, op, choices) };
     let Some(tiling) = tiling else { return Ok(None) };
     let id = operand(node, 1).expect("checked");
     let weights = builder.graph.constant(id).expect("checked").clone();
     let (tile, depth) = (tiling.tile(), builder.shape(operand(node, 0).expect("checked"))[3]);
-    let (kernel, form) = match tile {
-        Tile::Two => ("conv-winograd-2x2-f32", "winograd-2x2"),
-        Tile::Four => ("conv-winograd-4x4-f32", "winograd-4x4"),
+    let kernel = match tile {
+        Tile::Two => "conv-winograd-2x2-f32",
+        Tile::Four => "conv-winograd-4x4-f32",
     };
     let Ok(values) = weights.as_slice::<f32>() else { return Ok(None) };
     let pack = || PackedWinograd::pack(values, weights.shape()[0], depth, tile);
-    let packed = builder.packs.get_or_pack(id, form, pack);
+    let (form, order) = (Algorithm::Tiles(tile).form(), (weights.shape()[0], depth, tile));
+    let packed = builder.packs.get_or_load(id, form, &order, pack);
     let product = super::product::of_tiles(builder, node, op, packed.clone());
     let scratch = builder.scratch(0);
     let run = Box::new(move |memory: &Memory<'_>| {

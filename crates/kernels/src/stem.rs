@@ -19,8 +19,14 @@ use crate::tile::{Ahead, Micro, PITCH, RowSource, run};
 
 /// Most channels of an image whose lines are copied.
 const MOST_CHANNELS: usize = 3;
-/// Bytes of a line of taps at most, as they are multiplied: a line of a tile.
+/// Bytes of a line of taps at most, where tiles multiply them: a line of a tile.
 const RUN_BYTES: usize = 64;
+/// Elements of a line of taps at most, by what multiplies them.
+pub const MOST_F32: usize = 64;
+/// The same for bf16.
+pub const MOST_BF16: usize = RUN_BYTES / 2;
+/// The same for u8.
+pub const MOST_U8: usize = RUN_BYTES;
 /// Bytes of copied lines that are wanted at a time: they stay in L1.
 const ROOM_BYTES: usize = 32 << 10;
 /// Rows that may be read behind the last.
@@ -37,14 +43,14 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The lines of images of so many channels, multiplied as elements of `bytes` bytes; `None`
-    /// where copying them does not pay or a line of taps is no run.
-    pub fn of(window: &Window, channels: usize, bytes: usize) -> Option<Self> {
+    /// The lines of images of so many channels; `None` where copying them does not pay or a line of
+    /// taps is no run of at most `most` elements.
+    pub fn of(window: &Window, channels: usize, most: usize) -> Option<Self> {
         let run = window.kernel[1] * channels;
         let few = (1..=MOST_CHANNELS).contains(&channels) && window.taps() > 1;
         let output = window.output()?;
         let pitch = ((output[1] - 1) * window.stride[1] + window.kernel[1]) * channels;
-        let lies = window.dilation[1] == 1 && run * bytes <= RUN_BYTES;
+        let lies = window.dilation[1] == 1 && run <= most;
         (few && lies).then(|| Lines { window: *window, channels, output, pitch })
     }
 

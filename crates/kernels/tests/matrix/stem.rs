@@ -7,7 +7,9 @@ use lepton_kernels::epilogue::{
 };
 use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32, gemm_u8s8, gemm_u8s8_f32};
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, TapsBf16, TapsS8, WeightOrder};
-use lepton_kernels::stem::{Lines, stem_bf16, stem_f32, stem_u8s8, stem_u8s8_f32};
+use lepton_kernels::stem::{
+    Lines, MOST_BF16, MOST_U8, stem_bf16, stem_f32, stem_u8s8, stem_u8s8_f32,
+};
 use proptest::prelude::*;
 
 use crate::case::{Case, Random, cases};
@@ -21,7 +23,7 @@ fn parts(case: &Case, random: &mut Random) -> Vec<std::ops::Range<usize>> {
 }
 
 fn check_bytes(case: &Case, random: &mut Random, isa: Isa) {
-    let Some(lines) = Lines::of(&case.window, case.depth, 1) else { return };
+    let Some(lines) = Lines::of(&case.window, case.depth, MOST_U8) else { return };
     let taps = case.window.taps();
     let data = Data::new(case, random, case.columns * taps * case.depth);
     let order = WeightOrder::ohwi(case.columns, taps, case.depth);
@@ -72,7 +74,7 @@ fn close(case: &Case, isa: Isa, [values, expected]: &[Vec<f32>; 2]) {
 }
 
 fn check_floats(case: &Case, random: &mut Random, isa: Isa) {
-    let Some(lines) = Lines::of(&case.window, case.depth, 2) else { return };
+    let Some(lines) = Lines::of(&case.window, case.depth, MOST_BF16) else { return };
     let (taps, columns, stride) = (case.window.taps(), case.columns, case.output_stride());
     let mut rounded =
         |count| random.floats(count).iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
@@ -95,8 +97,7 @@ fn check_floats(case: &Case, random: &mut Random, isa: Isa) {
         ..EpilogueF32::default()
     };
     let mut made = [(); 5].map(|()| vec![0f32; case.rows() * stride]);
-    let outputs =
-        made.each_mut().map(|to| Output { pointer: to.as_mut_ptr(), row_stride: stride });
+    let outputs = made.each_mut().map(|to| Output { pointer: to.as_mut_ptr(), row_stride: stride });
     // SAFETY: all buffers have the sizes the case says.
     unsafe {
         for part in parts(case, random) {

@@ -15,9 +15,10 @@ use lepton_kernels::gemm::{
     Input, gemm_bf16, gemm_f32_before, gemm_f32_scratch, pack_f32, scratch_f32,
 };
 use lepton_kernels::grouped::grouped_f32;
-use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
+use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, TapsBf16, TapsS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
+use lepton_kernels::stem::{Lines, MOST_BF16, MOST_F32, stem_bf16, stem_f32};
 use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
@@ -52,6 +53,8 @@ pub(crate) enum Weights {
     Depthwise(Arc<PackedF32>),
     Bf16(Arc<PackedBf16>),
     Tiles(Arc<PackedWinograd>),
+    Stem(Lines, Arc<PackedF32>),
+    StemBf16(Lines, Arc<TapsBf16>),
 }
 
 /// Everything a convolution or a linear layer needs at run time.
@@ -89,6 +92,8 @@ pub(crate) enum Next {
     Bf16(Arc<PackedBf16>),
     Integer(Arc<PackedS8>),
     Tiles(Arc<PackedWinograd>),
+    StemBf16(Arc<TapsBf16>),
+    StemInteger(Arc<TapsS8>),
 }
 
 impl Next {
@@ -99,6 +104,8 @@ impl Next {
             Some(Next::Bf16(weights)) => weights.bytes(),
             Some(Next::Integer(weights)) => weights.bytes(),
             Some(Next::Tiles(weights)) => weights.first_bytes(),
+            Some(Next::StemBf16(weights)) => weights.bytes(),
+            Some(Next::StemInteger(weights)) => weights.bytes(),
             None => &[],
         }
     }
@@ -152,7 +159,13 @@ impl Product {
                     Weights::Depthwise(w) => {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
                     }
-                    Weights::Bf16(_) => unreachable!("has a run of its own"),
+                    Weights::Stem(lines, w) => {
+                        let next = self.next_bytes();
+                        stem_f32(memory.isa, base.0, lines, w, epilogue, output, range, next);
+                    }
+                    Weights::Bf16(_) | Weights::StemBf16(..) => {
+                        unreachable!("has a run of its own")
+                    }
                     Weights::Tiles(_) => unreachable!("tiles have their own step"),
                 }
             }
@@ -191,6 +204,11 @@ impl Product {
                             range,
                             0..n,
                             next,
+                        );
+                    }
+                    (Weights::StemBf16(lines, w), _) => {
+                        stem_bf16(
+                            memory.isa, base.0, lines, w, epilogue, addend, output, range, next,
                         );
                     }
                     (Weights::Depthwise(w), None) => {
@@ -331,8 +349,7 @@ pub(crate) fn conv_product(
     }
     let Some(geometry) = image_window(op, weights.shape(), &xs) else { return Ok(None) };
     let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
-    let taps = geometry.taps();
-    let Some((kernel, packed)) = pack_conv(builder, w, &weights, op.group, taps, xs[3]) else {
+    let Some((kernel, packed)) = pack_conv(builder, w, &weights, op.group, &geometry, xs[3]) else {
         return Ok(None);
     };
     let row_count = ys[0] * ys[1] * ys[2];
@@ -354,9 +371,12 @@ fn product(
     let columns = builder.shape(y).last().copied().unwrap_or(1);
     let depth = builder.shape(x).last().copied().unwrap_or(1);
     let next = match &weights {
-        Weights::Dense(weights) => builder.follow(Next::F32(weights.clone())),
+        Weights::Dense(weights) | Weights::Stem(_, weights) => {
+            builder.follow(Next::F32(weights.clone()))
+        }
         Weights::Bf16(weights) => builder.follow(Next::Bf16(weights.clone())),
         Weights::Tiles(weights) => builder.follow(Next::Tiles(weights.clone())),
+        Weights::StemBf16(_, weights) => builder.follow(Next::StemBf16(weights.clone())),
         _ => Following::default(),
     };
     let w = operand(node, 1).expect("checked");
@@ -411,10 +431,10 @@ fn pack_conv(
     id: ValueId,
     weights: &Tensor,
     group: usize,
-    taps: usize,
+    window: &Window,
     channels: usize,
 ) -> Option<(&'static str, Weights)> {
-    let columns = weights.shape()[0];
+    let (columns, taps) = (weights.shape()[0], window.taps());
     let depth = weights.len() / (columns * taps).max(1);
     let values = || f32_values(weights);
     let packs = builder.packs;
@@ -422,6 +442,19 @@ fn pack_conv(
     let rounded = weights.dtype() == DType::BF16;
     if rounded && group > 1 && !depthwise {
         return None;
+    }
+    let most = if rounded { MOST_BF16 } else { MOST_F32 };
+    let lines = Lines::of(window, channels, most).filter(|_| group == 1);
+    if let Some(lines) = lines {
+        let order = lines.order(columns);
+        return Some(if rounded {
+            let pack = || TapsBf16::pack(&values(), &order);
+            let packed = packs.get_or_load(id, "stem-bf16", &order, pack);
+            ("stem-bf16", Weights::StemBf16(lines, packed))
+        } else {
+            let pack = || PackedF32::pack(&values(), &order);
+            ("stem-f32", Weights::Stem(lines, packs.get_or_load(id, "stem", &order, pack)))
+        });
     }
     if rounded && !depthwise {
         let order = WeightOrder::ohwi(columns, taps, depth);

@@ -7,14 +7,15 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::conv::{GeometryError, Window};
+use crate::conv::{Across, GeometryError, Window};
+use crate::depthwise_lines::{FEWEST_PIXELS, LineCall, MOST_LINES};
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_real,
-    store_u8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, InRegisters, Output, RequantizeU8,
+    store_dequantized, store_real, store_u8,
 };
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
-use crate::pack::{PANEL, PackedF32, PackedS8, WeightOrder};
+use crate::pack::{PANEL, PackedF32, PackedS8, PanelView, WeightOrder};
 use crate::real::Real;
 use crate::tile::{Accumulators, Direct, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, even, resolver};
 
@@ -67,6 +68,49 @@ fn micro_f32(isa: Isa) -> &'static MicroDepthwiseF32 {
     &isa::portable::depthwise::MICRO_F32
 }
 
+/// One call of a depthwise kernel over a part of a line of output, whose rows lie evenly.
+pub(crate) struct DepthwiseLine<'a> {
+    /// Where the line's first row has its first tap of each line of taps, and the tap's number.
+    pub lines: &'a [(usize, usize)],
+    /// Bytes from there to the first row and channel of the tile.
+    pub offset: usize,
+    /// Taps in a line of taps.
+    pub taps: usize,
+    /// Bytes between taps, and between rows.
+    pub tap_step: usize,
+    pub row_step: usize,
+    /// Pixels are bf16, else f32.
+    pub half: bool,
+    /// Channels in the tile; whole panels, or fewer than one.
+    pub channels: usize,
+    /// The first tap's line in the first panel.
+    pub weights: *const u8,
+    pub panel_bytes: usize,
+    pub accumulators: *mut f32,
+    /// What to do with the sums instead of storing them as accumulators.
+    pub finish: Option<InRegisters>,
+}
+
+/// The kernels of one instruction set for lines of output.
+pub(crate) struct MicroDepthwiseLine {
+    /// Most rows at once.
+    pub rows: usize,
+    /// Most whole panels at once: 1, 2 or 4.
+    pub panels: usize,
+    /// Computes (rows, line).
+    pub tile: unsafe fn(usize, &DepthwiseLine),
+}
+
+/// The kernels for lines of output, where an instruction set has them.
+fn micro_line(isa: Isa) -> Option<&'static MicroDepthwiseLine> {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        return Some(&isa::avx512::depthwise_lines::MICRO);
+    }
+    let _ = isa;
+    None
+}
+
 /// Depthwise convolution in f32 for a range of output pixels; pixels are f32 or bf16, results f32
 /// or rounded to bf16. The weights are packed in [`depthwise_order`]; the input's geometry is that
 /// of a convolution with one channel per tap.
@@ -87,6 +131,82 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
 ) {
     let view = weights.view();
     assert!(input.rows.taps() == view.taps && view.depth == 1, "taps");
+    let lines = micro_line(isa).zip(input.rows.lines_across());
+    let usable = |across: &Across| {
+        across.inside.len() >= FEWEST_PIXELS && view.taps <= MOST_LINES * across.taps
+    };
+    let mut row = rows.start;
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some((micro, across)) = lines.filter(|(_, across)| usable(across)) else {
+            return scattered(isa, input, &view, epilogue, output, rows);
+        };
+        let mut scattered_from = row;
+        while row < rows.end {
+            let line = row / across.width * across.width;
+            let inside = (line + across.inside.start).max(row);
+            let outside = (line + across.inside.end).min(rows.end);
+            if inside + FEWEST_PIXELS <= outside {
+                scattered(isa, input, &view, epilogue, output, scattered_from..inside);
+                let inside = inside..outside;
+                line_of_output(isa, (micro, across), input, &view, epilogue, output, inside);
+                scattered_from = outside;
+            }
+            row = line + across.width;
+        }
+        scattered(isa, input, &view, epilogue, output, scattered_from..rows.end);
+    }
+}
+
+/// [`depthwise_f32`] for rows of one line of output that lie evenly.
+///
+/// # Safety
+/// As [`depthwise_f32`].
+unsafe fn line_of_output<T: Real, R: Real>(
+    isa: Isa,
+    (micro, across): (&'static MicroDepthwiseLine, &Across),
+    input: &Input<T>,
+    view: &PanelView,
+    epilogue: &EpilogueF32,
+    output: &Output<R>,
+    rows: Range<usize>,
+) {
+    let mut lines = [(0, 0); MOST_LINES];
+    let mut count = 0;
+    for tap in (0..view.taps).step_by(across.taps) {
+        if let Some(offset) = input.rows.offset(rows.start, tap) {
+            lines[count] = (input.base.wrapping_add(offset).expose_provenance(), tap);
+            count += 1;
+        }
+    }
+    let call = LineCall { micro, view, across, lines: &lines[..count], rows, half: !T::WIDE };
+    // SAFETY: the caller's promise.
+    unsafe {
+        if R::WIDE {
+            let pointer = output.pointer.cast::<f32>();
+            let output = Output { pointer, row_stride: output.row_stride };
+            let finish = FinishF32::new(isa, epilogue, &output);
+            if !call.run_packed(&finish) {
+                call.run(&finish);
+            }
+        } else {
+            call.run(&|block: &Block<f32>| store_real(isa, block, epilogue, output));
+        }
+    }
+}
+
+/// [`depthwise_f32`] over rows that may lie anywhere.
+///
+/// # Safety
+/// As [`depthwise_f32`].
+unsafe fn scattered<T: Real, R: Real>(
+    isa: Isa,
+    input: &Input<T>,
+    view: &PanelView,
+    epilogue: &EpilogueF32,
+    output: &Output<R>,
+    rows: Range<usize>,
+) {
     let micro = micro_f32(isa);
     let mut source = Direct { input, resolver: resolver(isa) };
     let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
@@ -134,7 +254,7 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
 }
 
 /// Channels of the next tile: four, two or one whole panels, or what is left of one.
-fn tile_channels(left: usize, most_panels: usize) -> usize {
+pub(crate) fn tile_channels(left: usize, most_panels: usize) -> usize {
     match (left / PANEL).min(most_panels) {
         0 => left,
         1 => PANEL,

@@ -12,6 +12,7 @@ pub mod binary;
 pub mod broadcast;
 pub mod conv;
 pub mod depthwise;
+mod depthwise_lines;
 pub mod epilogue;
 mod functions;
 pub mod gemm;

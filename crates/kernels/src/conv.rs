@@ -158,6 +158,21 @@ pub(crate) struct Across {
     /// Elements between rows, and between taps.
     pub row_step: usize,
     pub tap_step: usize,
+    stride: usize,
+    dilation: usize,
+    pad_before: usize,
+    /// Input pixels in a line.
+    input: usize,
+}
+
+impl Across {
+    /// Taps of a line of taps that are inside the image for a pixel.
+    pub fn taps_inside(&self, pixel: usize) -> Range<usize> {
+        let at = pixel * self.stride;
+        let first = self.pad_before.saturating_sub(at).div_ceil(self.dilation).min(self.taps);
+        let end = (self.input + self.pad_before).saturating_sub(at).div_ceil(self.dilation);
+        first..end.min(self.taps).max(first)
+    }
 }
 
 impl Indirection {
@@ -247,6 +262,10 @@ impl Indirection {
             taps: window.kernel[1],
             row_step: step * pixel_stride,
             tap_step: window.dilation[1] * pixel_stride,
+            stride: step,
+            dilation: window.dilation[1],
+            pad_before: window.pad_before[1],
+            input: window.input[1],
         });
         self
     }

@@ -8,9 +8,9 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::conv::{Across, GeometryError, Window};
-use crate::depthwise_lines::{FEWEST_PIXELS, LineCall, MOST_LINES};
+use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, FinishF32, InRegisters, Output, RequantizeU8,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishF32, InRegisters, Output, RequantizeU8,
     store_dequantized, store_real, store_u8,
 };
 use crate::gemm::Input;
@@ -132,65 +132,74 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
     let view = weights.view();
     assert!(input.rows.taps() == view.taps && view.depth == 1, "taps");
     let lines = micro_line(isa).zip(input.rows.lines_across());
-    let usable = |across: &Across| {
-        across.inside.len() >= FEWEST_PIXELS && view.taps <= MOST_LINES * across.taps
-    };
-    let mut row = rows.start;
+    let usable =
+        |across: &Across| !across.inside.is_empty() && view.taps <= MOST_LINES * across.taps;
     // SAFETY: the caller's promise.
     unsafe {
         let Some((micro, across)) = lines.filter(|(_, across)| usable(across)) else {
             return scattered(isa, input, &view, epilogue, output, rows);
         };
-        let mut scattered_from = row;
-        while row < rows.end {
-            let line = row / across.width * across.width;
-            let inside = (line + across.inside.start).max(row);
-            let outside = (line + across.inside.end).min(rows.end);
-            if inside + FEWEST_PIXELS <= outside {
-                scattered(isa, input, &view, epilogue, output, scattered_from..inside);
-                let inside = inside..outside;
-                line_of_output(isa, (micro, across), input, &view, epilogue, output, inside);
-                scattered_from = outside;
-            }
-            row = line + across.width;
-        }
-        scattered(isa, input, &view, epilogue, output, scattered_from..rows.end);
-    }
-}
-
-/// [`depthwise_f32`] for rows of one line of output that lie evenly.
-///
-/// # Safety
-/// As [`depthwise_f32`].
-unsafe fn line_of_output<T: Real, R: Real>(
-    isa: Isa,
-    (micro, across): (&'static MicroDepthwiseLine, &Across),
-    input: &Input<T>,
-    view: &PanelView,
-    epilogue: &EpilogueF32,
-    output: &Output<R>,
-    rows: Range<usize>,
-) {
-    let mut lines = [(0, 0); MOST_LINES];
-    let mut count = 0;
-    for tap in (0..view.taps).step_by(across.taps) {
-        if let Some(offset) = input.rows.offset(rows.start, tap) {
-            lines[count] = (input.base.wrapping_add(offset).expose_provenance(), tap);
-            count += 1;
-        }
-    }
-    let call = LineCall { micro, view, across, lines: &lines[..count], rows, half: !T::WIDE };
-    // SAFETY: the caller's promise.
-    unsafe {
+        let walk = Walk { micro, across, view: &view, input };
         if R::WIDE {
             let pointer = output.pointer.cast::<f32>();
             let output = Output { pointer, row_stride: output.row_stride };
-            let finish = FinishF32::new(isa, epilogue, &output);
-            if !call.run_packed(&finish) {
-                call.run(&finish);
-            }
+            walk.run(rows, &FinishF32::new(isa, epilogue, &output));
         } else {
-            call.run(&|block: &Block<f32>| store_real(isa, block, epilogue, output));
+            walk.run(rows, &|block: &Block<f32>| store_real(isa, block, epilogue, output));
+        }
+    }
+}
+
+/// Depthwise sums line by line.
+struct Walk<'a, T> {
+    micro: &'static MicroDepthwiseLine,
+    across: &'a Across,
+    view: &'a PanelView,
+    input: &'a Input<'a, T>,
+}
+
+impl<T: Real> Walk<'_, T> {
+    /// # Safety
+    /// As [`depthwise_f32`].
+    unsafe fn run(&self, rows: Range<usize>, finish: &impl Finish<f32>) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let packed = T::WIDE.then(|| Packed::of(self.view, self.across, finish)).flatten();
+            if let Some(packed) = packed {
+                return self.lines(rows, |line| line.run_packed(&packed, finish));
+            }
+            // Channels outside: the lines of a few channels stay in L1 for the lines of output
+            // that share them.
+            let mut channel = 0;
+            while channel < self.view.columns {
+                let channels = tile_channels(self.view.columns - channel, self.micro.panels);
+                self.lines(rows.clone(), |line| line.run([channel, channels], finish));
+                channel += channels;
+            }
+        }
+    }
+
+    /// Hands out the lines of output.
+    fn lines(&self, rows: Range<usize>, each: impl Fn(&LineCall)) {
+        let (view, across, micro) = (self.view, self.across, self.micro);
+        let size = size_of::<T>();
+        let inside = across.inside.start;
+        let mut row = rows.start;
+        while row < rows.end {
+            let first_row = row / across.width * across.width;
+            let end = rows.end.min(first_row + across.width);
+            let mut lines = [(0, 0); MOST_LINES];
+            let mut count = 0;
+            for tap in (0..view.taps).step_by(across.taps) {
+                if let Some(offset) = self.input.rows.offset(first_row + inside, tap) {
+                    let address = self.input.base.wrapping_add(offset).expose_provenance();
+                    lines[count] = (address.wrapping_sub(inside * across.row_step * size), tap);
+                    count += 1;
+                }
+            }
+            let (lines, pixels) = (&lines[..count], row - first_row..end - first_row);
+            each(&LineCall { micro, view, across, lines, first_row, pixels, half: !T::WIDE });
+            row = end;
         }
     }
 }

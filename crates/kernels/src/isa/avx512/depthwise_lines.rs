@@ -63,7 +63,8 @@ unsafe fn rows_by_panels<
     // SAFETY: the caller's promise; the mask keeps a tail within its channels.
     unsafe {
         for &(address, tap) in call.lines {
-            let mut first = std::ptr::with_exposed_provenance::<u8>(address + call.offset);
+            let mut first =
+                std::ptr::with_exposed_provenance::<u8>(address.wrapping_add(call.offset));
             let mut line = call.weights.add(tap * 64);
             for _ in 0..call.taps {
                 let mut weights = [_mm512_setzero_ps(); PANELS];
@@ -89,7 +90,7 @@ unsafe fn rows_by_panels<
                         sums[r][p] = _mm512_fmadd_ps(values, weights[p], sums[r][p]);
                     }
                 }
-                first = first.add(call.tap_step);
+                first = first.wrapping_add(call.tap_step);
                 line = line.add(64);
             }
         }

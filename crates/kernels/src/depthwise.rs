@@ -10,7 +10,7 @@ use std::ops::Range;
 use crate::conv::{Across, GeometryError, Window};
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishF32, InRegisters, Output, RequantizeU8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, InRegisters, Output, RequantizeU8,
     store_dequantized, store_real, store_u8,
 };
 use crate::gemm::Input;
@@ -72,31 +72,24 @@ fn micro_f32(isa: Isa) -> &'static MicroDepthwiseF32 {
 pub(crate) struct DepthwiseLine<'a> {
     /// Where the line's first row has its first tap of each line of taps, and the tap's number.
     pub lines: &'a [(usize, usize)],
-    /// Bytes from there to the first row and channel of the tile.
+    /// Bytes from there to the first row of the tile.
     pub offset: usize,
     /// Taps in a line of taps.
     pub taps: usize,
     /// Bytes between taps, and between rows.
     pub tap_step: usize,
     pub row_step: usize,
-    /// Pixels are bf16, else f32.
-    pub half: bool,
-    /// Channels in the tile; whole panels, or fewer than one.
+    /// Floats in a row, at most a panel.
     pub channels: usize,
-    /// The first tap's line in the first panel.
-    pub weights: *const u8,
-    pub panel_bytes: usize,
-    pub accumulators: *mut f32,
-    /// What to do with the sums instead of storing them as accumulators.
-    pub finish: Option<InRegisters>,
+    /// `[tap][16]` weights.
+    pub weights: *const f32,
+    pub finish: InRegisters,
 }
 
 /// The kernels of one instruction set for lines of output.
 pub(crate) struct MicroDepthwiseLine {
     /// Most rows at once.
     pub rows: usize,
-    /// Most whole panels at once: 1, 2 or 4.
-    pub panels: usize,
     /// Computes (rows, line).
     pub tile: unsafe fn(usize, &DepthwiseLine),
 }
@@ -132,75 +125,50 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
     let view = weights.view();
     assert!(input.rows.taps() == view.taps && view.depth == 1, "taps");
     let lines = micro_line(isa).zip(input.rows.lines_across());
-    let usable =
-        |across: &Across| !across.inside.is_empty() && view.taps <= MOST_LINES * across.taps;
-    // SAFETY: the caller's promise.
+    let usable = |across: &Across| {
+        T::WIDE && R::WIDE && !across.inside.is_empty() && view.taps <= MOST_LINES * across.taps
+    };
+    // SAFETY: the caller's promise; a wide result is f32.
     unsafe {
-        let Some((micro, across)) = lines.filter(|(_, across)| usable(across)) else {
-            return scattered(isa, input, &view, epilogue, output, rows);
-        };
-        let walk = Walk { micro, across, view: &view, input };
-        if R::WIDE {
+        if let Some((micro, across)) = lines.filter(|(_, across)| usable(across)) {
             let pointer = output.pointer.cast::<f32>();
             let output = Output { pointer, row_stride: output.row_stride };
-            walk.run(rows, &FinishF32::new(isa, epilogue, &output));
-        } else {
-            walk.run(rows, &|block: &Block<f32>| store_real(isa, block, epilogue, output));
+            let finish = FinishF32::new(isa, epilogue, &output);
+            if let Some(packed) = Packed::of(&view, across, &finish) {
+                let each = |line: &LineCall| line.run(&packed, &finish);
+                return lines_of_output((micro, across), &view, input, rows, each);
+            }
         }
+        scattered(isa, input, &view, epilogue, output, rows);
     }
 }
 
-/// Depthwise sums line by line.
-struct Walk<'a, T> {
-    micro: &'static MicroDepthwiseLine,
-    across: &'a Across,
-    view: &'a PanelView,
-    input: &'a Input<'a, T>,
-}
-
-impl<T: Real> Walk<'_, T> {
-    /// # Safety
-    /// As [`depthwise_f32`].
-    unsafe fn run(&self, rows: Range<usize>, finish: &impl Finish<f32>) {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let packed = T::WIDE.then(|| Packed::of(self.view, self.across, finish)).flatten();
-            if let Some(packed) = packed {
-                return self.lines(rows, |line| line.run_packed(&packed, finish));
-            }
-            // Channels outside: the lines of a few channels stay in L1 for the lines of output
-            // that share them.
-            let mut channel = 0;
-            while channel < self.view.columns {
-                let channels = tile_channels(self.view.columns - channel, self.micro.panels);
-                self.lines(rows.clone(), |line| line.run([channel, channels], finish));
-                channel += channels;
+/// Hands out the lines of output that `rows` are in.
+fn lines_of_output<T>(
+    (micro, across): (&'static MicroDepthwiseLine, &Across),
+    view: &PanelView,
+    input: &Input<T>,
+    rows: Range<usize>,
+    each: impl Fn(&LineCall),
+) {
+    let inside = across.inside.start;
+    let mut row = rows.start;
+    while row < rows.end {
+        let first_row = row / across.width * across.width;
+        let end = rows.end.min(first_row + across.width);
+        let mut lines = [(0, 0); MOST_LINES];
+        let mut count = 0;
+        for tap in (0..view.taps).step_by(across.taps) {
+            if let Some(offset) = input.rows.offset(first_row + inside, tap) {
+                let address = input.base.wrapping_add(offset).expose_provenance();
+                let before = inside * across.row_step * size_of::<T>();
+                lines[count] = (address.wrapping_sub(before), tap);
+                count += 1;
             }
         }
-    }
-
-    /// Hands out the lines of output.
-    fn lines(&self, rows: Range<usize>, each: impl Fn(&LineCall)) {
-        let (view, across, micro) = (self.view, self.across, self.micro);
-        let size = size_of::<T>();
-        let inside = across.inside.start;
-        let mut row = rows.start;
-        while row < rows.end {
-            let first_row = row / across.width * across.width;
-            let end = rows.end.min(first_row + across.width);
-            let mut lines = [(0, 0); MOST_LINES];
-            let mut count = 0;
-            for tap in (0..view.taps).step_by(across.taps) {
-                if let Some(offset) = self.input.rows.offset(first_row + inside, tap) {
-                    let address = self.input.base.wrapping_add(offset).expose_provenance();
-                    lines[count] = (address.wrapping_sub(inside * across.row_step * size), tap);
-                    count += 1;
-                }
-            }
-            let (lines, pixels) = (&lines[..count], row - first_row..end - first_row);
-            each(&LineCall { micro, view, across, lines, first_row, pixels, half: !T::WIDE });
-            row = end;
-        }
+        let (lines, pixels) = (&lines[..count], row - first_row..end - first_row);
+        each(&LineCall { micro, view, across, lines, first_row, pixels });
+        row = end;
     }
 }
 
@@ -263,7 +231,7 @@ unsafe fn scattered<T: Real, R: Real>(
 }
 
 /// Channels of the next tile: four, two or one whole panels, or what is left of one.
-pub(crate) fn tile_channels(left: usize, most_panels: usize) -> usize {
+fn tile_channels(left: usize, most_panels: usize) -> usize {
     match (left / PANEL).min(most_panels) {
         0 => left,
         1 => PANEL,

@@ -1,5 +1,5 @@
-//! Depthwise convolution in f32 where the pixels of a line of output lie evenly: no table of
-//! addresses, and several pixels to a vector where channels are few.
+//! Depthwise convolution in f32 of fewer channels than a vector holds: several pixels of a line share
+//! one.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::conv::Across;
 use crate::depthwise::{DepthwiseLine, MicroDepthwiseLine};
 use crate::epilogue::{Block, Finish, InRegisters};
 use crate::pack::{PANEL, PanelView};
-use crate::tile::{Accumulators, even};
+use crate::tile::even;
 
 /// Most lines of taps that are walked.
 pub(crate) const MOST_LINES: usize = 16;
@@ -26,144 +26,103 @@ pub(crate) struct LineCall<'a> {
     pub first_row: usize,
     /// Pixels of the line.
     pub pixels: Range<usize>,
-    /// Pixels are bf16, else f32.
-    pub half: bool,
 }
 
 impl LineCall<'_> {
-    fn line<'a>(
-        &self,
-        lines: &'a [(usize, usize)],
-        weights: *const u8,
-        pixel: usize,
-        channels: [usize; 2],
-    ) -> DepthwiseLine<'a> {
-        let size = if self.half { 2 } else { 4 };
-        DepthwiseLine {
-            lines,
-            offset: (pixel * self.across.row_step + channels[0]) * size,
-            taps: self.across.taps,
-            tap_step: self.across.tap_step * size,
-            row_step: self.across.row_step * size,
-            half: self.half,
-            channels: channels[1],
-            weights,
-            panel_bytes: self.view.panel_bytes(),
-            accumulators: std::ptr::null_mut(),
-            finish: None,
-        }
-    }
-
-    /// Those channels of the line.
+    /// All channels of the line.
     ///
     /// # Safety
-    /// Rows and weights are readable; `finish` may take the rows.
-    pub unsafe fn run(&self, channels: [usize; 2], finish: &impl Finish<f32>) {
+    /// Rows are readable; `finish` may take the rows.
+    pub unsafe fn run(&self, packed: &Packed, finish: &impl Finish<f32>) {
         let Range { start, end } = self.across.inside;
         let inside = start.clamp(self.pixels.start, self.pixels.end);
         let outside = end.clamp(inside, self.pixels.end);
+        let vector = packed.pixels;
         // SAFETY: the caller's promise.
         unsafe {
-            self.edges(self.pixels.start..inside, channels, finish);
-            let mut pixel = inside;
-            while pixel < outside {
-                let count = even(outside - pixel, self.micro.rows);
-                self.tile(self.lines, self.across.taps, pixel..pixel + count, channels, finish);
-                pixel += count;
+            self.alone(self.pixels.start..inside, packed, finish);
+            if outside - inside < vector {
+                self.alone(inside..outside, packed, finish);
+            } else {
+                let mut pixel = inside;
+                while pixel + vector <= outside {
+                    let count = even((outside - pixel) / vector, self.micro.rows);
+                    self.vectors(pixel, count, packed, finish);
+                    pixel += count * vector;
+                }
+                if pixel < outside {
+                    // Pixels that were computed already are computed again.
+                    self.vectors(outside - vector, 1, packed, finish);
+                }
             }
-            self.edges(outside..self.pixels.end, channels, finish);
+            self.alone(outside..self.pixels.end, packed, finish);
         }
     }
 
-    /// Pixels some of whose taps are beside the image.
+    /// So many vectors of pixels, all of whose taps are inside.
     ///
     /// # Safety
     /// As [`LineCall::run`].
-    pub unsafe fn edges(
+    unsafe fn vectors(
         &self,
-        pixels: Range<usize>,
-        channels: [usize; 2],
+        pixel: usize,
+        count: usize,
+        packed: &Packed,
         finish: &impl Finish<f32>,
     ) {
-        let size = if self.half { 2 } else { 4 };
+        let size = [count * packed.pixels, PANEL];
+        // SAFETY: the caller's promise.
+        unsafe { self.tile(self.lines, self.across.taps, pixel, size, packed, finish) };
+    }
+
+    /// Pixels one by one, of whose taps some may be beside the image.
+    ///
+    /// # Safety
+    /// As [`LineCall::run`].
+    unsafe fn alone(&self, pixels: Range<usize>, packed: &Packed, finish: &impl Finish<f32>) {
         for pixel in pixels {
             let taps = self.across.taps_inside(pixel);
             let mut lines = [(0, 0); MOST_LINES];
             for (to, &(address, tap)) in lines.iter_mut().zip(self.lines) {
-                let beside = taps.start * self.across.tap_step * size;
+                let beside = taps.start * self.across.tap_step * 4;
                 *to = (address.wrapping_add(beside), tap + taps.start);
             }
-            let lines = &lines[..self.lines.len()];
+            let (lines, size) = (&lines[..self.lines.len()], [1, self.view.columns]);
             // SAFETY: the caller's promise; taps are inside the image.
-            unsafe { self.tile(lines, taps.len(), pixel..pixel + 1, channels, finish) };
+            unsafe { self.tile(lines, taps.len(), pixel, size, packed, finish) };
         }
     }
 
+    /// Pixels from `pixel` on, `channels` floats to a vector.
+    ///
     /// # Safety
     /// As [`LineCall::run`], for pixels that all have those taps.
     unsafe fn tile(
         &self,
         lines: &[(usize, usize)],
         taps: usize,
-        pixels: Range<usize>,
-        [channel, channels]: [usize; 2],
+        pixel: usize,
+        [pixels, channels]: [usize; 2],
+        packed: &Packed,
         finish: &impl Finish<f32>,
     ) {
-        let row = self.first_row + pixels.start;
-        let in_registers = finish.in_registers([row, channel], channels);
-        let mut storage = Accumulators::<f32>::new();
-        let accumulators = storage.pointer();
-        // SAFETY: the caller's promise; accumulators have room for a tile.
-        unsafe {
-            let weights = self.view.weights.add(channel / PANEL * self.view.panel_bytes());
-            let line = self.line(lines, weights, pixels.start, [channel, channels]);
-            let line = DepthwiseLine { accumulators, finish: in_registers, taps, ..line };
-            (self.micro.tile)(pixels.len(), &line);
-        }
-        let block = Block::new(accumulators, [row, channel], [pixels.len(), channels]);
-        finish.finish(&block, in_registers.is_some());
-    }
-
-    /// [`LineCall::run`] of all channels with several pixels to a vector.
-    ///
-    /// # Safety
-    /// As [`LineCall::run`].
-    pub unsafe fn run_packed(&self, packed: &Packed, finish: &impl Finish<f32>) {
-        let (columns, pixels) = (self.view.columns, packed.pixels);
-        let Range { start, end } = self.across.inside;
-        let inside = start.clamp(self.pixels.start, self.pixels.end);
-        let outside = end.clamp(inside, self.pixels.end);
-        if outside - inside < pixels {
-            // SAFETY: the caller's promise.
-            return unsafe { self.run([0, columns], finish) };
-        }
-        let tile = |pixel: usize, count: usize| {
-            let row = self.first_row + pixel;
-            let place = finish.in_registers([row, 0], columns).expect("as was asked for `Packed`");
-            let mut line = self.line(self.lines, packed.weights.as_ptr().cast(), pixel, [0, PANEL]);
-            line.row_step = PANEL * 4;
-            let bias = packed.bias.as_ptr();
-            line.finish = Some(InRegisters { bias, columns: PANEL, output_stride: PANEL, ..place });
-            // SAFETY: the caller's promise; as many pixels as vectors hold are in the line.
-            unsafe { (self.micro.tile)(count, &line) };
-            let size = [count * pixels, columns];
-            finish.finish(&Block::new(std::ptr::null_mut(), [row, 0], size), true);
+        let (row, columns) = (self.first_row + pixel, self.view.columns);
+        let place = finish.in_registers([row, 0], columns).expect("as was asked for `Packed`");
+        let bias = packed.bias.as_ptr();
+        let line = DepthwiseLine {
+            lines,
+            offset: pixel * self.across.row_step * 4,
+            taps,
+            tap_step: self.across.tap_step * 4,
+            row_step: channels * 4,
+            channels,
+            weights: packed.weights.as_ptr().cast(),
+            finish: InRegisters { bias, columns: channels, output_stride: channels, ..place },
         };
-        let mut pixel = inside;
-        while pixel + pixels <= outside {
-            let count = even((outside - pixel) / pixels, self.micro.rows);
-            tile(pixel, count);
-            pixel += count * pixels;
-        }
-        if pixel < outside {
-            // Pixels that were computed already are computed again.
-            tile(outside - pixels, 1);
-        }
         // SAFETY: the caller's promise.
-        unsafe {
-            self.edges(self.pixels.start..inside, [0, columns], finish);
-            self.edges(outside..self.pixels.end, [0, columns], finish);
-        }
+        unsafe { (self.micro.tile)(pixels * columns / channels, &line) };
+        let block = Block::new(std::ptr::null_mut(), [row, 0], [pixels, columns]);
+        finish.finish(&block, true);
     }
 }
 

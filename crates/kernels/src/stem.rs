@@ -51,7 +51,7 @@ impl Lines {
         let output = window.output()?;
         let pitch = ((output[1] - 1) * window.stride[1] + window.kernel[1]) * channels;
         let lies = window.dilation[1] == 1 && run <= most;
-        (few && lies).then(|| Lines { window: *window, channels, output, pitch })
+        (few && lies).then_some(Lines { window: *window, channels, output, pitch })
     }
 
     /// How weights `[out][taps][in]` are packed for these lines.
@@ -413,10 +413,14 @@ use isa::amx::stem as tiles;
 mod tiles {
     use super::*;
 
+    /// # Safety
+    /// Never called.
     pub unsafe fn run_bf16<F>(_: &LineRows, _: &PanelView, _: Range<usize>, _: F) {
         unreachable!("no tiles")
     }
 
+    /// # Safety
+    /// Never called.
     pub unsafe fn run_u8s8<F>(_: &LineRows, _: &PanelView, _: Range<usize>, _: F) {
         unreachable!("no tiles")
     }

@@ -20,7 +20,7 @@ const ROUNDS: usize = 15;
 /// Shortest times of two that take turns, in microseconds.
 fn both(mut first: impl FnMut(), mut second: impl FnMut()) -> [f64; 2] {
     let mut least = [f64::MAX; 2];
-    let mut time = |run: &mut dyn FnMut(), least: &mut f64| {
+    let time = |run: &mut dyn FnMut(), least: &mut f64| {
         run();
         let start = Instant::now();
         let mut count = 0;

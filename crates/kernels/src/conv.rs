@@ -142,6 +142,37 @@ pub struct Indirection {
     lines: Option<Lines>,
     /// Taps in a line of the kernel, and elements between pixels, where taps are neighbours.
     line_taps: Option<[usize; 2]>,
+    /// Where lines of output lie evenly.
+    across: Option<Across>,
+}
+
+/// How rows and taps of a line of output lie, where every one is inside the image.
+#[derive(Clone, Debug)]
+pub(crate) struct Across {
+    /// Output pixels in a line.
+    pub width: usize,
+    /// Those of them whose taps are all inside, but for whole lines of taps.
+    pub inside: Range<usize>,
+    /// Taps in a line of the kernel.
+    pub taps: usize,
+    /// Elements between rows, and between taps.
+    pub row_step: usize,
+    pub tap_step: usize,
+    stride: usize,
+    dilation: usize,
+    pad_before: usize,
+    /// Input pixels in a line.
+    input: usize,
+}
+
+impl Across {
+    /// Taps of a line of taps that are inside the image for a pixel.
+    pub fn taps_inside(&self, pixel: usize) -> Range<usize> {
+        let at = pixel * self.stride;
+        let first = self.pad_before.saturating_sub(at).div_ceil(self.dilation).min(self.taps);
+        let end = (self.input + self.pad_before).saturating_sub(at).div_ceil(self.dilation);
+        first..end.min(self.taps).max(first)
+    }
 }
 
 impl Indirection {
@@ -155,6 +186,7 @@ impl Indirection {
             shared_width: None,
             lines: None,
             line_taps: None,
+            across: None,
         }
     }
 
@@ -187,6 +219,7 @@ impl Indirection {
             shared_width: None,
             lines: None,
             line_taps: None,
+            across: None,
         })
     }
 
@@ -212,7 +245,46 @@ impl Indirection {
         rows.line_taps =
             (narrow && window.dilation[1] == 1).then_some([window.kernel[1], pixel_stride]);
         rows.lines = Lines::of(&rows, window, pixel_stride);
-        Ok(rows)
+        Ok(rows.across(window, pixel_stride))
+    }
+
+    /// The same, told that within a line of output and of taps the rows are those of `window` over
+    /// pixels `pixel_stride` elements apart; which lines of the image they are in is free.
+    pub fn across(mut self, window: &Window, pixel_stride: usize) -> Self {
+        let [_, step] = window.stride;
+        let reach = (window.kernel[1] - 1) * window.dilation[1];
+        let width = window.output().map_or(0, |[_, width]| width);
+        let first = window.pad_before[1].div_ceil(step);
+        let end = (window.input[1] + window.pad_before[1]).saturating_sub(reach).div_ceil(step);
+        self.across = Some(Across {
+            width,
+            inside: first..end.min(width).max(first),
+            taps: window.kernel[1],
+            row_step: step * pixel_stride,
+            tap_step: window.dilation[1] * pixel_stride,
+            stride: step,
+            dilation: window.dilation[1],
+            pad_before: window.pad_before[1],
+            input: window.input[1],
+        });
+        self
+    }
+
+    /// How lines of output lie, if evenly.
+    pub(crate) fn lines_across(&self) -> Option<&Across> {
+        self.across.as_ref()
+    }
+
+    /// Elements from the first image to a tap of a row; `None` in the padding.
+    pub(crate) fn offset(&self, row: usize, tap: usize) -> Option<usize> {
+        match &self.offsets {
+            Offsets::Strided(stride) => Some(row * stride),
+            Offsets::Table(table) => {
+                let (image, row) = (row / self.rows_per_image, row % self.rows_per_image);
+                let offset = table[tap * self.rows_per_image + row];
+                (offset != PADDING).then(|| image * self.image_stride + offset as usize)
+            }
+        }
     }
 
     /// Number of taps.

@@ -7,14 +7,15 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::conv::{GeometryError, Window};
+use crate::conv::{Across, GeometryError, Window};
+use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_real,
-    store_u8,
+    Block, DequantizeF32, EpilogueF32, FinishF32, InRegisters, Output, RequantizeU8,
+    store_dequantized, store_real, store_u8,
 };
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
-use crate::pack::{PANEL, PackedF32, PackedS8, WeightOrder};
+use crate::pack::{PANEL, PackedF32, PackedS8, PanelView, WeightOrder};
 use crate::real::Real;
 use crate::tile::{Accumulators, Direct, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, even, resolver};
 
@@ -67,6 +68,42 @@ fn micro_f32(isa: Isa) -> &'static MicroDepthwiseF32 {
     &isa::portable::depthwise::MICRO_F32
 }
 
+/// One call of a depthwise kernel over a part of a line of output, whose rows lie evenly.
+pub(crate) struct DepthwiseLine<'a> {
+    /// Where the line's first row has its first tap of each line of taps, and the tap's number.
+    pub lines: &'a [(usize, usize)],
+    /// Bytes from there to the first row of the tile.
+    pub offset: usize,
+    /// Taps in a line of taps.
+    pub taps: usize,
+    /// Bytes between taps, and between rows.
+    pub tap_step: usize,
+    pub row_step: usize,
+    /// Floats in a row, at most a panel.
+    pub channels: usize,
+    /// `[tap][16]` weights.
+    pub weights: *const f32,
+    pub finish: InRegisters,
+}
+
+/// The kernels of one instruction set for lines of output.
+pub(crate) struct MicroDepthwiseLine {
+    /// Most rows at once.
+    pub rows: usize,
+    /// Computes (rows, line).
+    pub tile: unsafe fn(usize, &DepthwiseLine),
+}
+
+/// The kernels for lines of output, where an instruction set has them.
+fn micro_line(isa: Isa) -> Option<&'static MicroDepthwiseLine> {
+    #[cfg(target_arch = "x86_64")]
+    if isa.has_avx512() {
+        return Some(&isa::avx512::depthwise_lines::MICRO);
+    }
+    let _ = isa;
+    None
+}
+
 /// Depthwise convolution in f32 for a range of output pixels; pixels are f32 or bf16, results f32
 /// or rounded to bf16. The weights are packed in [`depthwise_order`]; the input's geometry is that
 /// of a convolution with one channel per tap.
@@ -87,6 +124,66 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
 ) {
     let view = weights.view();
     assert!(input.rows.taps() == view.taps && view.depth == 1, "taps");
+    let lines = micro_line(isa).zip(input.rows.lines_across());
+    let usable = |across: &Across| {
+        T::WIDE && R::WIDE && !across.inside.is_empty() && view.taps <= MOST_LINES * across.taps
+    };
+    // SAFETY: the caller's promise; a wide result is f32.
+    unsafe {
+        if let Some((micro, across)) = lines.filter(|(_, across)| usable(across)) {
+            let pointer = output.pointer.cast::<f32>();
+            let output = Output { pointer, row_stride: output.row_stride };
+            let finish = FinishF32::new(isa, epilogue, &output);
+            if let Some(packed) = Packed::of(&view, across, &finish) {
+                let each = |line: &LineCall| line.run(&packed, &finish);
+                return lines_of_output((micro, across), &view, input, rows, each);
+            }
+        }
+        scattered(isa, input, &view, epilogue, output, rows);
+    }
+}
+
+/// Hands out the lines of output that `rows` are in.
+fn lines_of_output<T>(
+    (micro, across): (&'static MicroDepthwiseLine, &Across),
+    view: &PanelView,
+    input: &Input<T>,
+    rows: Range<usize>,
+    each: impl Fn(&LineCall),
+) {
+    let inside = across.inside.start;
+    let mut row = rows.start;
+    while row < rows.end {
+        let first_row = row / across.width * across.width;
+        let end = rows.end.min(first_row + across.width);
+        let mut lines = [(0, 0); MOST_LINES];
+        let mut count = 0;
+        for tap in (0..view.taps).step_by(across.taps) {
+            if let Some(offset) = input.rows.offset(first_row + inside, tap) {
+                let address = input.base.wrapping_add(offset).expose_provenance();
+                let before = inside * across.row_step * size_of::<T>();
+                lines[count] = (address.wrapping_sub(before), tap);
+                count += 1;
+            }
+        }
+        let (lines, pixels) = (&lines[..count], row - first_row..end - first_row);
+        each(&LineCall { micro, view, across, lines, first_row, pixels });
+        row = end;
+    }
+}
+
+/// [`depthwise_f32`] over rows that may lie anywhere.
+///
+/// # Safety
+/// As [`depthwise_f32`].
+unsafe fn scattered<T: Real, R: Real>(
+    isa: Isa,
+    input: &Input<T>,
+    view: &PanelView,
+    epilogue: &EpilogueF32,
+    output: &Output<R>,
+    rows: Range<usize>,
+) {
     let micro = micro_f32(isa);
     let mut source = Direct { input, resolver: resolver(isa) };
     let mut address_slots = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];

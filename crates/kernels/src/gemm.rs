@@ -27,7 +27,7 @@ pub struct Input<'a, T> {
 }
 
 /// The f32 tile kernels of an instruction set.
-fn micro_f32(isa: Isa) -> &'static Micro<f32> {
+pub(crate) fn micro_f32(isa: Isa) -> &'static Micro<f32> {
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
         return &isa::avx512::gemm_f32::MICRO;
@@ -39,7 +39,7 @@ fn micro_f32(isa: Isa) -> &'static Micro<f32> {
 }
 
 /// The u8 × s8 tile kernels of an instruction set.
-fn micro_u8s8(isa: Isa) -> &'static Micro<i32> {
+pub(crate) fn micro_u8s8(isa: Isa) -> &'static Micro<i32> {
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
         return &isa::avx512::gemm_u8s8::MICRO;
@@ -51,7 +51,7 @@ fn micro_u8s8(isa: Isa) -> &'static Micro<i32> {
 }
 
 /// The bf16 tile kernels of an instruction set.
-fn micro_bf16(isa: Isa) -> &'static Micro<f32> {
+pub(crate) fn micro_bf16(isa: Isa) -> &'static Micro<f32> {
     #[cfg(target_arch = "x86_64")]
     if isa.has_bf16() {
         return &isa::avx512::gemm_bf16::MICRO;

@@ -220,31 +220,40 @@ macro_rules! packed {
     };
 }
 
-packed!(PackedF32, 4, "f32");
+/// [`packed!`] with weights that are filled up tap by tap.
+macro_rules! packed_taps {
+    ($name:ident, $weight:ty, $bytes:literal, $what:literal, $convert:expr) => {
+        packed!($name, $bytes, $what);
 
-impl PackedF32 {
-    /// Packs `weights` laid out as `order` says.
-    ///
-    /// # Panics
-    /// If `order` reaches beyond `weights`.
-    pub fn pack(weights: &[f32], order: &WeightOrder) -> Self {
-        assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
-        PackedF32 { panels: Panels::pack(order, |i| weights[i].to_le_bytes()) }
-    }
+        impl $name {
+            /// Packs `weights` laid out as `order` says.
+            ///
+            /// # Panics
+            /// If `order` reaches beyond `weights`.
+            pub fn pack(weights: &[$weight], order: &WeightOrder) -> Self {
+                assert!(order.extent() <= weights.len(), "the order reaches beyond the weights");
+                $name { panels: Panels::pack(order, |i| $convert(weights[i]).to_le_bytes()) }
+            }
+        }
+
+        impl Pack for $name {
+            type Order = WeightOrder;
+
+            fn stored(&self) -> Vec<Storage> {
+                vec![self.panels.lines.clone()]
+            }
+
+            fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
+                let [lines] = stored else { return None };
+                Some($name { panels: Panels::stored(lines, order, $bytes)? })
+            }
+        }
+    };
 }
 
-impl Pack for PackedF32 {
-    type Order = WeightOrder;
-
-    fn stored(&self) -> Vec<Storage> {
-        vec![self.panels.lines.clone()]
-    }
-
-    fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
-        let [lines] = stored else { return None };
-        Some(PackedF32 { panels: Panels::stored(lines, order, 4)? })
-    }
-}
+packed_taps!(PackedF32, f32, 4, "f32", |weight| weight);
+packed_taps!(TapsBf16, f32, 2, "bf16 (each tap by itself)", bf16::from_f32);
+packed_taps!(TapsS8, i8, 1, "s8 (each tap by itself, without sums)", |weight: i8| weight);
 
 /// Packed bf16 weights. The taps are one run of K, filled up to whole tiles of 32 with zeros.
 #[derive(Clone, Debug)]

@@ -331,6 +331,9 @@ impl<A> Accumulators<A> {
     }
 }
 
+/// A kernel for tiles of one panel: rows, tile.
+type TileKernel<A> = unsafe fn(usize, &Tile<A>);
+
 /// What stays the same while the tiles of a product are walked.
 struct Walk<'a, A, S, F> {
     micro: &'a Micro<A>,
@@ -343,7 +346,7 @@ struct Walk<'a, A, S, F> {
     addresses: *mut usize,
     accumulators: *mut A,
     /// The kernel of narrow tiles and the width of the output's lines, where it serves.
-    narrow: Option<(unsafe fn(usize, &Tile<A>), usize)>,
+    narrow: Option<(TileKernel<A>, usize)>,
     most_rows: usize,
     ahead: Ahead,
 }

@@ -78,7 +78,7 @@ fn prepared_gives_the_same_bits_at_every_shape() {
     }
     let kept = &prepared.artefact().unwrap().prepared.as_ref().unwrap().packs;
     let forms: Vec<&str> = kept.iter().map(|pack| pack.form.as_str()).collect();
-    assert_eq!(forms, ["dense", "depthwise", "grouped", "dense"]);
+    assert_eq!(forms, ["stem", "depthwise", "grouped", "dense"]);
     // Packs are those of the file, not made again.
     let again = sessions[1].packs();
     assert_eq!(again.len(), kept.len());

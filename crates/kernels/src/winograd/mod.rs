@@ -7,10 +7,9 @@
 //! images of 256 channels the error is 2 times that of the direct sum, instead of 4.
 
 mod lines;
+mod stored;
 
 use std::ops::Range;
-
-use lepton_tensor::Storage;
 
 use crate::conv::{Indirection, Window};
 use crate::epilogue::{EpilogueF32, Output, Residual};
@@ -18,7 +17,6 @@ use crate::gemm::{Input, gemm_f32_before};
 use crate::isa::Isa;
 use crate::map::map_f32_in_place;
 use crate::pack::{PackedF32, WeightOrder};
-use crate::stored::Pack;
 use crate::vector::{Vector, vectorised};
 use lines::{input_line, output_line, weight_line};
 
@@ -82,20 +80,6 @@ impl PackedWinograd {
 
     fn depth(&self) -> usize {
         self.matrices[0].depth()
-    }
-}
-
-impl Pack for PackedWinograd {
-    /// Columns, depth, tile.
-    type Order = (usize, usize, Tile);
-
-    fn stored(&self) -> Vec<Storage> {
-        self.matrices.stored()
-    }
-
-    fn load(&(columns, depth, tile): &Self::Order, stored: &[Storage]) -> Option<Self> {
-        let order = (tile.matrices(), WeightOrder::transposed(columns, depth));
-        Some(PackedWinograd { tile, matrices: Vec::load(&order, stored)? })
     }
 }
 

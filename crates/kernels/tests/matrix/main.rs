@@ -8,3 +8,4 @@ mod grouped;
 mod groups;
 mod integer;
 mod sparse;
+mod stem;

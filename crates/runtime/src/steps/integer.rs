@@ -16,11 +16,12 @@ use lepton_kernels::epilogue::{
 use lepton_kernels::gemm::{Input, gemm_u8s8_before, gemm_u8s8_f32};
 use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
 use lepton_kernels::map::map_u8_table;
-use lepton_kernels::pack::{PackedS8, WeightOrder};
+use lepton_kernels::pack::{PackedS8, TapsS8, WeightOrder};
 use lepton_kernels::quantize::{
     QuantizedPair, Rounding, add_quantized, dequantize, multiply_quantized, quantize,
 };
 use lepton_kernels::sparse::{SparseLines, sparse_u8s8, sparse_u8s8_f32};
+use lepton_kernels::stem::{Lines, MOST_U8, stem_u8s8, stem_u8s8_f32};
 use lepton_tensor::DType;
 
 use super::average::average;
@@ -36,6 +37,7 @@ enum Weights {
     /// One matrix for each group of so many channels.
     Grouped(Arc<Vec<PackedS8>>, Indirection, usize),
     Depthwise(DepthwiseS8),
+    Stem(Arc<TapsS8>, Lines),
 }
 
 /// Everything an integer product needs at run time.
@@ -102,6 +104,10 @@ impl Product {
                     let input = Input { base, rows: geometry, padding };
                     grouped_u8s8(memory.isa, &input, w, *depth, &epilogue, &output, rows);
                 }
+                Weights::Stem(w, lines) => {
+                    let (image, next) = ((base, self.padding[0]), Next::bytes(&self.next));
+                    stem_u8s8(memory.isa, image, lines, w, &epilogue, &output, rows, next);
+                }
                 Weights::Depthwise(w) => {
                     depthwise_u8s8(memory.isa, base, padding, w, &epilogue, &output, rows);
                 }
@@ -137,6 +143,10 @@ impl Product {
                 Weights::Grouped(w, geometry, depth) => {
                     let input = Input { base, rows: geometry, padding };
                     grouped_u8s8_f32(memory.isa, &input, w, *depth, &epilogue, &output, rows);
+                }
+                Weights::Stem(w, lines) => {
+                    let image = (base, self.padding[0]);
+                    stem_u8s8_f32(memory.isa, image, lines, w, &epilogue, &output, rows);
                 }
                 Weights::Depthwise(w) => {
                     depthwise_u8s8_f32(memory.isa, base, padding, w, &epilogue, &output, rows);
@@ -189,6 +199,10 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
             Err(GeometryError::KernelTooLarge { .. }) => return Ok(None),
             Err(error) => return Err(refused(builder, node, error)),
         }
+    } else if let Some(lines) = Lines::of(&geometry, xs[3], MOST_U8).filter(|_| op.group == 1) {
+        let order = lines.order(columns);
+        let pack = || TapsS8::pack(values, &order);
+        Weights::Stem(builder.packs.get_or_load(w, "stem-s8", &order, pack), lines)
     } else if op.group == 1 {
         let order = WeightOrder::ohwi(columns, taps, depth);
         let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
@@ -213,6 +227,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
     let kernel = match packed {
         Weights::Depthwise(_) => "depthwise-u8s8",
         Weights::Sparse(..) => "conv-sparse-u8s8",
+        Weights::Stem(..) => "stem-u8s8",
         _ => "conv-u8s8",
     };
     product(builder, node, kernel, packed, epilogue, op.x_zero as u8, sizes)
@@ -251,6 +266,7 @@ fn product(
 ) -> Choice {
     let next = match &weights {
         Weights::Dense(weights, _) => builder.follow(Next::Integer(weights.clone())),
+        Weights::Stem(weights, _) => builder.follow(Next::StemInteger(weights.clone())),
         _ => Following::default(),
     };
     let place = |id: ValueId| builder.place(id);

@@ -6,6 +6,7 @@ mod dynamic;
 mod elementwise;
 mod groups;
 mod integer;
+mod matmul;
 mod moves;
 pub(crate) mod product;
 mod recurrent;
@@ -113,7 +114,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         },
         Op::Linear(linear) if groups::serves(node) => groups::linear(builder, node, linear),
         Op::Linear(linear) => product::linear(builder, node, linear),
-        Op::MatMul(_) => product::matmul(builder, node),
+        Op::MatMul(_) => matmul::matmul(builder, node),
         Op::Attention(op) => attention::attention(builder, node, op),
         Op::Unary(unary) => elementwise::unary(builder, node, unary),
         Op::Binary(binary) => elementwise::binary(builder, node, binary),
@@ -163,7 +164,7 @@ pub(crate) fn scratch_bytes(
     }
     match &node.op {
         Op::Conv(_) => product::rounded_copy(graph, node, narrow),
-        Op::MatMul(_) => product::matmul_scratch(graph, node),
+        Op::MatMul(_) => matmul::scratch_bytes(graph, node),
         Op::Resize(op) => resize::scratch_bytes(graph, node, op),
         Op::Linear(_) => groups::scratch_bytes(graph, node, demands),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),

@@ -11,14 +11,13 @@ use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::{depthwise_f32, depthwise_order};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
-use lepton_kernels::gemm::{
-    Input, gemm_bf16, gemm_f32_before, gemm_f32_scratch, pack_f32, scratch_f32,
-};
+use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32_before};
 use lepton_kernels::grouped::grouped_f32;
-use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
+use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, TapsBf16, TapsS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
 use lepton_kernels::sparse::{SparseLines, sparse_f32};
+use lepton_kernels::stem::{Lines, MOST_BF16, MOST_F32, stem_bf16, stem_f32};
 use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
@@ -54,6 +53,8 @@ pub(crate) enum Weights {
     Depthwise(Arc<PackedF32>),
     Bf16(Arc<PackedBf16>),
     Tiles(Arc<PackedWinograd>),
+    Stem(Lines, Arc<PackedF32>),
+    StemBf16(Lines, Arc<TapsBf16>),
 }
 
 /// Everything a convolution or a linear layer needs at run time.
@@ -91,6 +92,8 @@ pub(crate) enum Next {
     Bf16(Arc<PackedBf16>),
     Integer(Arc<PackedS8>),
     Tiles(Arc<PackedWinograd>),
+    StemBf16(Arc<TapsBf16>),
+    StemInteger(Arc<TapsS8>),
 }
 
 impl Next {
@@ -101,6 +104,8 @@ impl Next {
             Some(Next::Bf16(weights)) => weights.bytes(),
             Some(Next::Integer(weights)) => weights.bytes(),
             Some(Next::Tiles(weights)) => weights.first_bytes(),
+            Some(Next::StemBf16(weights)) => weights.bytes(),
+            Some(Next::StemInteger(weights)) => weights.bytes(),
             None => &[],
         }
     }
@@ -157,7 +162,13 @@ impl Product {
                     Weights::Depthwise(w) => {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
                     }
-                    Weights::Bf16(_) => unreachable!("has a run of its own"),
+                    Weights::Stem(lines, w) => {
+                        let next = self.next_bytes();
+                        stem_f32(memory.isa, base.0, lines, w, epilogue, output, range, next);
+                    }
+                    Weights::Bf16(_) | Weights::StemBf16(..) => {
+                        unreachable!("has a run of its own")
+                    }
                     Weights::Tiles(_) => unreachable!("tiles have their own step"),
                 }
             }
@@ -196,6 +207,11 @@ impl Product {
                             range,
                             0..n,
                             next,
+                        );
+                    }
+                    (Weights::StemBf16(lines, w), _) => {
+                        stem_bf16(
+                            memory.isa, base.0, lines, w, epilogue, addend, output, range, next,
                         );
                     }
                     (Weights::Depthwise(w), None) => {
@@ -336,8 +352,7 @@ pub(crate) fn conv_product(
     }
     let Some(geometry) = image_window(op, weights.shape(), &xs) else { return Ok(None) };
     let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
-    let taps = geometry.taps();
-    let Some((kernel, packed)) = pack_conv(builder, w, &weights, op.group, taps, xs[3]) else {
+    let Some((kernel, packed)) = pack_conv(builder, w, &weights, op.group, &geometry, xs[3]) else {
         return Ok(None);
     };
     let row_count = ys[0] * ys[1] * ys[2];
@@ -359,9 +374,12 @@ fn product(
     let columns = builder.shape(y).last().copied().unwrap_or(1);
     let depth = builder.shape(x).last().copied().unwrap_or(1);
     let next = match &weights {
-        Weights::Dense(weights) => builder.follow(Next::F32(weights.clone())),
+        Weights::Dense(weights) | Weights::Stem(_, weights) => {
+            builder.follow(Next::F32(weights.clone()))
+        }
         Weights::Bf16(weights) => builder.follow(Next::Bf16(weights.clone())),
         Weights::Tiles(weights) => builder.follow(Next::Tiles(weights.clone())),
+        Weights::StemBf16(_, weights) => builder.follow(Next::StemBf16(weights.clone())),
         _ => Following::default(),
     };
     let w = operand(node, 1).expect("checked");
@@ -416,10 +434,10 @@ fn pack_conv(
     id: ValueId,
     weights: &Tensor,
     group: usize,
-    taps: usize,
+    window: &Window,
     channels: usize,
 ) -> Option<(&'static str, Weights)> {
-    let columns = weights.shape()[0];
+    let (columns, taps) = (weights.shape()[0], window.taps());
     let depth = weights.len() / (columns * taps).max(1);
     let values = || f32_values(weights);
     let packs = builder.packs;
@@ -427,6 +445,19 @@ fn pack_conv(
     let rounded = weights.dtype() == DType::BF16;
     if rounded && group > 1 && !depthwise {
         return None;
+    }
+    let most = if rounded { MOST_BF16 } else { MOST_F32 };
+    let lines = Lines::of(window, channels, most).filter(|_| group == 1);
+    if let Some(lines) = lines {
+        let order = lines.order(columns);
+        return Some(if rounded {
+            let pack = || TapsBf16::pack(&values(), &order);
+            let packed = packs.get_or_load(id, "stem-bf16", &order, pack);
+            ("stem-bf16", Weights::StemBf16(lines, packed))
+        } else {
+            let pack = || PackedF32::pack(&values(), &order);
+            ("stem-f32", Weights::Stem(lines, packs.get_or_load(id, "stem", &order, pack)))
+        });
     }
     if rounded && !depthwise {
         let order = WeightOrder::ohwi(columns, taps, depth);
@@ -436,7 +467,7 @@ fn pack_conv(
     if group == 1 {
         let order = WeightOrder::ohwi(columns, taps, depth);
         let packed = packs.get_or_load(id, "dense", &order, || PackedF32::pack(&values(), &order));
-        return Some(match lines(builder, id, &packed) {
+        return Some(match sparse_lines(builder, id, &packed) {
             Some(lines) => ("conv-sparse-f32", lines),
             None => ("conv-f32", Weights::Dense(packed)),
         });
@@ -458,7 +489,7 @@ fn pack_conv(
 }
 
 /// The lines of dense weights that are not zero, where that pays.
-fn lines(builder: &Builder<'_>, id: ValueId, dense: &PackedF32) -> Option<Weights> {
+fn sparse_lines(builder: &Builder<'_>, id: ValueId, dense: &PackedF32) -> Option<Weights> {
     let pack = || SparseLines::of_f32(builder.demands.isa, dense).map(Arc::new);
     let lines = builder.packs.get_or_pack(id, "lines", pack);
     Option::clone(&lines).map(Weights::Sparse)
@@ -483,7 +514,7 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     } else {
         let pack = || PackedF32::pack(&values(), &order);
         let dense = builder.packs.get_or_load(w, "dense", &order, pack);
-        lines(builder, w, &dense).unwrap_or(Weights::Dense(dense))
+        sparse_lines(builder, w, &dense).unwrap_or(Weights::Dense(dense))
     };
     let kernel = match packed {
         Weights::Bf16(_) => "linear-bf16",
@@ -501,75 +532,4 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
             Ok(())
         }),
     }))
-}
-
-/// Extents of a batched product of two activations with equal leading axes.
-struct Batched {
-    count: usize,
-    m: usize,
-    k: usize,
-    n: usize,
-}
-
-fn batched(graph: &Graph, node: &Node) -> Option<Batched> {
-    let shape = |index: usize| graph.fact(operand(node, index)?).shape();
-    let (a, b) = (shape(0)?, shape(1)?);
-    let rank = a.len();
-    if rank < 2 || b.len() != rank || a[..rank - 2] != b[..rank - 2] {
-        return None;
-    }
-    let count = a[..rank - 2].iter().product();
-    Some(Batched { count, m: a[rank - 2], k: a[rank - 1], n: b[rank - 1] })
-}
-
-/// Room for one packed right operand per matrix of the batch.
-pub(crate) fn matmul_scratch(graph: &Graph, node: &Node) -> Vec<usize> {
-    batched(graph, node).map_or_else(Vec::new, |b| vec![4 * b.count * scratch_f32(b.k, b.n)])
-}
-
-/// A batched product of two activations.
-pub(crate) fn matmul(builder: &mut Builder<'_>, node: &Node) -> Choice {
-    let (Some(a), Some(b), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
-        return Ok(None);
-    };
-    let Some(sizes) = batched(builder.graph, node) else { return Ok(None) };
-    let float = is_f32(builder, node, 0) && is_f32(builder, node, 1);
-    if !float || builder.count(y) == 0 || sizes.k == 0 {
-        return Ok(None);
-    }
-    let Batched { count, m, k, n } = sizes;
-    let places = [builder.place(a), builder.place(b), builder.place(y), builder.scratch(0)];
-    let rows = Indirection::strided(k);
-    let each = scratch_f32(k, n);
-    let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, count, count * m * n * k, |range| {
-            for i in range {
-                // SAFETY: the plan holds these extents at the places; matrices of the batch are
-                // disjoint.
-                unsafe {
-                    let scratch = memory.slice_mut::<f32>(places[3], i * each, each);
-                    let right = memory.read::<f32>(places[1]).add(i * k * n);
-                    pack_f32(memory.isa, right, n, false, k, n, scratch);
-                    let base = memory.read::<f32>(places[0]).add(i * m * k);
-                    let input = Input { base, rows: &rows, padding: base };
-                    let pointer = memory.write::<f32>(places[2]).add(i * m * n);
-                    let output = Output { pointer, row_stride: n };
-                    let epilogue = EpilogueF32::default();
-                    gemm_f32_scratch(
-                        memory.isa,
-                        &input,
-                        scratch,
-                        k,
-                        n,
-                        &epilogue,
-                        &output,
-                        0..m,
-                        0..n,
-                    );
-                }
-            }
-        });
-        Ok(())
-    });
-    Ok(Some(Chosen { kernel: "matmul-f32", run }))
 }

@@ -206,7 +206,8 @@ pub(crate) fn build(
         let x = window.source(1, row % width, tap % window.kernel[1])?;
         Some(y % ring_rows * row_floats + x * channels)
     })
-    .map_err(|e| refused(builder, second, e))?;
+    .map_err(|e| refused(builder, second, e))?
+    .across(&window, channels);
     let x = operand(first, 0).expect("checked");
     let shape = builder.shape(x);
     let ring = builder.place(strips.between);

@@ -15,7 +15,7 @@ use crate::pack::{PANEL, PanelView};
 use crate::tile::{Ahead, BLOCK_STRIDE, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, WEIGHTS_IN_CACHE};
 
 /// Rows of a block: two tiles.
-const ROWS: usize = 2 * TILE_ROWS;
+pub(super) const ROWS: usize = 2 * TILE_ROWS;
 /// Lines brought near for each step of a tall tile.
 const LINES_AHEAD: usize = 4;
 /// Bytes of gathered rows that are kept from pass to pass.
@@ -77,7 +77,7 @@ struct Line([u8; 64]);
 
 /// Sums of a block.
 #[repr(align(64))]
-struct Sums<S>([MaybeUninit<S>; ROWS * BLOCK_STRIDE]);
+pub(super) struct Sums<S>(pub(super) [MaybeUninit<S>; ROWS * BLOCK_STRIDE]);
 
 /// How taps lie in gathered rows.
 #[derive(Clone, Copy)]
@@ -104,9 +104,9 @@ thread_local! {
     static GATHERED: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The palette's only configuration here: every tile has 16 rows of 64 bytes.
+/// How many rows of how many bytes each tile has.
 #[repr(C, align(64))]
-struct Configuration {
+pub(super) struct Configuration {
     palette: u8,
     start_row: u8,
     reserved: [u8; 14],
@@ -114,21 +114,38 @@ struct Configuration {
     rows: [u8; 16],
 }
 
-static FULL_TILES: Configuration = Configuration {
-    palette: 1,
-    start_row: 0,
-    reserved: [0; 14],
-    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-};
+impl Configuration {
+    /// Sums in tiles 0 to 3, rows of A in 4 and 5, and B in 6 and 7: so many lines of K.
+    pub(super) const fn of_depth(lines: usize) -> Self {
+        let (bytes, lines) = (lines as u16 * 4, lines as u8);
+        Configuration {
+            palette: 1,
+            start_row: 0,
+            reserved: [0; 14],
+            row_bytes: [64, 64, 64, 64, bytes, bytes, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+            rows: [16, 16, 16, 16, 16, 16, lines, lines, 0, 0, 0, 0, 0, 0, 0, 0],
+        }
+    }
+
+    /// Makes the tiles so.
+    ///
+    /// # Safety
+    /// [`super::available`] was true; at most 16 lines.
+    pub(super) unsafe fn load(&self) {
+        // SAFETY: the caller's promise; the configuration is 64 bytes.
+        unsafe { asm!("ldtilecfg [{}]", in(reg) self, options(nostack, readonly)) };
+    }
+}
+
+static FULL_TILES: Configuration = Configuration::of_depth(16);
 
 /// Makes every tile 16 rows of 64 bytes.
 ///
 /// # Safety
 /// [`super::available`] was true.
 pub(crate) unsafe fn configure() {
-    // SAFETY: the caller's promise; the configuration is 64 bytes.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &FULL_TILES, options(nostack, readonly)) };
+    // SAFETY: the caller's promise.
+    unsafe { FULL_TILES.load() };
 }
 
 /// Walks the blocks of `rows` × `columns`, and hands each to `finish`. What comes `after` is brought

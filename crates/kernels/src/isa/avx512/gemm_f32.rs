@@ -38,6 +38,8 @@ macro_rules! store {
     };
 }
 
+pub(super) use store;
+
 type Kernel = unsafe fn(&Tile<f32>);
 
 macro_rules! by_rows {

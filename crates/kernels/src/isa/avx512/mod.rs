@@ -4,6 +4,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub(crate) mod depthwise_f32;
+pub(crate) mod depthwise_lines;
 pub(crate) mod depthwise_u8s8;
 pub(crate) mod epilogue;
 pub(crate) mod gemm_bf16;

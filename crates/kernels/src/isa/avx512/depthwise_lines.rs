@@ -1,0 +1,47 @@
+//! Depthwise kernels for AVX-512 over lines of output whose pixels lie evenly, f32: up to 6 vectors
+//! of a pixel or of several, without a table of addresses.
+
+use std::arch::x86_64::*;
+
+use super::gemm_f32::store;
+use crate::depthwise::{DepthwiseLine, MicroDepthwiseLine};
+
+pub(crate) static MICRO: MicroDepthwiseLine = MicroDepthwiseLine { rows: 6, tile };
+
+static ROWS: [unsafe fn(&DepthwiseLine); 6] =
+    [rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>];
+
+/// # Safety
+/// Needs AVX-512 F; as `DepthwiseLine` describes.
+unsafe fn tile(rows: usize, line: &DepthwiseLine) {
+    // SAFETY: the caller's promise.
+    unsafe { ROWS[rows - 1](line) }
+}
+
+/// # Safety
+/// As [`tile`].
+#[target_feature(enable = "avx512f")]
+unsafe fn rows<const ROWS: usize>(call: &DepthwiseLine) {
+    let mut sums = [_mm512_setzero_ps(); ROWS];
+    let mask: __mmask16 = if call.channels < 16 { (1 << call.channels) - 1 } else { u16::MAX };
+    // SAFETY: the caller's promise; the mask keeps a row within its floats.
+    unsafe {
+        for &(address, tap) in call.lines {
+            let address = address.wrapping_add(call.offset);
+            let mut first = std::ptr::with_exposed_provenance::<u8>(address);
+            let mut weights = call.weights.add(tap * 16);
+            for _ in 0..call.taps {
+                let weight = _mm512_loadu_ps(weights);
+                for r in 0..ROWS {
+                    let row = first.add(r * call.row_step);
+                    let values = _mm512_maskz_loadu_ps(mask, row.cast());
+                    sums[r] = _mm512_fmadd_ps(values, weight, sums[r]);
+                }
+                first = first.wrapping_add(call.tap_step);
+                weights = weights.add(16);
+            }
+        }
+        let finish = &call.finish;
+        store!(finish, ROWS, 1, |r, _p| sums[r]);
+    }
+}

@@ -105,6 +105,8 @@ class Store:
             told += [f"## {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
             told += self.table(rows)
         told += self.scaling() + self.beside()
+        told += ["Measured by programs of their own: TensorFlow Lite (docs/tflite-support.md), weights of 4 "
+                 "bits (int4.md), blocks of zeros (sparsity.md).", ""]
         latest = max(self.rows, key=lambda r: r["date"])
         told += [f"Last: {latest['date']}, {latest['versions']}, `{latest['command']}`.", ""]
         return "\n".join(told)

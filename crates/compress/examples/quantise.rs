@@ -26,11 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let recipe = Recipe::new().then(method, Parameters::default());
     let quantised = recipe.apply(&graph, &Context::new(&batches))?;
     let artefact = Artefact {
-        prepared: None,
-        graph: quantised,
-        golden: None,
         provenance: "{}".into(),
         measurements: "{}".into(),
+        ..Artefact::from(quantised)
     };
     std::fs::write(target, artefact::write(&artefact)?)?;
     Ok(())

@@ -24,11 +24,10 @@ fn sample() -> Artefact {
         outputs: vec![Tensor::from_slice([1, 1], &[0.0f32]).unwrap()],
     };
     Artefact {
-        graph,
         golden: Some(golden),
         provenance: "{}".into(),
         measurements: "{}".into(),
-        prepared: None,
+        ..Artefact::from(graph)
     }
 }
 
@@ -53,13 +52,7 @@ fn perceptron(widths: &[usize]) -> Artefact {
     }
     graph.set_value_name(x, "output");
     graph.set_outputs(vec![x]);
-    Artefact {
-        graph,
-        golden: None,
-        provenance: String::new(),
-        measurements: String::new(),
-        prepared: None,
-    }
+    Artefact::from(graph)
 }
 
 #[test]
@@ -95,13 +88,7 @@ fn bytes_do_not_depend_on_the_order_of_edits() {
         graph.set_value_name(y, "y");
         graph.set_outputs(vec![y]);
         graph.remove_dead();
-        Artefact {
-            graph,
-            golden: None,
-            provenance: String::new(),
-            measurements: String::new(),
-            prepared: None,
-        }
+        Artefact::from(graph)
     };
     assert_eq!(write(&build(true)).unwrap(), write(&build(false)).unwrap());
 }
@@ -227,13 +214,7 @@ fn sparse() -> Artefact {
     let y = graph.add_node("product", MatMul {}, &[Some(x), Some(w)]).unwrap()[0];
     graph.set_value_name(y, "y");
     graph.set_outputs(vec![y]);
-    Artefact {
-        graph,
-        golden: None,
-        provenance: String::new(),
-        measurements: String::new(),
-        prepared: None,
-    }
+    Artefact::from(graph)
 }
 
 #[test]

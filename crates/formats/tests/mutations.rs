@@ -274,8 +274,7 @@ fn files() -> Vec<(Format, Vec<Vec<u8>>)> {
         onnx_files.extend(onnx::write(&graph, &WriteOptions::default()).ok());
         let tensor = Tensor::vector(&[1f32, 2.0]);
         let golden = Some(Golden { inputs: vec![tensor.clone()], outputs: vec![tensor] });
-        let (provenance, measurements) = ("{}".to_string(), String::new());
-        let whole = Artefact { graph, golden, provenance, measurements, prepared: None };
+        let whole = Artefact { golden, provenance: "{}".into(), ..Artefact::from(graph) };
         lepton_files.push(artefact::write(&whole).unwrap());
     }
     let tflite_files = tflite_cases::all().into_values().map(|case| case.model).collect();

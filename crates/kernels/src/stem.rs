@@ -147,18 +147,6 @@ impl RowSource for LineRows {
             unsafe { addresses.add(i * PITCH).cast::<[usize; PITCH]>().write(line) };
         }
     }
-
-    fn strided(&self) -> Option<(usize, usize)> {
-        None
-    }
-
-    fn rows_collide(&self) -> bool {
-        false
-    }
-
-    fn shared_width(&self) -> Option<usize> {
-        None
-    }
 }
 
 thread_local! {

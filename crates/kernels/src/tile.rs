@@ -121,13 +121,19 @@ pub(crate) trait RowSource {
     );
 
     /// The address of row 0 and the bytes between rows, where rows lie evenly.
-    fn strided(&self) -> Option<(usize, usize)>;
+    fn strided(&self) -> Option<(usize, usize)> {
+        None
+    }
 
     /// True if a tall tile's rows evict each other from L1.
-    fn rows_collide(&self) -> bool;
+    fn rows_collide(&self) -> bool {
+        false
+    }
 
     /// The output width where neighbours share pixels; see `Indirection::shared_width`.
-    fn shared_width(&self) -> Option<usize>;
+    fn shared_width(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// Rows read where they lie.
@@ -239,18 +245,6 @@ impl RowSource for Gathered<'_> {
             }
         }
     }
-
-    fn strided(&self) -> Option<(usize, usize)> {
-        None
-    }
-
-    fn rows_collide(&self) -> bool {
-        false
-    }
-
-    fn shared_width(&self) -> Option<usize> {
-        None
-    }
 }
 
 /// Rows whose taps are copied, as bf16, one after the other: what vectors multiply.
@@ -302,18 +296,6 @@ impl<T: Real> RowSource for Rounded<'_, T> {
             // SAFETY: r < count ≤ PITCH.
             unsafe { *addresses.add(r) = base + r * pitch * size_of::<bf16>() };
         }
-    }
-
-    fn strided(&self) -> Option<(usize, usize)> {
-        None
-    }
-
-    fn rows_collide(&self) -> bool {
-        false
-    }
-
-    fn shared_width(&self) -> Option<usize> {
-        None
     }
 }
 

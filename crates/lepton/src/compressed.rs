@@ -35,19 +35,9 @@ pub fn compressed(
         None => sample_inputs(model.graph(), &[])?,
     };
     let outputs = Session::new(&graph, SessionOptions::default())?.run(&inputs)?;
-    let name = model.path().file_name().unwrap_or_default().to_string_lossy();
-    let provenance = serde_json::json!({
-        "source": { "name": name, "blake3": model.content_hash() },
-        "recipe": recipe,
-        "lepton": env!("CARGO_PKG_VERSION"),
-    });
-    let mut artefact = Artefact {
-        prepared: None,
-        graph,
-        golden: None,
-        provenance: provenance.to_string(),
-        measurements: String::new(),
-    };
+    let mut provenance = model.provenance();
+    provenance["recipe"] = serde_json::json!(recipe);
+    let mut artefact = Artefact { provenance: provenance.to_string(), ..Artefact::from(graph) };
     let bare = artefact::write(&artefact).map_err(NavigateError::from)?;
     let golden_bytes: usize =
         inputs.iter().chain(&outputs).map(|tensor| tensor.bytes().len()).sum();

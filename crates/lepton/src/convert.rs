@@ -35,17 +35,10 @@ fn artefact_of(model: &Model, prepare: bool) -> Result<Artefact, Error> {
         Some(artefact) => artefact.clone(),
         None => {
             let inputs = sample_inputs(model.graph(), &[])?;
-            let name = model.path().file_name().unwrap_or_default().to_string_lossy();
-            let provenance = serde_json::json!({
-                "source": { "name": name, "blake3": model.content_hash() },
-                "lepton": env!("CARGO_PKG_VERSION"),
-            });
             Artefact {
-                graph: model.graph().clone(),
                 golden: Some(Golden { outputs: session.run(&inputs)?, inputs }),
-                provenance: provenance.to_string(),
-                measurements: String::new(),
-                prepared: None,
+                provenance: model.provenance().to_string(),
+                ..Artefact::from(model.graph().clone())
             }
         }
     };

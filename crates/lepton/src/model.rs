@@ -122,6 +122,15 @@ impl Model {
         artefact::check_hashes(&self.bytes).map_err(failed)
     }
 
+    /// Where an artefact made of it comes from, as JSON.
+    pub(crate) fn provenance(&self) -> serde_json::Value {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        serde_json::json!({
+            "source": { "name": name, "blake3": self.content_hash() },
+            "lepton": env!("CARGO_PKG_VERSION"),
+        })
+    }
+
     /// The bytes of its file, without those of the tensors beside it.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -54,9 +54,7 @@ fn bytes_of(artefact: &Artefact) -> Vec<u8> {
 }
 
 fn plain() -> Vec<u8> {
-    let (provenance, measurements) = (String::new(), String::new());
-    let golden = None;
-    bytes_of(&Artefact { graph: network(), golden, provenance, measurements, prepared: None })
+    bytes_of(&Artefact::from(network()))
 }
 
 fn open(bytes: Vec<u8>) -> Model {
@@ -151,9 +149,7 @@ fn the_fastest_algorithm_is_chosen_and_kept() {
     let y = graph.add_node("conv", Conv::default(), &[Some(x), Some(w)]).unwrap()[0];
     graph.set_value_name(y, "y");
     graph.set_outputs(vec![y]);
-    let (provenance, measurements) = (String::new(), String::new());
-    let model =
-        open(bytes_of(&Artefact { graph, golden: None, provenance, measurements, prepared: None }));
+    let model = open(bytes_of(&Artefact::from(graph)));
     let prepared = open(convert(&model, Format::Lepton, true).unwrap());
     let kept = &prepared.artefact().unwrap().prepared.as_ref().unwrap().packs;
     assert_eq!(kept.len(), 1, "one form of the weights: the one that was the fastest");

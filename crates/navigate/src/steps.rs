@@ -82,11 +82,9 @@ fn artefact_of(
         "lepton": origin.version,
     });
     Ok(Artefact {
-        prepared: None,
-        graph,
         golden: Some(Golden { inputs, outputs }),
         provenance: provenance.to_string(),
-        measurements: String::new(),
+        ..Artefact::from(graph)
     })
 }
 

@@ -107,30 +107,36 @@ pub struct Session {
     arena: Mutex<Vec<Storage>>,
 }
 
+/// What runs for inputs of certain shapes.
 #[derive(Clone)]
-enum Ready {
-    Planned(Arc<Plan>),
-    /// Some extents depend on data.
-    Parts {
-        plan: Arc<Plan>,
-        telling: Arc<Graph>,
-        rest: Rest,
-    },
+struct Ready {
+    plan: Arc<Plan>,
+    /// What follows the plan, where some extents depend on data.
+    after: Option<Arc<After>>,
+}
+
+/// What comes after the planned part of a graph.
+struct After {
+    telling: Graph,
+    rest: Rest,
 }
 
 /// What comes after extents that depend on data.
-#[derive(Clone)]
 enum Rest {
     /// Planned again for every shape, for the products in it.
-    Session(Arc<Session>),
-    Interpreted(Arc<Graph>),
+    Session(Box<Session>),
+    Interpreted(Graph),
 }
 
-impl Rest {
-    fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
-        match self {
-            Rest::Session(session) => session.run(inputs),
-            Rest::Interpreted(graph) => Ok(interpret::run(graph, inputs)?),
+impl After {
+    fn run(&self, inputs: &[Tensor], planned: Vec<Tensor>) -> Result<Vec<Tensor>, RuntimeError> {
+        let mut known: Vec<Tensor> = inputs.to_vec();
+        known.extend(planned);
+        let told = interpret::run(&self.telling, &known)?;
+        known.extend(told);
+        match &self.rest {
+            Rest::Session(session) => session.run(&known),
+            Rest::Interpreted(graph) => Ok(interpret::run(graph, &known)?),
         }
     }
 }
@@ -198,12 +204,11 @@ impl Session {
 
     /// Runs the graph: one tensor per input, in order; one per output comes back.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
-        match self.ready(inputs)? {
-            Ready::Planned(plan) => self.execute(&plan, inputs, |step, memory| (step.run)(memory)),
-            Ready::Parts { plan, telling, rest } => {
-                let planned = self.execute(&plan, inputs, |step, memory| (step.run)(memory))?;
-                finish(&telling, &rest, inputs, planned)
-            }
+        let Ready { plan, after } = self.ready(inputs)?;
+        let outputs = self.execute(&plan, inputs, |step, memory| (step.run)(memory))?;
+        match after {
+            Some(after) => after.run(inputs, outputs),
+            None => Ok(outputs),
         }
     }
 
@@ -213,10 +218,7 @@ impl Session {
         &self,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
-        let (plan, after) = match self.ready(inputs)? {
-            Ready::Planned(plan) => (plan, None),
-            Ready::Parts { plan, telling, rest } => (plan, Some((telling, rest))),
-        };
+        let Ready { plan, after } = self.ready(inputs)?;
         let mut profile = Vec::with_capacity(plan.steps.len());
         let start = Instant::now();
         let us = |d: std::time::Duration| d.as_secs_f64() * 1e6;
@@ -237,7 +239,7 @@ impl Session {
             Ok(())
         })?;
         let outputs = match after {
-            Some((telling, rest)) => finish(&telling, &rest, inputs, outputs)?,
+            Some(after) => after.run(inputs, outputs)?,
             None => outputs,
         };
         Ok((outputs, profile))
@@ -246,9 +248,7 @@ impl Session {
     /// Sizes of the plan for inputs of these shapes.
     pub fn summary(&self, inputs: &[Tensor]) -> Result<PlanSummary, RuntimeError> {
         let weight_bytes = self.lowered.constant_bytes();
-        let plan = match self.ready(inputs)? {
-            Ready::Planned(plan) | Ready::Parts { plan, .. } => plan,
-        };
+        let Ready { plan, .. } = self.ready(inputs)?;
         Ok(PlanSummary {
             steps: plan.steps.len(),
             arena_bytes: plan.arena_bytes,
@@ -273,7 +273,7 @@ impl Session {
         let choices = self.choices();
         let graph = self.specialised(inputs)?;
         let ready = match self.plan(&graph, &choices)? {
-            Some(plan) => Ready::Planned(Arc::new(plan)),
+            Some(plan) => Ready { plan: Arc::new(plan), after: None },
             None => self.in_parts(&graph, &choices)?,
         };
         let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
@@ -296,11 +296,12 @@ impl Session {
         let plan = Arc::new(plan.expect("extents of this part are known"));
         let rest = match parts.is_heavy() {
             true => {
-                Rest::Session(Arc::new(Session::prepared(parts.rest, &[], self.options.clone())?))
+                Rest::Session(Box::new(Session::prepared(parts.rest, &[], self.options.clone())?))
             }
-            false => Rest::Interpreted(Arc::new(parts.rest)),
+            false => Rest::Interpreted(parts.rest),
         };
-        Ok(Ready::Parts { plan, telling: Arc::new(parts.telling), rest })
+        let after = After { telling: parts.telling, rest };
+        Ok(Ready { plan, after: Some(Arc::new(after)) })
     }
 
     /// A plan of a graph specialised to its inputs; `None` where extents depend on data.
@@ -390,18 +391,4 @@ impl Session {
             free.push(arena);
         }
     }
-}
-
-/// Runs what comes after the planned part.
-fn finish(
-    telling: &Graph,
-    rest: &Rest,
-    inputs: &[Tensor],
-    planned: Vec<Tensor>,
-) -> Result<Vec<Tensor>, RuntimeError> {
-    let mut known: Vec<Tensor> = inputs.to_vec();
-    known.extend(planned);
-    let told = interpret::run(telling, &known)?;
-    known.extend(told);
-    rest.run(&known)
 }

@@ -64,6 +64,14 @@ pub struct Artefact {
     pub prepared: Option<Prepared>,
 }
 
+impl From<Graph> for Artefact {
+    /// The graph alone: nothing is said of it, and nothing of it is prepared.
+    fn from(graph: Graph) -> Self {
+        let (provenance, measurements) = (String::new(), String::new());
+        Artefact { graph, golden: None, provenance, measurements, prepared: None }
+    }
+}
+
 fn digest(bytes: &[u8]) -> [u8; HASH_BYTES] {
     let hash = blake3::hash(bytes);
     let mut short = [0; HASH_BYTES];

@@ -62,13 +62,7 @@ fn ways(graph: &Graph, inputs: &[Tensor]) -> Vec<(String, Result<Vec<Tensor>, St
     let read =
         |bytes: Vec<u8>| onnx::read(bytes.into(), &NoExternalData).map_err(|e| e.to_string());
     ways.push(("as ONNX".into(), again(written.and_then(read))));
-    let whole = Artefact {
-        graph: graph.clone(),
-        golden: None,
-        provenance: String::new(),
-        measurements: String::new(),
-        prepared: None,
-    };
+    let whole = Artefact::from(graph.clone());
     let file = artefact::write(&whole).map_err(|e| e.to_string());
     let read = |bytes| Ok(artefact::read(Arc::new(bytes)).map_err(|e| e.to_string())?.graph);
     ways.push(("as artefact".into(), again(file.and_then(read))));

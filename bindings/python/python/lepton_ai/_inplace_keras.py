@@ -34,6 +34,10 @@ _SAMPLE = 1 << 18
 """Weights of a layer, at most, from which the threshold of its kept share is found."""
 
 
+def _is_jax() -> bool:
+    return bool(keras.backend.backend() == "jax")
+
+
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` as one loop over memory where the back end would otherwise make one an operation."""
     if keras.backend.backend() != "tensorflow":
@@ -161,6 +165,11 @@ class _Fits:
         finally:
             attachment.end_fit()
 
+    def train_step(self, *arguments: Any, **keywords: Any) -> Any:
+        attachment: KerasAttachment = self.__dict__[_MODEL]
+        with attachment.counted_in(arguments[0]):
+            return super().train_step(*arguments, **keywords)  # type: ignore[misc]
+
 
 _classes: dict[tuple[type, type], type] = {}
 
@@ -218,6 +227,7 @@ class KerasAttachment:
         self._model = weakref.ref(model)
         self._begin = 0
         self._done = 0
+        self._traced: Any = None
         every = [(layer, _why_left(layer)) for layer in model._flatten_layers(include_self=False)]
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
@@ -231,7 +241,7 @@ class KerasAttachment:
             _become(layer, _swapped(type(layer), _OnGrid))
         _become(model, _swapped(type(model), _Fits))
         model.__dict__[_MODEL] = self
-        self._begin = self._iterations()
+        self._begin = self._iterations() or 0
         # Functions traced before have neither masks nor grid in them.
         model.train_function = model.test_function = model.predict_function = None
 
@@ -240,9 +250,28 @@ class KerasAttachment:
         model = self._model()
         return getattr(model, "optimizer", None)
 
-    def _iterations(self) -> int:
+    def _iterations(self) -> int | None:
+        """Steps of the optimiser so far; ``None`` where JAX's ``fit`` was broken off and took them along."""
         optimizer = self._optimizer()
-        return 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
+        if optimizer is None:
+            return 0
+        if _is_jax() and optimizer.iterations._value is None:
+            return None
+        return int(ops.convert_to_numpy(optimizer.iterations))
+
+    @contextmanager
+    def counted_in(self, state: Any) -> Iterator[None]:
+        """A step of training that is traced. On JAX the optimiser's count is part of the step's state."""
+        if not _is_jax():
+            yield
+            return
+        optimizer = self._optimizer()
+        at = next(at for at, one in enumerate(optimizer.variables) if one is optimizer.iterations)
+        self._traced = state[2][at]
+        try:
+            yield
+        finally:
+            self._traced = None
 
     def modules(self) -> list[Any]:
         """Every compressed layer."""
@@ -259,7 +288,8 @@ class KerasAttachment:
 
     def steps_done(self) -> int:
         """Steps of the optimiser under the compression."""
-        return max(self._iterations() - self._begin, 0)
+        iterations = self._iterations()
+        return self._done if iterations is None else max(iterations - self._begin, 0)
 
     def prunes(self) -> bool:
         """True if a layer keeps less than all of its weights."""
@@ -270,7 +300,8 @@ class KerasAttachment:
         optimizer = self._optimizer()
         if self.steps_total is None or optimizer is None or not self.prunes():
             return ops.convert_to_tensor(1.0)
-        done = ops.cast(optimizer.iterations, "float32") + (ahead - self._begin)
+        count = optimizer.iterations if self._traced is None else self._traced
+        done = ops.cast(count, "float32") + (ahead - self._begin)
         return ops.clip(done / (_RAMP * self.steps_total), 0.0, 1.0)
 
     def kept(self, density: float) -> Any:
@@ -281,22 +312,29 @@ class KerasAttachment:
         """Whether forward passes see the grid: once the pruning is complete, as a tensor or True."""
         if self.steps_total is None or self._optimizer() is None or not self.prunes():
             return True
+        # On JAX only the step of training knows how far it is: all else sees what would be exported.
+        if _is_jax() and self._traced is None:
+            return True
         return self._progress(0.0) >= 1.0
 
     def begin_fit(self, steps: int | None) -> None:
         """Before a ``fit`` of this many steps: the schedule, where none was given."""
+        before = self.steps_total, self._begin
         if self.steps_total is None:
             self.steps_total = steps
         if self.prunes() and self.steps_total is None:
             raise UsageError("fit does not say how many steps there are", "give steps to compress")
         # A model that was compiled again has an optimiser that counts from zero.
-        self._begin = self._iterations() - self._done
+        self._begin = (self._iterations() or 0) - self._done
         model = self._model()
-        if model is not None:
-            model.train_function = None
+        if model is not None and before != (self.steps_total, self._begin):
+            # Both are constants of what was traced.
+            model.train_function = model.test_function = model.predict_function = None
 
     def end_fit(self) -> None:
         """After a ``fit``: what averaging of weights may have brought back is masked again."""
+        if self._iterations() is None:
+            return
         self._done = self.steps_done()
         for layer in self.modules():
             kernel = layer._kernel

@@ -41,10 +41,10 @@ def test_fit_trains_under_the_compression(task, tmp_path):
     lepton = LeptonAI(model).compress(20)
     assert type(model).__name__ == "Sequential" and [w.path for w in model.weights] == names
     seen = []
-    model.fit(*task, batch_size=64, epochs=10, verbose=0,
+    model.fit(*task, batch_size=64, epochs=20, verbose=0,
               callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(zeros(model.layers[1])))])
     share, report = lepton._attachment.shares[model.layers[1].name], lepton.report()
-    assert report.steps_total == report.steps_done == 160
+    assert report.steps_total == report.steps_done == 320
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1 - share.density, abs=2e-3)
     accuracy = (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean()
     assert accuracy > 0.9

@@ -9,14 +9,16 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from . import _size
 from .errors import UsageError
-from .inplace import Layer, Plan
+from .inplace import Layer, Plan, Share
 
 _COMPRESSED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 """Layers whose ``kernel`` has the output channels last."""
@@ -160,8 +162,16 @@ class _Fits:
         bound = inspect.signature(plain).bind(*arguments, **keywords)
         bound.apply_defaults()
         attachment.begin_fit(_steps_of(bound.arguments))
+        if attachment.prunes():
+            given = bound.arguments["callbacks"]
+            fitter = _Fitter(attachment)
+            if isinstance(given, keras.callbacks.CallbackList):
+                given.append(fitter)
+            else:
+                each = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+                bound.arguments["callbacks"] = [*each, fitter]
         try:
-            return plain(*arguments, **keywords)
+            return plain(*bound.args, **bound.kwargs)
         finally:
             attachment.end_fit()
 
@@ -205,17 +215,40 @@ def _steps_of(arguments: dict[str, Any]) -> int | None:
 class KeepLargest(keras.constraints.Constraint):  # type: ignore[misc]
     """All but the largest weights set to zero; how many is a function of the optimiser's iterations."""
 
-    def __init__(self, attachment: KerasAttachment, density: float, before: Any) -> None:
+    def __init__(self, attachment: KerasAttachment, name: str, before: Any) -> None:
         self.attachment = weakref.ref(attachment)
-        self.density = density
+        self.name = name
         self.before = before
 
     def __call__(self, w: Any) -> Any:
         attachment = self.attachment()
         value = _value(w if self.before is None else self.before(w))
-        if attachment is None or self.density >= 1:
+        if attachment is None or attachment.shares[self.name].density >= 1:
             return value
-        return keep_largest(value, attachment.kept(self.density))
+        return keep_largest(value, attachment.kept(attachment.shares[self.name].density))
+
+
+class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
+    """Fits the share to keep at the marks of the schedule."""
+
+    def __init__(self, attachment: KerasAttachment) -> None:
+        super().__init__()
+        self._attachment = attachment
+        self._before = attachment.steps_done()
+        self._last = -1
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._before, self._last = self._before + self._last + 1, -1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._last = batch
+        if not self._attachment.marks_passed(self._before + batch + 1):
+            return
+        if _is_jax():
+            self.model.jax_state_sync()
+        if self._attachment.fit_shares():
+            self.model.train_function = None
+            self.model.make_train_function()
 
 
 class KerasAttachment:
@@ -232,10 +265,12 @@ class KerasAttachment:
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
         self.shares = plan.shares({layer.name: math.prod(layer._kernel.shape) for layer in chosen}, keep)
+        self._open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
+        self._marks = list(_size.MARKS)
         for layer in chosen:
             share = self.shares[layer.name]
             if share.density < 1:
-                layer._kernel.constraint = KeepLargest(self, share.density, layer._kernel.constraint)
+                layer._kernel.constraint = KeepLargest(self, layer.name, layer._kernel.constraint)
             layer.__dict__[_BITS] = share.bits
             layer.__dict__[_OWNER] = weakref.ref(self)
             _become(layer, _swapped(type(layer), _OnGrid))
@@ -295,6 +330,28 @@ class KerasAttachment:
         """True if a layer keeps less than all of its weights."""
         return any(share.density < 1 for share in self.shares.values())
 
+    def marks_passed(self, done: int) -> bool:
+        """Whether the share to keep is to be fitted again after this many steps."""
+        before = len(self._marks)
+        self._marks = [mark for mark in self._marks if self.steps_total is None or done < mark * self.steps_total]
+        return len(self._marks) < before and bool(self._open)
+
+    def fit_shares(self, aim: float = _size.AIM, only_fewer: bool = False) -> bool:
+        """Fits the share to keep to the size that the file would have; whether it changed."""
+        model, modules = self._model(), self.modules()
+        if model is None or not self._open:
+            return False
+        total = sum(math.prod(layer._kernel.shape) for layer in modules)
+        weights = [_part(layer, self.shares[layer.name], layer.name in self._open, total) for layer in modules]
+        channels = sum(layer._kernel.shape[-1] for layer in modules)
+        budget = _size.budget_bytes(self.plan.ratio * aim, model.count_params(), total, channels, len(modules))
+        before = next(share.density for name, share in self.shares.items() if name in self._open)
+        found = _size.fitted(weights, budget, before)
+        if abs(found / before - 1) < 0.003 or (only_fewer and found > before):
+            return False
+        self.shares |= {name: replace(self.shares[name], density=found) for name in self._open}
+        return True
+
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
         optimizer = self._optimizer()
@@ -336,6 +393,8 @@ class KerasAttachment:
         if self._iterations() is None:
             return
         self._done = self.steps_done()
+        if self.steps_total is not None and self._done >= self.steps_total:
+            self.fit_shares(_size.SLACK, only_fewer=True)
         for layer in self.modules():
             kernel = layer._kernel
             if self.prunes() and self._done and kernel.constraint is not None:
@@ -359,6 +418,16 @@ class KerasAttachment:
                 layer._kernel.assign(latent)
             if model is not None:
                 model.predict_function = model.test_function = None
+
+
+def _part(layer: Any, share: Share, is_open: bool, total: int) -> _size.Weights:
+    """A part of a layer's kernel, as the file has its rows and columns."""
+    kernel = ops.convert_to_numpy(layer._kernel)
+    axis = 1
+    if kernel.ndim > 2:
+        # ONNX has the output channels first, Keras last.
+        kernel, axis = np.moveaxis(kernel, (-1, -2), (0, 1)).reshape(kernel.shape[-1], -1), 0
+    return _size.part_of(kernel, axis, share.bits, None if is_open else share.density, total)
 
 
 def _why_left(layer: Any) -> str:

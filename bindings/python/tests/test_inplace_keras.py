@@ -55,6 +55,19 @@ def test_fit_trains_under_the_compression(task, tmp_path):
     assert (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean() == accuracy
 
 
+def test_the_file_is_as_small_as_asked(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(512, 300)).astype(np.float32)
+    labels = (rows[:, :40] @ generator.normal(size=(40, 4))).argmax(1)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(1000, activation="relu"),
+                              keras.layers.Dense(300, activation="relu"), keras.layers.Dense(4)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    lepton = LeptonAI(model).compress(50)
+    model.fit(rows, labels, epochs=5, verbose=0)
+    assert 50 <= lepton.export(tmp_path / "model.lepton").file_ratio <= 53
+
+
 def test_saved_models_are_plain(task, tmp_path):
     model = network()
     LeptonAI(model).compress(8)
@@ -162,7 +175,7 @@ def test_a_callback_converts_while_it_trains(task, tmp_path, compressed):
 
     model = network()
     if compressed:
-        LeptonAI(model).compress(20)
+        LeptonAI(model).compress(12)
     both = importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard")
     log = str(tmp_path / "log") if both else None
     callback = ConversionCallback(every=16, validation=task, log_dir=log, runs=3)

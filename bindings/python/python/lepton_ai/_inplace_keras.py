@@ -9,7 +9,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import keras
@@ -251,7 +250,7 @@ class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.make_train_function()
 
 
-class KerasAttachment:
+class KerasAttachment(_size.Fitting):
     """The compression of one model."""
 
     def __init__(self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None) -> None:
@@ -265,8 +264,7 @@ class KerasAttachment:
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
         self.shares = plan.shares({layer.name: math.prod(layer._kernel.shape) for layer in chosen}, keep)
-        self._open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
-        self._marks = list(_size.MARKS)
+        self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
         for layer in chosen:
             share = self.shares[layer.name]
             if share.density < 1:
@@ -330,27 +328,12 @@ class KerasAttachment:
         """True if a layer keeps less than all of its weights."""
         return any(share.density < 1 for share in self.shares.values())
 
-    def marks_passed(self, done: int) -> bool:
-        """Whether the share to keep is to be fitted again after this many steps."""
-        before = len(self._marks)
-        self._marks = [mark for mark in self._marks if self.steps_total is None or done < mark * self.steps_total]
-        return len(self._marks) < before and bool(self._open)
-
-    def fit_shares(self, aim: float = _size.AIM, only_fewer: bool = False) -> bool:
-        """Fits the share to keep to the size that the file would have; whether it changed."""
-        model, modules = self._model(), self.modules()
-        if model is None or not self._open:
-            return False
+    def parts(self) -> tuple[list[_size.Weights], int, int]:
+        """A part of each layer's weights; numbers of the model; channels of the layers."""
+        modules, model = self.modules(), self._model()
         total = sum(math.prod(layer._kernel.shape) for layer in modules)
-        weights = [_part(layer, self.shares[layer.name], layer.name in self._open, total) for layer in modules]
-        channels = sum(layer._kernel.shape[-1] for layer in modules)
-        budget = _size.budget_bytes(self.plan.ratio * aim, model.count_params(), total, channels, len(modules))
-        before = next(share.density for name, share in self.shares.items() if name in self._open)
-        found = _size.fitted(weights, budget, before)
-        if abs(found / before - 1) < 0.003 or (only_fewer and found > before):
-            return False
-        self.shares |= {name: replace(self.shares[name], density=found) for name in self._open}
-        return True
+        weights = [_part(layer, self.shares[layer.name], layer.name in self.open, total) for layer in modules]
+        return weights, model.count_params(), sum(layer._kernel.shape[-1] for layer in modules)
 
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
@@ -393,8 +376,7 @@ class KerasAttachment:
         if self._iterations() is None:
             return
         self._done = self.steps_done()
-        if self.steps_total is not None and self._done >= self.steps_total:
-            self.fit_shares(_size.SLACK, only_fewer=True)
+        self.fit_at_end(self._done)
         for layer in self.modules():
             kernel = layer._kernel
             if self.prunes() and self._done and kernel.constraint is not None:

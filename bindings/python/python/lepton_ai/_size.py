@@ -8,13 +8,14 @@ coder makes of the weights as they are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _native
+from .inplace import Plan, Share
 
 AIM = 1.025
 """The ratio that is aimed at, over the one that is asked: weights still move after the last fit."""
@@ -125,3 +126,43 @@ def fitted(layers: Sequence[Weights], budget: float, density: float) -> float:
         # Twice the weights take less than twice the bytes.
         density = min(max(density * (wanted / max(taken, 1.0)) ** 1.15, 1e-5), 0.9)
     return density
+
+
+class Fitting:
+    """The part of a compression that fits the shares to keep to the bytes of the file."""
+
+    plan: Plan
+    shares: dict[str, Share]
+    steps_total: int | None
+    open: set[str]
+    """Names of the layers whose share is fitted; they all have the same."""
+    _marks: tuple[float, ...] = MARKS
+
+    def parts(self) -> tuple[list[Weights], int, int]:
+        """A part of each layer's weights; numbers of the model; channels of the layers."""
+        raise NotImplementedError
+
+    def marks_passed(self, done: int) -> bool:
+        """Whether the share to keep is to be fitted after this many steps; says so once a mark."""
+        left = tuple(mark for mark in self._marks if self.steps_total is None or done < mark * self.steps_total)
+        passed, self._marks = len(left) < len(self._marks), left
+        return passed and bool(self.open)
+
+    def fit_shares(self, aim: float = AIM, only_fewer: bool = False) -> bool:
+        """Fits the share to keep to the size that the file would have; whether it changed."""
+        if not self.open:
+            return False
+        weights, every, channels = self.parts()
+        compressed = sum(layer.count for layer in weights)
+        budget = budget_bytes(self.plan.ratio * aim, every, compressed, channels, len(weights))
+        before = self.shares[next(iter(self.open))].density
+        found = fitted(weights, budget, before)
+        if abs(found / before - 1) < 0.003 or (only_fewer and found > before):
+            return False
+        self.shares |= {name: replace(self.shares[name], density=found) for name in self.open}
+        return True
+
+    def fit_at_end(self, done: int) -> bool:
+        """Takes weights away after the last step where the file would be too large; whether it did."""
+        over = self.steps_total is not None and done >= self.steps_total
+        return over and self.fit_shares(SLACK, only_fewer=True)

@@ -122,7 +122,7 @@ impl Graph {
         self.check_arity(node)
             .and_then(|()| {
                 let facts = self.input_facts(node);
-                node.op.operator().infer(Operands(&facts))
+                node.op.infer(Operands(&facts))
             })
             .map_err(|problem| self.node_error(node, problem))
     }

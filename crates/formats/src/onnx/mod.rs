@@ -12,6 +12,7 @@ mod emit;
 mod folded;
 mod functions;
 mod fused;
+mod labels;
 mod link;
 mod lists;
 mod losses;

@@ -358,7 +358,7 @@ impl Reader<'_> {
 
     fn read_constant_node(&mut self, node: &NodeProto) -> Result<(), FormatError> {
         let name = node.output.first().map(String::as_str).unwrap_or_default();
-        let wrong = || FormatError::tensor(name, "a constant needs one dense numeric value");
+        let wrong = || FormatError::tensor(name, "a constant needs one dense value");
         let [attribute] = node.attribute.as_slice() else { return Err(wrong()) };
         let tensor = match attribute.name.as_deref() {
             Some("value") => tensor::read(attribute.t.as_ref().ok_or_else(wrong)?, self.external)?,
@@ -366,6 +366,10 @@ impl Reader<'_> {
             Some("value_int") => Tensor::scalar(attribute.i.unwrap_or_default()),
             Some("value_floats") => Tensor::vector(&attribute.floats),
             Some("value_ints") => Tensor::vector(&attribute.ints),
+            Some("value_string") => constant_strings(attribute.s.as_slice(), &[])?,
+            Some("value_strings") => {
+                constant_strings(&attribute.strings, &[attribute.strings.len()])?
+            }
             _ => return Err(wrong()),
         };
         let id = self.graph.add_constant(name, tensor);
@@ -392,6 +396,11 @@ impl Reader<'_> {
         };
         self.results(proto)?.into_iter().map(tensor).collect()
     }
+}
+
+fn constant_strings(list: &[Bytes], shape: &[usize]) -> Result<Tensor, FormatError> {
+    let strings: Vec<_> = list.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();
+    Tensor::from_strings(shape, &strings).map_err(|error| damaged(error.to_string()))
 }
 
 /// Type and extents of an input; an extent that is not given gets a symbol of its own.

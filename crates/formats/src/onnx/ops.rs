@@ -11,7 +11,7 @@ use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{
     attention, classical, contrib, contrib_integer, decomposed, einsum, fused, labels, losses,
-    normalised, quantised, rows, sequence, shaped, spectral, trees, values,
+    normalised, quantised, random, rows, sequence, shaped, spectral, trees, values,
 };
 use crate::steps::{Results, Steps};
 
@@ -362,6 +362,15 @@ pub const ROWS: &[Row] = &[
     row("GridSample", "GridSample", GRID_SAMPLE),
     row("RoiAlign", "RoiAlign", ROI_ALIGN).read(values::roi_align),
     row("Det", "Det", &[]),
+    row(
+        "ImageDecoder",
+        "ImageDecoder",
+        &[link(
+            "pixel_format",
+            "colours",
+            Form::Words(&[("RGB", "rgb"), ("BGR", "bgr"), ("Grayscale", "grey")]),
+        )],
+    ),
     row("StringConcat", "StringConcat", &[]),
     row("RegexFullMatch", "RegexFullMatch", &[link("pattern", "pattern", Form::Text)]),
     row(
@@ -470,6 +479,12 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("QLinearMatMul", quantised::matmul),
     ("Attention", attention::attention),
     ("Dropout", decomposed::dropout),
+    ("RandomUniform", random::uniform),
+    ("RandomNormal", random::normal),
+    ("RandomUniformLike", random::uniform_like),
+    ("RandomNormalLike", random::normal_like),
+    ("Bernoulli", random::bernoulli),
+    ("Multinomial", random::multinomial),
     ("BitwiseNot", decomposed::bitwise_not),
     ("SwiGLU", decomposed::swiglu),
     ("LRN", shaped::local_response),
@@ -542,7 +557,7 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
 
 /// Operators that the reader itself understands: they define values, hold graphs, or work on
 /// lists of values.
-const STRUCTURAL: &[&str] = &["Constant", "If", "Loop", "Scan"];
+const STRUCTURAL: &[&str] = &["Constant", "If", "Loop", "Scan", super::gradient::OPERATOR];
 
 /// Operators that mean the same in every operator set, also in those before 6.
 const UNCHANGED: &[&str] = &["Not", "Identity", "Constant", "Flatten", "Transpose"];

@@ -12,7 +12,7 @@ use prost::Message;
 use super::call::{Call, label};
 use super::lists::{self, Item};
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
-use super::{ExternalData, branches, folded, ops, tensor, wire};
+use super::{ExternalData, branches, folded, gradient, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 use crate::steps::Steps;
@@ -321,6 +321,9 @@ impl Reader<'_> {
             Some("Scan") => return self.read_scan(node),
             Some("Identity") if node.input.iter().any(|name| self.lists.contains_key(name)) => {
                 return self.read_list_node(node);
+            }
+            Some("Gradient") if ops::qualified(node) == gradient::OPERATOR => {
+                return self.read_gradient(node);
             }
             _ if lists::OPERATORS.contains(&ops::qualified(node).as_str()) => {
                 return self.read_list_node(node);

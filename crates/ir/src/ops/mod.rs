@@ -113,6 +113,8 @@ operators! {
     ngram::{ Ngrams }
     strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch }
     labels::{ LabelEncoder }
+    image::{ ImageDecoder }
+    random::{ Random, Draw }
     trees::{ TreeEnsemble }
     branch::{ If }
     repeat::{ Loop, Scan }

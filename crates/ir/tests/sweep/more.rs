@@ -1,8 +1,9 @@
 //! Further cases of the sweep: layers with a state, bodies that repeat, indices, and what finds.
 
 use lepton_ir::ops::{
-    algebra::*, binary::*, bits::*, cast::*, concat::*, find::*, labels::*, ngram::*, order::*,
-    pool_positions::*, repeat::*, resize::*, rnn::*, sample::*, scatter::*, strings::*, trees::*,
+    algebra::*, binary::*, bits::*, cast::*, concat::*, find::*, image::*, labels::*, ngram::*,
+    order::*, pool_positions::*, random::*, repeat::*, resize::*, rnn::*, sample::*, scatter::*,
+    strings::*, trees::*,
 };
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
@@ -122,7 +123,7 @@ fn finds() -> Vec<Case> {
     ]
 }
 
-fn strings() -> Vec<Case> {
+fn strings_and_others() -> Vec<Case> {
     let words = |words: &[&str]| Tensor::from_strings([words.len()], words).unwrap();
     let labels = LabelEncoder {
         keys: words(&["b", "a", "b"]),
@@ -131,6 +132,9 @@ fn strings() -> Vec<Case> {
     };
     let pair = [words(&["a, b", "", "c"]), words(&["b"])];
     vec![
+        case(Random::default(), [ints(&[2, 3])]),
+        case(Draw { count: 3, seed: 1 }, [x(&[2, 4])]),
+        case(ImageDecoder { colours: Colours::Bgr }, [Tensor::vector(b"P6\n1 2\n255\nabcdef")]),
         case(StringConcat {}, pair.clone()),
         case(Binary { function: BinaryFunction::Less }, pair.clone()),
         case(Concat { axis: 0 }, pair.clone()),
@@ -185,6 +189,7 @@ fn repeats() -> Vec<Case> {
 
 /// These cases.
 pub fn all() -> Vec<Case> {
-    let families = [recurrent(), indices(), bits(), samples(), finds(), strings(), repeats()];
+    let families =
+        [recurrent(), indices(), bits(), samples(), finds(), strings_and_others(), repeats()];
     families.into_iter().flatten().collect()
 }

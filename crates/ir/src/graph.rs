@@ -123,7 +123,7 @@ impl Graph {
             .and_then(|()| {
                 let facts = self.input_facts(node);
                 facts.iter().flatten().try_for_each(|fact| fact.check_extents())?;
-                let made = node.op.operator().infer(Operands(&facts))?;
+                let made = node.op.infer(Operands(&facts))?;
                 made.iter().try_for_each(Fact::check_extents)?;
                 Ok(made)
             })

@@ -13,7 +13,7 @@ use super::call::{Call, label};
 use super::lists::{self, Item};
 use super::problems::Problems;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
-use super::{ExternalData, branches, folded, ops, tensor, wire};
+use super::{ExternalData, branches, folded, gradient, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 use crate::steps::Steps;
@@ -348,6 +348,9 @@ impl Reader<'_> {
             Some("Identity") if node.input.iter().any(|name| self.lists.contains_key(name)) => {
                 return self.read_list_node(node);
             }
+            Some("Gradient") if ops::qualified(node) == gradient::OPERATOR => {
+                return self.read_gradient(node);
+            }
             _ if lists::OPERATORS.contains(&ops::qualified(node).as_str()) => {
                 return self.read_list_node(node);
             }
@@ -384,7 +387,7 @@ impl Reader<'_> {
 
     fn read_constant_node(&mut self, node: &NodeProto) -> Result<(), FormatError> {
         let name = node.output.first().map(String::as_str).unwrap_or_default();
-        let wrong = || FormatError::tensor(name, "a constant needs one dense numeric value");
+        let wrong = || FormatError::tensor(name, "a constant needs one dense value");
         let [attribute] = node.attribute.as_slice() else { return Err(wrong()) };
         let tensor = match attribute.name.as_deref() {
             Some("value") => tensor::read(attribute.t.as_ref().ok_or_else(wrong)?, self.external)?,
@@ -392,6 +395,10 @@ impl Reader<'_> {
             Some("value_int") => Tensor::scalar(attribute.i.unwrap_or_default()),
             Some("value_floats") => Tensor::vector(&attribute.floats),
             Some("value_ints") => Tensor::vector(&attribute.ints),
+            Some("value_string") => constant_strings(attribute.s.as_slice(), &[])?,
+            Some("value_strings") => {
+                constant_strings(&attribute.strings, &[attribute.strings.len()])?
+            }
             _ => return Err(wrong()),
         };
         let id = self.graph.add_constant(name, tensor);
@@ -418,6 +425,11 @@ impl Reader<'_> {
         };
         self.results(proto)?.into_iter().map(tensor).collect()
     }
+}
+
+fn constant_strings(list: &[Bytes], shape: &[usize]) -> Result<Tensor, FormatError> {
+    let strings: Vec<_> = list.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();
+    Tensor::from_strings(shape, &strings).map_err(|error| damaged(error.to_string()))
 }
 
 /// Type and extents of an input; an extent that is not given gets a symbol of its own.

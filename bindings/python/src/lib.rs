@@ -19,6 +19,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Model>()?;
     module.add_class::<session::Session>()?;
     module.add_function(wrap_pyfunction!(recipe::compressed, module)?)?;
+    module.add_function(wrap_pyfunction!(recipe::coded_bytes, module)?)?;
     module.add_function(wrap_pyfunction!(search::optimize, module)?)?;
     module.add_function(wrap_pyfunction!(search::evaluate, module)?)?;
     module.add_function(wrap_pyfunction!(search::metrics, module)?)?;

@@ -1,7 +1,7 @@
 //! Inputs for measuring where no data is given.
 
 use lepton_ir::{Dim, Graph};
-use lepton_tensor::Tensor;
+use lepton_tensor::{DType, Tensor};
 
 use crate::error::Error;
 
@@ -42,6 +42,11 @@ pub fn sample_inputs(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Tens
             if float { f64::from(bits) / f64::from(u32::MAX) } else { f64::from(bits & 1) }
         };
         let values: Vec<f64> = (0..count).map(|_| value(next())).collect();
+        if fact.dtype == DType::Str {
+            let words: Vec<String> = values.iter().map(|v| format!("word{v}")).collect();
+            inputs.push(Tensor::from_strings(shape, &words)?);
+            continue;
+        }
         inputs.push(Tensor::from_f64_slice(fact.dtype, shape, &values)?);
     }
     Ok(inputs)

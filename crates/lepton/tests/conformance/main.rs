@@ -121,6 +121,10 @@ fn compare(found: &Tensor, expected: &Tensor) -> Result<(), String> {
     if (found.dtype(), found.shape()) != (expected.dtype(), expected.shape()) {
         return Err(format!("WRONG: {found:?} for {expected:?}"));
     }
+    if expected.dtype() == DType::Str {
+        let same = found == expected;
+        return if same { Ok(()) } else { Err(format!("WRONG: {found:?} for {expected:?}")) };
+    }
     let relative = match expected.dtype() {
         DType::BF16 => TOLERANCE_OF_BF16,
         _ => RELATIVE_TOLERANCE,

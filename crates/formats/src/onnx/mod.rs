@@ -31,6 +31,7 @@ mod spectral;
 mod tensor;
 mod trees;
 mod values;
+mod vectors;
 mod wire;
 mod write;
 

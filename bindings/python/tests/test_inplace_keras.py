@@ -68,6 +68,21 @@ def test_the_file_is_as_small_as_asked(tmp_path):
     assert 50 <= lepton.export(tmp_path / "model.lepton").file_ratio <= 53
 
 
+def test_reports_measure_before_and_after(task, tmp_path):
+    model = network()
+    model.fit(*task, epochs=3, verbose=0)
+    before = (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean()
+    lepton = LeptonAI(model).compress(4)
+    model.fit(*task, epochs=1, verbose=0)
+    after = model.predict(task[0], verbose=0)
+    lepton.export(tmp_path / "model.lepton")
+    report = lepton.report(task, time_s=0.05)
+    np.testing.assert_array_equal(model.predict(task[0], verbose=0), after)
+    assert report.versions.before.metrics["top1"].value == pytest.approx(before, abs=2e-3)
+    assert report.versions.after.metrics["top1"].value == pytest.approx((after.argmax(1) == task[1]).mean(), abs=2e-3)
+    assert report.to_dict()["versions"]["after"]["file_bytes"] == report.file_bytes
+
+
 def test_saved_models_are_plain(task, tmp_path):
     model = network()
     LeptonAI(model).compress(8)

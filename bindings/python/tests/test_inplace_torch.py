@@ -89,6 +89,25 @@ def test_the_file_is_as_small_as_asked(ratio, tmp_path):
     assert ratio <= lepton.export(tmp_path / "model.lepton").file_ratio <= 1.06 * ratio
 
 
+def test_reports_measure_before_and_after(task, tmp_path):
+    model = network()
+    train(model, task)
+    before, state = accuracy(model, task), {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    lepton = LeptonAI(model, example_inputs=task[0][:1]).compress(4)
+    with pytest.raises(lepton_ai.UsageError, match="call export first"):
+        lepton.report((task[0].numpy(), task[1].numpy()))
+    train(model, task, 20)
+    lepton.export(tmp_path / "model.lepton")
+    changed = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    report = lepton.report((task[0].numpy(), task[1].numpy()), time_s=0.05)
+    assert all(torch.equal(tensor, changed[name]) for name, tensor in model.state_dict().items())
+    assert any(not torch.equal(tensor, changed[name]) for name, tensor in state.items())
+    assert report.versions.before.metrics["top1"].value == pytest.approx(before, abs=2e-3)
+    assert report.versions.after.metrics["top1"].value == pytest.approx(accuracy(model, task), abs=2e-3)
+    assert report.to_dict()["versions"]["smaller"] == report.versions.smaller > 2
+    assert "recall" in str(report) and "recall" in report._repr_html_()
+
+
 def test_kept_weights_lie_on_the_grid():
     model = network()
     latent = model[3].weight.detach().clone()

@@ -15,6 +15,7 @@ mod mapped;
 mod model;
 mod optimize;
 mod samples;
+mod side_by_side;
 
 pub use compressed::compressed;
 pub use convert::convert;
@@ -44,3 +45,4 @@ pub use lepton_tensor::{DType, Storage, Tensor, TensorError};
 pub use model::Model;
 pub use optimize::optimize;
 pub use samples::sample_inputs;
+pub use side_by_side::{Conditions, Side, side_by_side};

@@ -260,6 +260,7 @@ class KerasAttachment(_size.Fitting):
         self._begin = 0
         self._done = 0
         self._traced: Any = None
+        self._snapshot = [ops.convert_to_numpy(weight) for weight in model.weights]
         every = [(layer, _why_left(layer)) for layer in model._flatten_layers(include_self=False)]
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
@@ -333,7 +334,7 @@ class KerasAttachment(_size.Fitting):
         modules, model = self.modules(), self._model()
         total = sum(math.prod(layer._kernel.shape) for layer in modules)
         weights = [_part(layer, self.shares[layer.name], layer.name in self.open, total) for layer in modules]
-        return weights, model.count_params(), sum(layer._kernel.shape[-1] for layer in modules)
+        return weights, 0 if model is None else model.count_params(), sum(layer._kernel.shape[-1] for layer in modules)
 
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
@@ -400,6 +401,21 @@ class KerasAttachment(_size.Fitting):
                 layer._kernel.assign(latent)
             if model is not None:
                 model.predict_function = model.test_function = None
+
+    @contextmanager
+    def originally(self) -> Iterator[None]:
+        """The model as plain layers with the weights it had when it was put under compression."""
+        with self.plainly():
+            model = self._model()
+            weights = [] if model is None else model.weights
+            now = [ops.convert_to_numpy(weight) for weight in weights]
+            try:
+                for weight, value in zip(weights, self._snapshot):
+                    weight.assign(value)
+                yield
+            finally:
+                for weight, value in zip(weights, now):
+                    weight.assign(value)
 
 
 def _part(layer: Any, share: Share, is_open: bool, total: int) -> _size.Weights:

@@ -106,6 +106,7 @@ class TorchAttachment(_size.Fitting):
         self.left: list[tuple[str, str]] = []
         self._model = weakref.ref(model)
         self._done = 0
+        self._snapshot = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         chosen = {}
         for name, module in model.named_modules():
             if why := _why_left(module):
@@ -199,6 +200,24 @@ class TorchAttachment(_size.Fitting):
                 module.__class__ = _swapped(type(module)) if not isinstance(module, _OnGrid) else type(module)
                 with torch.no_grad():
                     _latent(module).copy_(latent)
+
+
+    @contextmanager
+    def originally(self) -> Iterator[None]:
+        """The model as plain layers with the weights it had when it was put under compression."""
+        with self.plainly():
+            model = self._model()
+            state = {} if model is None else model.state_dict()
+            now = {name: tensor.detach().clone() for name, tensor in state.items()}
+            try:
+                with torch.no_grad():
+                    for name, tensor in state.items():
+                        tensor.copy_(self._snapshot[name])
+                yield
+            finally:
+                with torch.no_grad():
+                    for name, tensor in state.items():
+                        tensor.copy_(now[name])
 
 
 def _latent(module: torch.nn.Module) -> torch.nn.Parameter:

@@ -85,6 +85,17 @@ def compressed(model: Model, recipe: str, samples: list[list[Any]]) -> bytes:
 def coded_bytes(values: npt.NDArray[np.int8]) -> int:
     """Bytes that an artefact takes for the values of an array, in the layout of the model's graph."""
 
+def paired(
+    before: Model,
+    after: Model,
+    threads: int,
+    time_s: float,
+    instance: str,
+    prices: str | PathLike[str] | None,
+    utilisation: float,
+) -> str:
+    """Time, memory, cost and bytes of two models in interleaved rounds; JSON."""
+
 def optimize(
     model: Model,
     data: str | PathLike[str],

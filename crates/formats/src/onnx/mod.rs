@@ -32,6 +32,7 @@ mod spectral;
 mod tensor;
 mod trees;
 mod values;
+mod vectors;
 mod wire;
 mod write;
 

@@ -11,7 +11,7 @@ use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{
     attention, classical, contrib, contrib_integer, decomposed, einsum, fused, labels, losses,
-    normalised, quantised, random, rows, sequence, shaped, spectral, trees, values,
+    normalised, quantised, random, rows, sequence, shaped, spectral, trees, values, vectors,
 };
 use crate::steps::{Results, Steps};
 
@@ -524,6 +524,8 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("ai.onnx.ml.TreeEnsemble", trees::ensemble),
     ("ai.onnx.ml.TreeEnsembleRegressor", trees::regressor),
     ("ai.onnx.ml.TreeEnsembleClassifier", trees::classifier),
+    ("ai.onnx.ml.SVMRegressor", vectors::regressor),
+    ("ai.onnx.ml.SVMClassifier", vectors::classifier),
     ("ai.onnx.ml.LinearRegressor", trees::linear_regressor),
     ("ai.onnx.ml.LinearClassifier", trees::linear_classifier),
     ("ai.onnx.ml.Scaler", trees::scaler),

@@ -16,7 +16,7 @@ use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto}
 use super::{ExternalData, branches, folded, gradient, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
-use crate::steps::Steps;
+use crate::steps::{Budget, Steps};
 
 const ONNX_DOMAIN: &str = "";
 const OLDEST_OPSET: i64 = 6;
@@ -53,7 +53,7 @@ pub fn read_fixed(
     check_limits(&graphs)?;
     let versions = opset_versions(&model)?;
     let unknown = unknown_operators(&graphs, &versions);
-    let mut problems = Problems::default();
+    let (budget, mut problems) = (Budget::default(), Problems::default());
     if !unknown.is_empty() {
         problems.found.push(FormatError::UnknownOperators(unknown));
     }
@@ -65,6 +65,7 @@ pub fn read_fixed(
         external,
         fixed,
         fold_outputs: false,
+        budget: &budget,
         problems,
     };
     fix_tensors(&mut reader, proto, &fixed.tensors)?;
@@ -254,6 +255,8 @@ pub struct Reader<'a> {
     pub fixed: &'a Fixed,
     /// True inside a graph that is read in place, whose results are no outputs.
     pub fold_outputs: bool,
+    /// What constants may still be made.
+    pub budget: &'a Budget,
     /// What was wrong so far.
     pub problems: Problems,
 }
@@ -371,7 +374,8 @@ impl Reader<'_> {
             inputs.pop();
         }
         let graph = &mut self.graph;
-        let mut call = Call { proto: node, version: self.version, inputs, graph };
+        let mut call =
+            Call { proto: node, version: self.version, inputs, graph, budget: self.budget };
         let results = ops::translate(&mut call)?;
         if call.result_count() > results.len() {
             return Err(call.error(format!("only {} of its results are supported", results.len())));

@@ -19,7 +19,8 @@ use super::tensor;
 use crate::error::FormatError;
 use crate::steps::{Made, Results, Steps};
 
-fn floats(call: &Call<'_>, name: &str) -> Vec<f32> {
+/// A list of floats; empty where absent.
+pub fn floats(call: &Call<'_>, name: &str) -> Vec<f32> {
     call.attribute(name).map(|a| a.floats.clone()).unwrap_or_default()
 }
 
@@ -147,7 +148,7 @@ fn older(call: &Call<'_>, kind: &str, targets: usize) -> Result<TreeEnsemble, Fo
 }
 
 /// Scores through the function in an attribute.
-fn transformed(call: &mut Call<'_>, x: ValueId) -> Made {
+pub fn transformed(call: &mut Call<'_>, x: ValueId) -> Made {
     match call.text("post_transform", "NONE").as_str() {
         "NONE" => Ok(x),
         "SOFTMAX" => call.emit_one(Softmax { axis: -1, log: false }, &[Some(x)]),

@@ -1,6 +1,7 @@
 //! From the bytes of a model to a graph.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use lepton_ir::ops::unary::Unary;
@@ -13,7 +14,7 @@ use super::schema::{self, Code, Model, Operator, Signature, SubGraph};
 use super::tensor::RESOURCE;
 use crate::error::{FormatError, MOST_PROBLEMS, UnknownOperator, at_most};
 use crate::limits;
-use crate::steps::{LARGEST, Made, Results};
+use crate::steps::{Budget, Made, Results};
 
 /// Reads a model. Weights share `bytes` where they are aligned. Variables are zero at the start of
 /// every run. Shapes declared for anything but inputs and constants are hints and not used.
@@ -155,6 +156,8 @@ pub struct Reader<'a> {
     kept: Vec<(String, ValueId)>,
     /// True in the graph that gives variables their first values.
     pub initialises: bool,
+    /// What constants may still be made.
+    pub budget: Rc<Budget>,
     /// What was wrong so far.
     problems: Vec<FormatError>,
 }
@@ -183,6 +186,7 @@ impl<'a> Reader<'a> {
             variables: Vec::new(),
             kept: Vec::new(),
             initialises: false,
+            budget: Rc::default(),
             problems: Vec::new(),
         }
     }
@@ -191,6 +195,7 @@ impl<'a> Reader<'a> {
     pub fn inner(&self) -> Reader<'a> {
         let mut inner = Reader::new(self.model, self.file.clone(), "");
         inner.depth = self.depth + 1;
+        inner.budget = Rc::clone(&self.budget);
         inner
     }
 
@@ -353,8 +358,9 @@ impl<'a> Reader<'a> {
             None if info.is_variable => {
                 // What starts at zero and is written by the operator itself.
                 let extents = info.extents()?;
-                let count = lepton_tensor::checked_product(&extents).unwrap_or(usize::MAX);
-                at_most("elements of a variable", count, LARGEST)?;
+                if !self.budget.take(&extents) {
+                    return Err(FormatError::tensor(&info.name, "the variable is too large"));
+                }
                 Tensor::zeros(info.dtype()?, extents)
                     .map_err(|error| FormatError::tensor(&info.name, error.to_string()))?
             }

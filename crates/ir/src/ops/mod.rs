@@ -116,6 +116,7 @@ operators! {
     image::{ ImageDecoder }
     random::{ Random, Draw }
     trees::{ TreeEnsemble }
+    couple::{ CouplePairs }
     branch::{ If }
     repeat::{ Loop, Scan }
     rnn::{ LSTM, GRU, RNN }

@@ -212,4 +212,30 @@ mod tests {
         let expected = [1.764052345967664, 0.4001572083672233, 0.9787379841057392];
         assert!(normal.iter().zip(expected).all(|(x, y)| (x - y).abs() < 1e-15), "{normal:?}");
     }
+
+    fn drawn(op: &dyn Operator, operand: &Tensor) -> Vec<f64> {
+        op.eval(Operands(&[Some(operand)])).unwrap()[0].to_f64_vec()
+    }
+
+    #[test]
+    fn numbers_are_distributed_as_asked() {
+        const COUNT: usize = 10_000;
+        let shape = Tensor::vector(&[COUNT as i64]);
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        let even = Random { low: -2.0, high: 4.0, seed: 7, ..Random::default() };
+        let values = drawn(&even, &shape);
+        assert!(
+            values.iter().all(|v| (-2.0..=4.0).contains(v)) && (mean(&values) - 1.0).abs() < 0.1
+        );
+        let distribution = Distribution::Normal;
+        let values = drawn(&Random { distribution, low: 3.0, high: 0.5, ..even }, &shape);
+        let spread = mean(&values.iter().map(|v| (v - 3.0).powi(2)).collect::<Vec<f64>>()).sqrt();
+        assert!((mean(&values) - 3.0).abs() < 0.02 && (spread - 0.5).abs() < 0.02);
+        let likely = Tensor::from_slice([1, 3], &[0.2f32.ln(), 0.5f32.ln(), 0.3f32.ln()]).unwrap();
+        let classes = drawn(&Draw { count: COUNT, seed: 3 }, &likely);
+        for (class, share) in [(0.0, 0.2), (1.0, 0.5), (2.0, 0.3)] {
+            let found = classes.iter().filter(|&&c| c == class).count() as f64 / COUNT as f64;
+            assert!((found - share).abs() < 0.02, "{class}: {found}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! Further cases of the sweep: layers with a state, bodies that repeat, indices, and what finds.
 
 use lepton_ir::ops::{
-    algebra::*, binary::*, bits::*, cast::*, concat::*, find::*, image::*, labels::*, ngram::*,
-    order::*, pool_positions::*, random::*, repeat::*, resize::*, rnn::*, sample::*, scatter::*,
-    strings::*, trees::*,
+    algebra::*, binary::*, bits::*, cast::*, concat::*, couple::*, find::*, image::*, labels::*,
+    ngram::*, order::*, pool_positions::*, random::*, repeat::*, resize::*, rnn::*, sample::*,
+    scatter::*, strings::*, trees::*,
 };
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
@@ -132,6 +132,7 @@ fn strings_and_others() -> Vec<Case> {
     };
     let pair = [words(&["a, b", "", "c"]), words(&["b"])];
     vec![
+        case(CouplePairs { classes: 3 }, [x(&[2, 3])]),
         case(Random::default(), [ints(&[2, 3])]),
         case(Draw { count: 3, seed: 1 }, [x(&[2, 4])]),
         case(ImageDecoder { colours: Colours::Bgr }, [Tensor::vector(b"P6\n1 2\n255\nabcdef")]),

@@ -4,6 +4,7 @@
 //! `docs/onnx-support.md` is written from the same run.
 #![allow(clippy::result_large_err)]
 
+mod chance;
 mod folders;
 mod report;
 

@@ -68,7 +68,7 @@ def _new_file(path: str, h5py: Any) -> Found:
     with zipfile.ZipFile(path) as archive:
         config = json.loads(archive.read("config.json"))
         data = archive.read("model.weights.h5")
-    weights, seen = {}, {}
+    weights, seen = {}, dict[str, int]()
     with h5py.File(io.BytesIO(data)) as file:
         for layer in config["config"]["layers"]:
             snake = _snake(layer["class_name"])

@@ -343,7 +343,8 @@ def written(config: Mapping[str, Any], weights: Weights, *, sequential: bool) ->
     """
     config = _as_functional(config) if sequential else config
     described = {layer["config"].get("name", layer.get("name")): layer for layer in config["layers"]}
-    writer, inputs = _Writer(), {}
+    writer = _Writer()
+    inputs: _onnx.Ports = {}
     values: dict[str, tuple[str, int]] = {}
     for name in _ends(config["input_layers"]):
         one = described[name]["config"]

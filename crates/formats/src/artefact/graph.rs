@@ -71,6 +71,11 @@ fn coded(tensor: &Tensor) -> Option<Vec<u8>> {
     (coded.len() * 2 <= bytes.len() && !coded.is_empty()).then_some(coded)
 }
 
+/// Bytes that an artefact takes for the values of a tensor: coded where that halves them.
+pub fn coded_bytes(tensor: &Tensor) -> usize {
+    coded(tensor).map_or(tensor.bytes().len(), |coded| coded.len())
+}
+
 /// Appends a reference to a tensor whose bytes go to `weights`.
 pub fn write_tensor(to: &mut Vec<u8>, tensor: &Tensor, weights: &mut WeightsOut) {
     put_text(to, tensor.dtype().name());

@@ -9,6 +9,7 @@ use super::call::label;
 use super::emit::{Emit, Written};
 use super::link::graph;
 use super::lists::{Item, Kind, kind};
+use super::problems::Problems;
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
 use crate::error::{FormatError, at_most};
@@ -114,10 +115,11 @@ impl Reader<'_> {
                 list => self.define_item(name, list.clone())?,
             }
         }
-        self.read_body(proto)?;
-        let results = self.results(proto)?;
+        let outside = std::mem::take(&mut self.problems);
+        let done = self.read_body(proto).and_then(|()| self.results(proto));
+        self.problems = outside;
         (self.names, self.lists) = around;
-        Ok(results)
+        done
     }
 
     fn both(
@@ -168,8 +170,8 @@ impl Reader<'_> {
         taken: &[(&str, Fact)],
     ) -> Result<Graph, FormatError> {
         let graph = Graph::new(proto.name.clone().unwrap_or_default());
-        let (names, lists) = (HashMap::new(), HashMap::new());
-        let mut reader = Reader { graph, names, lists, fold_outputs: false, ..*self };
+        let (names, lists, problems) = (HashMap::new(), HashMap::new(), Problems::default());
+        let mut reader = Reader { graph, names, lists, fold_outputs: false, problems, ..*self };
         for (input, fact) in proto.input.iter().zip(own) {
             let name = input.name.clone().unwrap_or_default();
             let id = reader.graph.add_input(name.clone(), opened(&name, fact));

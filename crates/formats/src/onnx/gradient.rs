@@ -33,8 +33,8 @@ impl Reader<'_> {
         };
         let inputs = values(&node.input)?;
         let graph = &mut self.graph;
-        let version = self.version;
-        let call = Call { proto: node, version, inputs: Vec::new(), graph };
+        let (version, budget) = (self.version, self.budget);
+        let call = Call { proto: node, version, inputs: Vec::new(), graph, budget };
         let (xs, zs, y) = (call.texts("xs"), call.texts("zs"), call.text("y", ""));
         let places = values(&[xs.as_slice(), zs.as_slice()].concat())?;
         let mut y = values(&[y])?[0];

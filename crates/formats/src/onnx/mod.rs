@@ -21,6 +21,7 @@ mod lists;
 mod losses;
 mod normalised;
 mod ops;
+mod problems;
 mod proto;
 mod quantised;
 mod random;

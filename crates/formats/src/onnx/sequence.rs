@@ -236,8 +236,13 @@ fn step_graph(call: &Call<'_>, operands: &[ValueId], rule: Rule) -> Result<Graph
         inputs.push(graph.add_input(format!("operand{i}"), fact));
     }
     let wrapped = inputs.iter().copied().map(Some).collect();
-    let mut step =
-        Call { proto: call.proto, version: call.version, inputs: wrapped, graph: &mut graph };
+    let mut step = Call {
+        proto: call.proto,
+        version: call.version,
+        inputs: wrapped,
+        graph: &mut graph,
+        budget: call.budget,
+    };
     let (next, y) = one_step(&mut step, &inputs, rule)?;
     graph.set_value_name(next, "next");
     graph.set_value_name(y, "y");

@@ -243,7 +243,7 @@ def integers():
     case("sigmoid", "QLinearSigmoid", [*one, real(1 / 256), byte(0)], constants=constants)
     given = {"constants": constants, "alpha": 0.1}
     case("leaky", "QLinearLeakyRelu", [*one, real(0.04), byte(30)], **given)
-    image = [bytes_(1, 3, 4, 4), real(0.05), byte(120), real(0.04), byte(110)]
+    image = [bytes_(1, 3, 4, 4), real(0.05), byte(120), real(0.043), byte(110)]
     case("global_mean", "QLinearGlobalAveragePool", image, channels_last=0)
     case("mean", "QLinearAveragePool", image, kernel_shape=[2, 2], strides=[2, 2])
     parts = [bytes_(2, 3), real(0.05), byte(120), bytes_(2, 4), real(0.2), byte(7)]

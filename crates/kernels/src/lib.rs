@@ -7,6 +7,7 @@ pub mod isa;
 
 pub use isa::Isa;
 
+pub mod activations;
 pub mod attention;
 pub mod binary;
 pub mod broadcast;

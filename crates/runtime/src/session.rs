@@ -46,8 +46,8 @@ pub struct SessionOptions {
     pub memory_limit: usize,
     /// What happens to the graph first.
     pub lowering: Lowering,
-    /// Forbids algorithms that change the last digits of f32 answers for speed: transformed tiles
-    /// in 3×3 convolutions.
+    /// Forbids algorithms that change the last digits of answers for speed: transformed tiles in
+    /// 3×3 convolutions of f32, and attention in bf16 between products of bf16.
     pub exact: bool,
 }
 

@@ -10,8 +10,9 @@ use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{
-    attention, classical, contrib, contrib_integer, decomposed, einsum, fused, labels, losses,
-    normalised, quantised, random, rows, sequence, shaped, spectral, trees, values, vectors,
+    attention, classical, contrib, contrib_attention, contrib_integer, decomposed, einsum, fused,
+    group_query, labels, losses, normalised, quantised, random, rows, sequence, shaped, spectral,
+    trees, values, vectors,
 };
 use crate::steps::{Results, Steps};
 
@@ -542,8 +543,9 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("com.microsoft.SkipSimplifiedLayerNormalization", contrib::skip_simplified_norm),
     ("com.microsoft.EmbedLayerNormalization", contrib::embed_norm),
     ("com.microsoft.RotaryEmbedding", contrib::rotary_embedding),
-    ("com.microsoft.MultiHeadAttention", contrib::multi_head),
-    ("com.microsoft.Attention", contrib::attention),
+    ("com.microsoft.MultiHeadAttention", contrib_attention::multi_head),
+    ("com.microsoft.Attention", contrib_attention::attention),
+    ("com.microsoft.GroupQueryAttention", group_query::attention),
     ("com.microsoft.QLinearAdd", contrib_integer::add),
     ("com.microsoft.QLinearMul", contrib_integer::mul),
     ("com.microsoft.QLinearSigmoid", contrib_integer::sigmoid),

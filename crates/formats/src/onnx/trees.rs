@@ -223,19 +223,15 @@ fn two_classes(call: &mut Call<'_>, score: ValueId, labels: Tensor, is_share: bo
     let labels = call.constant(labels);
     let label = call.emit_one(Gather { axis: 0 }, &[Some(labels), Some(second)])?;
     let negative = call.map(U::Neg, score)?;
-    let both = match is_share {
-        true => {
-            let other = call.shifted(negative, 1.0)?;
-            call.concat(&[other, score], 1)?
-        }
-        false => {
-            let both = call.concat(&[negative, score], 1)?;
-            match call.text("post_transform", "NONE").as_str() {
-                "LOGISTIC" => call.map(U::Sigmoid, both)?,
-                _ => both,
-            }
-        }
+    let is_logistic = call.text("post_transform", "NONE") == "LOGISTIC";
+    let other = match is_share && !is_logistic {
+        true => call.shifted(negative, 1.0)?,
+        false => negative,
     };
+    let mut both = call.concat(&[other, score], 1)?;
+    if is_logistic {
+        both = call.map(U::Sigmoid, both)?;
+    }
     Ok(vec![label, both])
 }
 

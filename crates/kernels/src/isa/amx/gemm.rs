@@ -200,7 +200,7 @@ pub(crate) unsafe fn run<F: Form>(
                 for panel in pass.clone().step_by(4) {
                     let wide = (pass.end - panel).min(4);
                     // Weights are far until the first block of rows has read them.
-                    let fetch = || match row == rows.start {
+                    let fetch = || match row == rows.start && !after.near {
                         true => Fetch::Behind,
                         false => {
                             after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)

@@ -335,7 +335,7 @@ def functions():
                                  own, attributes=[], attribute_protos=[helper.make_attribute("alpha", 0.5)])
     outer = helper.make_function(
         "own", "Twice", ["a", "b"], ["y"],
-        [node("Bent", ["a", "b"], ["m"], domain="own"), node("Bent", ["m", "a"], ["t", "u"], domain="own", alpha=0.1),
+        [node("Bent", ["a", "b"], ["m", "n"], domain="own"), node("Bent", ["m", "a"], ["t", "u"], domain="own", alpha=0.1),
          node("Mul", ["t", "u"], ["y"])], own)
     branches = {key: helper.make_graph([node("Twice", ["x", "z"], ["r"], domain="own")] if key == "then_branch" else
                                        [node("Neg", ["x"], ["r"])], key, [], [onnx.ValueInfoProto(name="r")])

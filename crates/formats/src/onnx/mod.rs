@@ -10,6 +10,7 @@ mod contrib_integer;
 mod decomposed;
 mod einsum;
 mod emit;
+mod expand;
 mod families;
 mod folded;
 mod functions;

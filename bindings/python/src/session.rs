@@ -115,9 +115,12 @@ impl Session {
     fn run<'py>(&self, inputs: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
         let py = inputs.py();
         let tensors = self.tensors(inputs)?;
-        let watch = Watch::default();
-        let outputs = py.detach(|| self.session.run_while(&tensors, &|| watch.goes_on()));
-        if let Some(signalled) = watch.signalled.into_inner() {
+        let (outputs, signalled) = py.detach(|| {
+            let watch = Watch::default();
+            let outputs = self.session.run_while(&tensors, &|| watch.goes_on());
+            (outputs, watch.signalled.into_inner())
+        });
+        if let Some(signalled) = signalled {
             return Err(signalled);
         }
         self.named(py, outputs.map_err(|error| raised(py, error.into()))?)

@@ -1,14 +1,11 @@
 """A model made and run with nothing but the wheel and NumPy."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
 import lepton_ai
-
-sys.path.insert(0, str(Path(__file__).parent))
-from onnx_bytes import graph, model, node, tensor  # noqa: E402
+from lepton_ai._onnx import graph, model, node, tensor
 
 weight = np.arange(6, dtype=np.float32).reshape(3, 2)
 made = model(graph([node("MatMul", ["x", "w"], ["y"]), node("Relu", ["y"], ["z"])], {"x": (1, ["batch", 3])},

@@ -10,9 +10,16 @@ use crate::output::{print_json, say};
 /// Largest difference from the golden output that still passes.
 const GOLDEN_TOLERANCE: f64 = 1e-3;
 
-/// Reads, verifies, plans and runs the model once; an artefact must give its golden output.
+/// Reads, verifies, plans and runs the model once; an artefact must give its golden output. Every
+/// problem of a file that cannot be read is told.
 pub fn check(arguments: &Check) -> Result<()> {
-    let model = Model::open(&arguments.model)?;
+    let model = Model::open(&arguments.model).inspect_err(|error| {
+        if let (true, lepton::Error::Format { error, .. }) = (arguments.json, error) {
+            let problems: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
+            // What fails here fails again when the error is told.
+            let _ = print_json("check", json!({ "ok": false, "problems": problems }));
+        }
+    })?;
     model.check_bytes()?;
     let session = model.session(SessionOptions::default())?;
     let golden = model.artefact().and_then(|artefact| artefact.golden.as_ref());

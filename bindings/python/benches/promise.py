@@ -1,19 +1,26 @@
 """What a network of 50 million weights loses and gains by ``compress(100)`` during its own training.
 
-    python benches/promise.py --data lung-ct --seeds 1 --out ../../docs/promise.md
+    python benches/promise.py --task lung-ct --prepare lung-ct.npz
+    KERAS_BACKEND=torch python benches/promise.py --data lung-ct.npz --seeds 5 --out benches/promise.jsonl
+    python benches/promise.py --render ../../docs/promise.md
 
-Trains the same network twice for each seed, plainly and under compression, an epoch of the one and an
-epoch of the other in turn, on images resized to 224x224x3, and appends what was measured to ``--out``:
-bytes of the exported file, its predictions against ``model.predict``, accuracy and recall on the test
-images, time of an epoch, latency. Needs TensorFlow, onnx, tf2onnx, and the assets (``LEPTON_ASSETS``).
+The first writes the images, as they are, to a file that can be carried to another machine. The second trains
+the same network twice for each seed, plainly and under compression, an epoch of the one and an epoch of the
+other in turn, on images enlarged to 224x224x3, and appends a line of JSON a seed. The third makes the page of
+``benches/promise.jsonl``. Works with every back end of Keras; needs onnx, and Pillow to prepare CIFAR-10.
+
+``--validate`` measures on images held out of the training split instead of the test split: settings are
+chosen by it, and by nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+import importlib
 import io
 import json
+import math
 import os
 import platform
 import shlex
@@ -22,116 +29,165 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
-import lepton_ai  # noqa: E402
-from lepton_ai import LeptonAI, Session  # noqa: E402
-
 ASSETS = Path(os.environ.get("LEPTON_ASSETS", Path(__file__).parents[3].parent / "shared" / "assets"))
+RESULTS = Path(__file__).with_suffix(".jsonl")
 SIDE = 224
 RATIO = 100
+T_QUANTILES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Student's t at 97.5 % for 1, 2, … degrees of freedom."""
 
 
-def lung_ct(train: int, test: int) -> tuple[Any, Any, Any, Any]:
-    """Slices of lungs, 64x64 grey, label 1 is COVID; images are ``(rows, 224, 224, 3)`` float32 from 0 to 1."""
-    folder = ASSETS / "medical" / "covid_ct"
-    parts: list[Any] = []
-    for name, count in (("train_64x64.npz", train), ("test_64x64.npz", test)):
-        with np.load(folder / name) as file:
-            images, labels = (file[key] for key in sorted(file.files, key=lambda key: -file[key].ndim)[:2])
-        chosen = np.random.default_rng(7).permutation(len(labels))[:count]
-        parts += [resized(images[chosen].reshape(len(chosen), 64, 64, 1)), labels[chosen].reshape(-1)]
-    return parts[0], parts[1], parts[2], parts[3]
+def lung_ct(assets: Path, train: int, test: int) -> dict[str, Any]:
+    """Slices of lungs, 64x64 grey, label 1 is COVID."""
+    found: dict[str, Any] = {}
+    for name, count in (("train", train), ("test", test)):
+        with np.load(assets / "medical" / "covid_ct" / f"{name}_64x64.npz") as file:
+            chosen = np.random.default_rng(7).permutation(len(file["labels"]))[:count]
+            found[f"{name}_images"] = file["images"][chosen][..., None]
+            found[f"{name}_labels"] = file["labels"][chosen].astype(np.int64)
+    return found
 
 
-def cifar(train: int, test: int) -> tuple[Any, Any, Any, Any]:
-    """CIFAR-10's cats (0) and dogs (1); images are ``(rows, 224, 224, 3)`` float32 from 0 to 1."""
-    folder = ASSETS / "image" / "cifar10"
-    parts: list[Any] = []
-    for name, count in (("train_50k_jpeg.tar.gz", train), ("test_10k_jpeg.tar.gz", test)):
+def cifar_10(assets: Path, train: int, test: int) -> dict[str, Any]:
+    """CIFAR-10's ten classes, 32x32 in colour, the first rows of its shuffled archives."""
+    image = importlib.import_module("PIL.Image")
+    found: dict[str, Any] = {}
+    for name, archive_name, count in (("train", "train_50k_jpeg", train), ("test", "test_10k_jpeg", test)):
         images, labels = [], []
-        with tarfile.open(folder / name) as archive:
+        with tarfile.open(assets / "image" / "cifar10" / f"{archive_name}.tar.gz") as archive:
             for member in archive:
-                label = member.name.rpartition("_")[2].partition(".")[0]
-                if label not in ("3", "5") or len(images) == count:
+                if not member.name.endswith(".jpg") or len(images) == count:
                     continue
                 file = archive.extractfile(member)
                 assert file is not None
-                images.append(keras.utils.img_to_array(keras.utils.load_img(io.BytesIO(file.read()))))
-                labels.append(int(label == "5"))
-        parts += [resized(np.stack(images).astype(np.uint8)), np.array(labels)]
-    return parts[0], parts[1], parts[2], parts[3]
+                images.append(np.asarray(image.open(io.BytesIO(file.read())).convert("RGB")))
+                labels.append(int(member.name.rpartition("_")[2].partition(".")[0]))
+        found[f"{name}_images"], found[f"{name}_labels"] = np.stack(images), np.array(labels, np.int64)
+    return found
 
 
-DATA = {"lung-ct": lung_ct, "cats-dogs": cifar}
+TASKS: dict[str, tuple[Callable[[Path, int, int], dict[str, Any]], int, int, int]] = {
+    "lung-ct": (lung_ct, 3217, 690, 1),
+    "cifar-10": (cifar_10, 10000, 2000, 10),
+}
+"""What reads a task's images, how many for training and test by default, and the network's outputs."""
 
 
 def resized(images: Any) -> Any:
-    """``(rows, H, W, C)`` bytes as ``(rows, 224, 224, 3)`` float32 from 0 to 1."""
-    large = keras.ops.image.resize(images.astype(np.float32) / 255, (SIDE, SIDE))
-    return np.broadcast_to(keras.ops.convert_to_numpy(large), (*large.shape[:3], 3)).copy()
+    """``(rows, H, W, C)`` bytes as ``(rows, 224, 224, 3)`` float32 from 0 to 1, bilinear, the same everywhere."""
+    large = np.empty((len(images), SIDE, SIDE, 3), np.float32)
+    down, across = (_bilinear(extent) for extent in images.shape[1:3])
+    for row, image in enumerate(images):
+        for channel in range(3):
+            plane = image[..., channel % image.shape[-1]].astype(np.float32) / 255
+            large[row, ..., channel] = down @ plane @ across.T
+    return large
 
 
-def network() -> Any:
-    """The network of the promise."""
+def _bilinear(extent: int) -> Any:
+    """``(224, extent)``: what each row of the enlarged image takes of the rows of the image."""
+    at = np.clip((np.arange(SIDE) + 0.5) * extent / SIDE - 0.5, 0, extent - 1)
+    below = np.minimum(at.astype(int), extent - 2)
+    weights = np.zeros((SIDE, extent), np.float32)
+    weights[np.arange(SIDE), below] = 1 - (at - below)
+    weights[np.arange(SIDE), below + 1] = at - below
+    return weights
+
+
+def rows_of(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
+    """Images and labels to train with, and to measure with."""
+    train, test = options.train, options.test
+    if options.data.suffix == ".npz":
+        with np.load(options.data) as file:
+            found = {key: file[key] for key in file.files}
+        options.task = str(found.pop("task"))
+    else:
+        found = TASKS[options.task][0](options.data, train or TASKS[options.task][1], test or TASKS[options.task][2])
+    images, labels = found["train_images"][:train], found["train_labels"][:train]
+    if options.validate:
+        held = len(images) // 6
+        return resized(images[held:]), labels[held:], resized(images[:held]), labels[:held]
+    return resized(images), labels, resized(found["test_images"][:test]), found["test_labels"][:test]
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Writes the images of a task as bytes, in the size they come in, to one file."""
+    read, train, test, _ = TASKS[options.task]
+    found = read(options.data, options.train or train, options.test or test)
+    np.savez_compressed(options.prepare, task=np.array(options.task), **found)
+    shapes = {name: array.shape for name, array in found.items()}
+    print(f"{options.prepare}: {options.prepare.stat().st_size} bytes, {shapes}")
+
+
+def network(outputs: int) -> Any:
+    """The network of the promise; ten classes need ten outputs."""
+    import keras
+
     layers = keras.layers
+    last = layers.Dense(1, activation="sigmoid") if outputs == 1 else layers.Dense(outputs, activation="softmax")
     return keras.Sequential([
         keras.Input((SIDE, SIDE, 3)), layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
-        layers.Dense(128, activation="relu"), layers.Dense(1, activation="sigmoid"),
+        layers.Dense(128, activation="relu"), last,
     ])
 
 
-def compiled(seed: int, rate: float) -> Any:
+def compiled(seed: int, outputs: int, rate: float) -> Any:
     """The network, with the seed's weights, ready to train."""
+    import keras
+
     keras.utils.set_random_seed(seed)
-    model = network()
-    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
+    model = network(outputs)
+    loss = "binary_crossentropy" if outputs == 1 else "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
     return model
 
 
 def scores(predictions: Any, labels: Any) -> tuple[float, float]:
-    """Accuracy and recall of class 1, of predictions from 0 to 1."""
-    found = predictions.reshape(-1) > 0.5
-    return float((found == labels).mean()), float(found[labels == 1].mean())
+    """Accuracy, and recall: of class 1 of two, the mean of the classes of more."""
+    if predictions.shape[-1] == 1:
+        found, counted = (predictions.reshape(-1) > 0.5).astype(int), [1]
+    else:
+        found, counted = predictions.argmax(-1), sorted(set(labels.tolist()))
+    recall = statistics.fmean(float((found[labels == one] == one).mean()) for one in counted)
+    return float((found == labels).mean()), recall
 
 
-class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """Seconds of each step but the first two, which trace."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.steps_s: list[float] = []
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        self._begun = time.perf_counter()
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self.steps_s.append(time.perf_counter() - self._begun)
-
-
-def trained(seed: int, data: Any, epochs: int, batch: int, rate: float) -> tuple[Any, Any, LeptonAI, list[float], list[float]]:
-    """The plain and the compressed model after training, with the median step of each epoch in seconds.
+def trained(seed: int, data: Any, options: argparse.Namespace) -> tuple[Any, Any, Any, list[float], list[float]]:
+    """The plain and the compressed model after training, with the seconds a step of each epoch.
 
     One epoch of the one, one of the other: what else the machine does falls on both.
     """
+    import keras
+
+    from lepton_ai import LeptonAI
+
     rows, labels = data[:2]
-    plain, model = compiled(seed, rate), compiled(seed, rate)
-    lepton = LeptonAI(model)
-    lepton.compress(RATIO, steps=-(-len(rows) // batch) * epochs)
+    outputs = TASKS[options.task][3]
+    plain, model = compiled(seed, outputs, options.rate), compiled(seed, outputs, options.rate)
+    steps = -(-len(rows) // options.batch)
+    lepton = LeptonAI(model).compress(RATIO, steps=steps * options.epochs)
     times: tuple[list[float], list[float]] = ([], [])
-    for epoch in range(epochs):
+    for epoch in range(options.epochs):
+        said = []
         for one, seconds in zip((plain, model), times):
             keras.utils.set_random_seed(1000 * seed + epoch)
-            clock = _Clock()
-            one.fit(rows, labels, batch_size=batch, epochs=1, verbose=0, callbacks=[clock])
-            seconds.append(statistics.fmean(clock.steps_s[1:]))
-        print(f"seed {seed} epoch {epoch + 1}: {times[0][-1]:.3f} s, {times[1][-1]:.3f} s a step", flush=True)
+            begun = time.perf_counter()
+            history = one.fit(rows, labels, batch_size=options.batch, epochs=1, verbose=0).history
+            seconds.append((time.perf_counter() - begun) / steps)
+            said.append(f"loss {history['loss'][-1]:.4f} accuracy {history['accuracy'][-1]:.4f}")
+            if options.validate:
+                accuracy, recall = scores(one.predict(data[2], verbose=0), data[3])
+                said.append(f"held out {accuracy:.4f} recall {recall:.4f}")
+        print(f"seed {seed} epoch {epoch + 1}: {times[0][-1]:.3f} s, {times[1][-1]:.3f} s a step; {'; '.join(said)}",
+              file=sys.stderr, flush=True)
     return plain, model, lepton, *times
 
 
@@ -146,99 +202,169 @@ def latency_ms(call: Any, runs: int = 15) -> float:
     return statistics.median(found)
 
 
-def measured(seed: int, data: Any, options: argparse.Namespace) -> dict[str, float]:
+def measured(seed: int, data: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Everything about one seed."""
-    plain, model, lepton, without, under = trained(seed, data, options.epochs, options.batch, options.rate)
+    plain, model, lepton, without, under = trained(seed, data, options)
     test, labels = data[2:]
     expected = model.predict(test, verbose=0)
     accuracy, recall = scores(expected, labels)
     plain_accuracy, plain_recall = scores(plain.predict(test, verbose=0), labels)
+    one = test[:1]
+    found = {
+        "seed": seed, "accuracy_plain": plain_accuracy, "accuracy": accuracy, "recall_plain": plain_recall,
+        "recall": recall, "step_plain_s": statistics.median(without[1:] or without),
+        "time_ratio": sum(under[1:] or under) / sum(without[1:] or without),
+        "predict_ms": latency_ms(lambda: plain.predict(one, verbose=0)), "weights": model.count_params(),
+    }
+    return found | of_file(model, lepton, expected, test, labels)
+
+
+def of_file(model: Any, lepton: Any, expected: Any, test: Any, labels: Any) -> dict[str, Any]:
+    """What the exported file answers and weighs, and whether Keras' own file is one of plain layers."""
+    import keras
+
+    from lepton_ai import Session
+
     with tempfile.TemporaryDirectory() as folder:
         begun = time.perf_counter()
         report = lepton.export(Path(folder) / "model.lepton")
         export_s = time.perf_counter() - begun
-        session = Session(report.file, threads=1)
-        found = session.predict(test)
-        one = test[:1]
+        found = Session(report.file, threads=min(os.cpu_count() or 1, 8)).predict(test)
+        session, one = Session(report.file, threads=1), test[:1]
         fast = latency_ms(lambda: session.run(one))
         saved = Path(folder) / "m.keras"
         model.save(saved)
         loaded = keras.models.load_model(saved)
-        loads = float(type(loaded.layers[0]) is keras.layers.Conv2D
-                      and np.abs(loaded.predict(test[:32], verbose=0) - expected[:32]).max() < 1e-3)
-    weights_bytes = 4 * model.count_params()
-    file_accuracy, file_recall = scores(found, labels)
+        loads = (type(loaded.layers[0]) is keras.layers.Conv2D
+                 and np.abs(loaded.predict(test[:32], verbose=0) - expected[:32]).max() < 1e-3)
+    accuracy, recall = scores(found, labels)
     return {
-        "seed": seed, "accuracy_plain": plain_accuracy, "accuracy": accuracy, "accuracy_file": file_accuracy,
-        "recall_plain": plain_recall, "recall": recall, "recall_file": file_recall,
-        "difference": float(np.abs(found - expected).max()), "file_bytes": float(report.file_bytes or 0),
-        "ratio": weights_bytes / (report.file_bytes or 1), "time_ratio": statistics.median(
-            b / a for a, b in zip(without[1:], under[1:])),
-        "time_ratio_mean": sum(under[1:]) / sum(without[1:]), "step_plain_s": statistics.median(without[1:]),
-        "predict_ms": latency_ms(lambda: plain.predict(one, verbose=0)), "session_ms": fast, "export_s": export_s,
-        "plain_keras_loads": loads,
+        "accuracy_file": accuracy, "recall_file": recall, "difference": float(np.abs(found - expected).max()),
+        "file_bytes": report.file_bytes, "ratio": 4 * model.count_params() / (report.file_bytes or 1),
+        "session_ms": fast, "export_s": export_s, "plain_keras_loads": bool(loads),
     }
 
 
-def page(found: list[dict[str, float]], options: argparse.Namespace) -> str:
-    """What was measured, as a section of Markdown."""
-    import tensorflow
+def setting(data: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """What a seed's line says about how it was made."""
+    import keras
 
+    import lepton_ai
+
+    backend = keras.backend.backend()
+    library = importlib.import_module(backend)
+    device = "CPU"
+    if backend == "torch" and library.cuda.is_available():
+        device = library.cuda.get_device_name()
+    elif backend == "jax":
+        device = library.devices()[0].device_kind
+    elif backend == "tensorflow" and library.config.list_physical_devices("GPU"):
+        device = "GPU"
     machine = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                     if line.startswith("model name")), platform.machine())
+    return {
+        "task": options.task, "part": "validation" if options.validate else "test", "train": len(data[1]),
+        "test": len(data[3]), "epochs": options.epochs, "batch": options.batch, "rate": options.rate,
+        "asked": RATIO, "date": str(datetime.date.today()), "machine": f"{machine}, {os.cpu_count()} CPUs",
+        "device": device, "versions": f"Python {platform.python_version()}, Keras {keras.__version__}, {backend} "
+        f"{library.__version__}, lepton_ai {lepton_ai.__version__}", "load": os.getloadavg()[1],
+        "command": f"KERAS_BACKEND={backend} python benches/promise.py {shlex.join(sys.argv[1:])}",
+    }
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Measures the seeds, and appends a line for each."""
+    data = rows_of(options)
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        line = json.dumps(setting(data, options) | measured(seed, data, options))
+        print(line, flush=True)
+        if options.out:
+            with options.out.open("a") as file:
+                file.write(line + "\n")
+
+
+def interval(differences: list[float]) -> str:
+    """The mean, and between what it lies with 95 %, of differences of pairs by Student's t, in points."""
+    mean = 100 * statistics.fmean(differences)
+    if len(differences) < 2:
+        return f"{mean:+.2f} points (one seed: no interval)"
+    quantile = T_QUANTILES[min(len(differences) - 1, len(T_QUANTILES)) - 1]
+    half = 100 * quantile * statistics.stdev(differences) / math.sqrt(len(differences))
+    return f"{mean:+.2f} points (95 %: {mean - half:+.2f} to {mean + half:+.2f})"
+
+
+_SAME = ("task", "part", "train", "test", "epochs", "batch", "rate", "asked", "machine", "device", "versions")
+"""What the seeds of one section have in common."""
+
+
+def section(found: list[dict[str, Any]]) -> str:
+    """What was measured in one setting, as Markdown."""
+    first = found[0]
+    many = len(found) > 1
     lines = [
-        f"## {options.data}, {len(found)} seed{'s' if len(found) > 1 else ''}", "",
-        f"{options.train} training and {options.test} test images, {options.epochs} epochs, batches of {options.batch}, "
-        f"Adam {options.rate:g}; {network().count_params()} weights. {datetime.date.today()}, {machine}, "
-        f"{os.cpu_count()} CPUs, Python {platform.python_version()}, Keras {keras.__version__}, TensorFlow "
-        f"{tensorflow.__version__}, lepton_ai {lepton_ai.__version__}; load of the machine at the end, this run's "
-        f"included: {os.getloadavg()[1]:.1f}.", "",
-        f"`python benches/promise.py {shlex.join(sys.argv[1:])}`", "",
-        "| seed | accuracy, recall without | under compression | the file | file bytes | smaller | "
-        "largest difference from `model.predict` | training time | `model.predict` / file, ms | `.keras` loads |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        f"## {first['task']}, {len(found)} seed{'s' if many else ''}, {first['versions'].split(', ')[2]}", "",
+        f"{first['train']} images to train, {first['test']} of the {first['part']} split to measure, {first['epochs']} "
+        f"epochs, batches of {first['batch']}, Adam {first['rate']:g}; {first['weights']} weights, {first['asked']}x asked. "
+        f"{first['date']}, {first['machine']}, trained on {first['device']}; {first['versions']}.", "",
+        f"`{first['command']}`", "",
+        f"Accuracy of the file minus that without compression: "
+        f"{interval([row['accuracy_file'] - row['accuracy_plain'] for row in found])}; recall: "
+        f"{interval([row['recall_file'] - row['recall_plain'] for row in found])}. Files are "
+        f"{min(row['ratio'] for row in found):.1f} to {max(row['ratio'] for row in found):.1f} times smaller than the "
+        f"float32 weights; the training took {statistics.median(row['time_ratio'] for row in found):.2f} times as long.", "",
+        "| seed | accuracy, recall without | under compression | of the file | file bytes | smaller | largest "
+        "difference of the file | a step without | training time | `predict` on the device / file, 1 thread | `.keras` loads |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in found:
+    for row in sorted(found, key=lambda row: row["seed"]):
         lines.append(
-            f"| {row['seed']:.0f} | {row['accuracy_plain']:.4f}, {row['recall_plain']:.4f} | {row['accuracy']:.4f}, "
-            f"{row['recall']:.4f} | {row['accuracy_file']:.4f}, {row['recall_file']:.4f} | {row['file_bytes']:.0f} | "
-            f"{row['ratio']:.1f}x | {row['difference']:.1e} | {row['time_ratio_mean']:.2f}x (median epoch "
-            f"{row['time_ratio']:.2f}x of {row['step_plain_s']:.3f} s a step) | {row['predict_ms']:.0f} / "
-            f"{row['session_ms']:.0f} | {'yes' if row['plain_keras_loads'] else 'no'} |")
-    if len(found) > 1:
-        drop = [row["accuracy_file"] - row["accuracy_plain"] for row in found]
-        recall = [row["recall_file"] - row["recall_plain"] for row in found]
-        lines += ["", f"Accuracy of the file minus without: {statistics.fmean(drop):+.4f} ± {statistics.stdev(drop):.4f}; "
-                  f"recall {statistics.fmean(recall):+.4f} ± {statistics.stdev(recall):.4f} (mean, deviation of seeds)."]
+            f"| {row['seed']} | {row['accuracy_plain']:.4f}, {row['recall_plain']:.4f} | {row['accuracy']:.4f}, "
+            f"{row['recall']:.4f} | {row['accuracy_file']:.4f}, {row['recall_file']:.4f} | {row['file_bytes']} | "
+            f"{row['ratio']:.1f}x | {row['difference']:.1e} | {1e3 * row['step_plain_s']:.0f} ms | {row['time_ratio']:.2f}x | "
+            f"{row['predict_ms']:.0f} / {row['session_ms']:.0f} ms | {'yes' if row['plain_keras_loads'] else 'no'} |")
     return "\n".join(lines) + "\n"
 
 
+def page(lines: list[str]) -> str:
+    """The page of all results."""
+    settings: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for line in lines:
+        row = json.loads(line)
+        settings.setdefault(tuple(row[key] for key in _SAME), []).append(row)
+    parts = [
+        f"# What `compress({RATIO})` does to a network of 50 million weights\n\nMade by "
+        "[promise.py](../bindings/python/benches/promise.py) of [its results](../bindings/python/benches/promise.jsonl): "
+        "the same network trained without compression and under it, an epoch of each in turn, same seed, same images. "
+        "Recall is that of class 1 of two classes, the mean of the classes of more. Intervals are Student's t over the "
+        "seeds' paired differences. Rate and epochs were chosen on images held out of the training split.\n",
+        *(section(found) for found in settings.values()),
+    ]
+    return "\n".join(parts)
+
+
 def main() -> None:
-    """Measures and writes."""
+    """Prepares, measures or renders."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", choices=DATA, default="lung-ct")
+    parser.add_argument("--task", choices=TASKS, default="lung-ct", help="an .npz says itself what it is of")
+    parser.add_argument("--data", type=Path, default=ASSETS, help="folder of the assets, or a prepared .npz")
+    parser.add_argument("--prepare", type=Path, help="write the images to this .npz and end")
+    parser.add_argument("--render", type=Path, help=f"write the page of {RESULTS.name} to this file and end")
+    parser.add_argument("--validate", action="store_true", help="hold a sixth of the training split out, and measure on it")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--train", type=int, default=640)
-    parser.add_argument("--test", type=int, default=345)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--train", type=int, help="images to train with; default: all")
+    parser.add_argument("--test", type=int, help="images to measure with; default: all")
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--out", type=Path, help="Markdown file to append to")
+    parser.add_argument("--rate", type=float, default=1e-5)
+    parser.add_argument("--out", type=Path, help="file to append the lines of JSON to")
     options = parser.parse_args()
-    data = DATA[options.data](options.train, options.test)
-    found = []
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        found.append(measured(seed, data, options))
-        print(json.dumps(found[-1]), flush=True)
-    text = page(found, options)
-    print(text)
-    if options.out:
-        begun = options.out.read_text() if options.out.exists() else (
-            "# What `compress(100)` does to a network of 50 million weights\n\nMade by "
-            "[promise.py](../bindings/python/benches/promise.py), which appends a section a run: the same network trained "
-            "without compression and under it, epoch by epoch in turn, same seed, same images.\n")
-        options.out.write_text(f"{begun}\n{text}")
+    if options.prepare:
+        prepare(options)
+    elif options.render:
+        options.render.write_text(page(RESULTS.read_text().splitlines()))
+    else:
+        measure(options)
 
 
 if __name__ == "__main__":

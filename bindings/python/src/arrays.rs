@@ -23,6 +23,7 @@ const NAMES: &[(DType, &str)] = &[
     (DType::U32, "uint32"),
     (DType::U64, "uint64"),
     (DType::Bool, "bool"),
+    (DType::Str, "str"),
 ];
 
 /// Element types NumPy does not have of its own, and their names in the package `ml_dtypes`.
@@ -135,6 +136,9 @@ fn viewed(array: &Bound<'_, PyUntypedArray>) -> PyResult<Option<Tensor>> {
 /// A value as a tensor: NumPy arrays over their own memory, everything else through
 /// `lepton_ai._arrays.plain`, which knows DLPack, sequences and foreign layouts.
 pub(crate) fn tensor(value: &Bound<'_, PyAny>, wanted: DType) -> PyResult<Tensor> {
+    if wanted == DType::Str {
+        return strings(value);
+    }
     if let Ok(array) = value.cast::<PyUntypedArray>()
         && let Some(tensor) = viewed(array)?
     {
@@ -150,15 +154,28 @@ pub(crate) fn tensor(value: &Bound<'_, PyAny>, wanted: DType) -> PyResult<Tensor
     })
 }
 
+/// Strings, in an array of `str`, `bytes` or objects, or in nested lists, as a tensor of strings.
+fn strings(value: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+    let py = value.py();
+    let listed = py.import("lepton_ai._arrays")?.getattr("strings")?.call1((value,))?;
+    let (shape, strings): (Vec<usize>, Vec<String>) = listed.extract()?;
+    let made = Tensor::from_strings(shape, &strings);
+    made.map_err(|error| crate::errors::raised(py, error.into()))
+}
+
 /// Keeps a tensor's memory alive for the array over it.
 #[pyclass(frozen, module = "lepton_ai._native")]
 struct Buffer {
     _tensor: Tensor,
 }
 
-/// A tensor as an array that owns the tensor's memory. Types that need `ml_dtypes` become `float32`
+/// A tensor as an array that owns the tensor's memory; strings as an array of objects. Types that need `ml_dtypes` become `float32`
 /// where that is not installed, which loses nothing.
 pub(crate) fn array(py: Python<'_>, tensor: Tensor) -> PyResult<Bound<'_, PyAny>> {
+    if let Ok(strings) = tensor.strings() {
+        let objects = py.import("lepton_ai._arrays")?.getattr("objects")?;
+        return objects.call1((tensor.shape().to_vec(), strings));
+    }
     let short = SHORT_NAMES.iter().any(|(of, _)| *of == tensor.dtype());
     let (mut tensor, descriptor) = match descriptor(py, tensor.dtype()) {
         Ok(descriptor) => (tensor, descriptor),

@@ -35,11 +35,10 @@ fn class_and_help(error: &Error) -> (&'static str, &'static str) {
 }
 
 fn of_format(error: &FormatError) -> (&'static str, &'static str) {
-    match error {
-        FormatError::UnknownOperators(_) | FormatError::Unsupported(_) => {
-            ("UnsupportedError", "export the model without what the message names")
-        }
-        _ => ("ModelError", "export or download the model again"),
+    if error.is_unsupported() {
+        ("UnsupportedError", "export the model without what the message names")
+    } else {
+        ("ModelError", "export or download the model again")
     }
 }
 

@@ -6,6 +6,7 @@
 mod arrays;
 mod errors;
 mod model;
+mod pair;
 mod recipe;
 mod search;
 mod session;
@@ -19,6 +20,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model::Model>()?;
     module.add_class::<session::Session>()?;
     module.add_function(wrap_pyfunction!(recipe::compressed, module)?)?;
+    module.add_function(wrap_pyfunction!(recipe::coded_bytes, module)?)?;
+    module.add_function(wrap_pyfunction!(pair::paired, module)?)?;
     module.add_function(wrap_pyfunction!(search::optimize, module)?)?;
     module.add_function(wrap_pyfunction!(search::evaluate, module)?)?;
     module.add_function(wrap_pyfunction!(search::metrics, module)?)?;

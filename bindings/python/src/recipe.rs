@@ -1,6 +1,6 @@
-//! The façade's `compressed` as a Python function.
+//! The façade's `compressed` and `coded_bytes` as Python functions.
 
-use lepton::{Error, Recipe, Tensor};
+use lepton::{DType, Error, Recipe, Tensor};
 use pyo3::prelude::*;
 
 use crate::arrays;
@@ -31,4 +31,11 @@ pub(crate) fn compressed(
     };
     let samples = samples.iter().map(run).collect::<PyResult<Vec<_>>>()?;
     py.detach(|| lepton::compressed(&model, &recipe, &samples)).map_err(|error| raised(py, error))
+}
+
+/// Bytes that an artefact takes for the values of an int8 array, in the layout of the model's graph.
+#[pyfunction]
+pub(crate) fn coded_bytes(py: Python<'_>, values: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let tensor = arrays::tensor(values, DType::I8)?;
+    Ok(py.detach(|| lepton::coded_bytes(&tensor)))
 }

@@ -1,7 +1,7 @@
 //! The façade's `optimize` and `evaluate` as Python functions.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use lepton::{
@@ -85,30 +85,31 @@ impl Request {
             time_budget: self.time_budget_s.map(|s| seconds("time_budget_s", s)).transpose()?,
             seed: self.seed,
             threads: self.threads,
-            price: self.price()?,
+            price: price(&self.instance, self.prices.as_deref())?,
             utilisation: self.utilisation,
             calibration_samples: self.calibration_samples,
             tuning_samples: self.tuning_samples,
             latency_time: seconds("latency_time_s", self.latency_time_s)?,
         })
     }
-
-    fn price(&self) -> Result<lepton::Price, Error> {
-        let mut list = PriceList::shipped();
-        if let Some(path) = &self.prices {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| Error::File { path: path.clone(), error })?;
-            list = list.overridden_by(PriceList::parse(&text)?);
-        }
-        list.find(&self.instance).cloned().ok_or_else(|| {
-            let names: Vec<&str> = list.price.iter().map(|p| p.instance.as_str()).collect();
-            let (instance, names) = (&self.instance, names.join(", "));
-            Error::Inputs(format!("no price for the instance `{instance}`; there are {names}"))
-        })
-    }
 }
 
-fn seconds(name: &str, value: f64) -> Result<Duration, Error> {
+/// The price of an instance type, in the list of the path too if there is one.
+pub(crate) fn price(instance: &str, own: Option<&Path>) -> Result<lepton::Price, Error> {
+    let mut list = PriceList::shipped();
+    if let Some(path) = own {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| Error::File { path: path.to_owned(), error })?;
+        list = list.overridden_by(PriceList::parse(&text)?);
+    }
+    list.find(instance).cloned().ok_or_else(|| {
+        let names: Vec<&str> = list.price.iter().map(|p| p.instance.as_str()).collect();
+        let names = names.join(", ");
+        Error::Inputs(format!("no price for the instance `{instance}`; there are {names}"))
+    })
+}
+
+pub(crate) fn seconds(name: &str, value: f64) -> Result<Duration, Error> {
     Duration::try_from_secs_f64(value)
         .map_err(|error| Error::Inputs(format!("{name} is {value}: {error}")))
 }

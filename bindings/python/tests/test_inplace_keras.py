@@ -41,10 +41,10 @@ def test_fit_trains_under_the_compression(task, tmp_path):
     lepton = LeptonAI(model).compress(20)
     assert type(model).__name__ == "Sequential" and [w.path for w in model.weights] == names
     seen = []
-    model.fit(*task, batch_size=64, epochs=10, verbose=0,
+    model.fit(*task, batch_size=64, epochs=20, verbose=0,
               callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: seen.append(zeros(model.layers[1])))])
     share, report = lepton._attachment.shares[model.layers[1].name], lepton.report()
-    assert report.steps_total == report.steps_done == 160
+    assert report.steps_total == report.steps_done == 320
     assert seen == sorted(seen) and seen[-1] == pytest.approx(1 - share.density, abs=2e-3)
     accuracy = (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean()
     assert accuracy > 0.9
@@ -53,6 +53,34 @@ def test_fit_trains_under_the_compression(task, tmp_path):
     found = Session(tmp_path / "model.lepton").predict(task[0]).argmax(1)
     assert (found == task[1]).mean() > accuracy - 0.03
     assert (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean() == accuracy
+
+
+def test_the_file_is_as_small_as_asked(tmp_path):
+    generator = np.random.default_rng(0)
+    rows = generator.normal(size=(512, 300)).astype(np.float32)
+    labels = (rows[:, :40] @ generator.normal(size=(40, 4))).argmax(1)
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((300,)), keras.layers.Dense(1000, activation="relu"),
+                              keras.layers.Dense(300, activation="relu"), keras.layers.Dense(4)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    lepton = LeptonAI(model).compress(50)
+    model.fit(rows, labels, epochs=5, verbose=0)
+    assert 50 <= lepton.export(tmp_path / "model.lepton").file_ratio <= 53
+
+
+def test_reports_measure_before_and_after(task, tmp_path):
+    model = network()
+    model.fit(*task, epochs=3, verbose=0)
+    before = (model.predict(task[0], verbose=0).argmax(1) == task[1]).mean()
+    lepton = LeptonAI(model).compress(4)
+    model.fit(*task, epochs=1, verbose=0)
+    after = model.predict(task[0], verbose=0)
+    lepton.export(tmp_path / "model.lepton")
+    report = lepton.report(task, time_s=0.05)
+    np.testing.assert_array_equal(model.predict(task[0], verbose=0), after)
+    assert report.versions.before.metrics["top1"].value == pytest.approx(before, abs=2e-3)
+    assert report.versions.after.metrics["top1"].value == pytest.approx((after.argmax(1) == task[1]).mean(), abs=2e-3)
+    assert report.to_dict()["versions"]["after"]["file_bytes"] == report.file_bytes
 
 
 def test_saved_models_are_plain(task, tmp_path):
@@ -162,7 +190,7 @@ def test_a_callback_converts_while_it_trains(task, tmp_path, compressed):
 
     model = network()
     if compressed:
-        LeptonAI(model).compress(20)
+        LeptonAI(model).compress(12)
     both = importlib.util.find_spec("tensorflow") and importlib.util.find_spec("tensorboard")
     log = str(tmp_path / "log") if both else None
     callback = ConversionCallback(every=16, validation=task, log_dir=log, runs=3)

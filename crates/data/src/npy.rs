@@ -9,12 +9,16 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 const MAX_HEADER_BYTES: usize = 1 << 16;
 /// NumPy's own limit of axes.
 const MAX_RANK: usize = 64;
+/// NumPy keeps strings in UTF-32.
+const BYTES_PER_LETTER: usize = 4;
 
 /// What the header says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Header {
     /// Element type; `Err` holds NumPy's name of one Lepton cannot hold.
     pub(crate) dtype: Result<DType, String>,
+    /// Letters of a string, four bytes each; 0 for numbers.
+    pub(crate) letters: usize,
     pub(crate) shape: Vec<usize>,
     pub(crate) fortran_order: bool,
     /// Bytes before the first element.
@@ -24,9 +28,13 @@ pub(crate) struct Header {
 impl Header {
     /// Bytes of the elements, or why there cannot be such an array.
     pub(crate) fn payload(&self) -> Result<usize, String> {
-        let dtype = self.usable()?;
+        let size = match self.usable()? {
+            DType::Str => self.letters.checked_mul(BYTES_PER_LETTER),
+            dtype => Some(dtype.size()),
+        };
         checked_product(&self.shape)
-            .and_then(|count| count.checked_mul(dtype.size()))
+            .zip(size)
+            .and_then(|(count, size)| count.checked_mul(size))
             .ok_or_else(|| format!("shape {:?} is larger than memory can address", self.shape))
     }
 
@@ -40,6 +48,30 @@ impl Header {
         }
         Ok(dtype)
     }
+}
+
+/// The strings in the bytes of an array of `letters` letters each; NUL fills their ends.
+pub(crate) fn strings(bytes: &[u8], letters: usize) -> Result<Vec<String>, String> {
+    let (codes, _) = bytes.as_chunks::<BYTES_PER_LETTER>();
+    let string = |codes: &[[u8; BYTES_PER_LETTER]]| {
+        let end = codes.iter().rposition(|code| *code != [0; BYTES_PER_LETTER]);
+        let letter = |code: &[u8; BYTES_PER_LETTER]| char::from_u32(u32::from_le_bytes(*code));
+        let found: Option<String> =
+            codes[..end.map_or(0, |end| end + 1)].iter().map(letter).collect();
+        found.ok_or_else(|| "a string has a code that is no letter".to_owned())
+    };
+    codes.chunks_exact(letters.max(1)).map(string).collect()
+}
+
+/// The bytes of strings, and how many letters each has.
+pub(crate) fn string_bytes(strings: &[&str]) -> (Vec<u8>, usize) {
+    let letters = strings.iter().map(|s| s.chars().count()).max().unwrap_or(0).max(1);
+    let mut bytes = Vec::with_capacity(strings.len() * letters * BYTES_PER_LETTER);
+    for (i, string) in strings.iter().enumerate() {
+        string.chars().for_each(|letter| bytes.extend(u32::from(letter).to_le_bytes()));
+        bytes.resize((i + 1) * letters * BYTES_PER_LETTER, 0);
+    }
+    (bytes, letters)
 }
 
 /// Reads a header, leaving `reader` at the first element.
@@ -68,9 +100,13 @@ pub(crate) fn read(reader: &mut impl Read) -> Result<Header, String> {
     Ok(header)
 }
 
-/// The header of a little-endian array in C order; `None` for a type NumPy does not have.
-pub(crate) fn write(dtype: DType, shape: &[usize]) -> Option<Vec<u8>> {
-    let name = NAMES.iter().find(|(_, known)| *known == dtype)?.0;
+/// The header of a little-endian array in C order, of strings of so many letters or of numbers;
+/// `None` for a type NumPy does not have.
+pub(crate) fn write(dtype: DType, letters: usize, shape: &[usize]) -> Option<Vec<u8>> {
+    let name = match dtype {
+        DType::Str => format!("U{letters}"),
+        _ => NAMES.iter().find(|(_, known)| *known == dtype)?.0.to_owned(),
+    };
     let byte_order = if dtype.size() == 1 { '|' } else { '<' };
     let extents: String = shape.iter().map(|extent| format!("{extent}, ")).collect();
     let extents = if shape.len() > 1 { extents.trim_end_matches(", ") } else { extents.trim_end() };
@@ -124,11 +160,17 @@ fn parse(text: &str) -> Option<Header> {
     if shape.len() > MAX_RANK {
         return None;
     }
-    let dtype = match after("descr")?.strip_prefix('\'') {
-        None => Err("(structured)".to_owned()),
-        Some(rest) => element_type(rest.split_once('\'')?.0),
+    let (dtype, letters) = match after("descr")?.strip_prefix('\'') {
+        None => (Err("(structured)".to_owned()), 0),
+        Some(rest) => {
+            let name = rest.split_once('\'')?.0;
+            match name.strip_prefix("<U").and_then(|letters| letters.parse().ok()) {
+                Some(letters @ 1..) => (Ok(DType::Str), letters),
+                _ => (element_type(name), 0),
+            }
+        }
     };
-    Some(Header { dtype, shape, fortran_order, length: 0 })
+    Some(Header { dtype, letters, shape, fortran_order, length: 0 })
 }
 
 fn element_type(name: &str) -> Result<DType, String> {
@@ -145,15 +187,16 @@ mod tests {
     fn headers_round_trip() {
         for (_, dtype) in NAMES {
             for shape in [vec![], vec![3], vec![2, 0], vec![1, 2, 3, 4]] {
-                let bytes = write(dtype, &shape).unwrap();
+                let bytes = write(dtype, 0, &shape).unwrap();
                 assert_eq!(bytes.len() % 64, 0);
                 let header = read(&mut bytes.as_slice()).unwrap();
+                let length = bytes.len();
                 let expected =
-                    Header { dtype: Ok(dtype), shape, fortran_order: false, length: bytes.len() };
+                    Header { dtype: Ok(dtype), letters: 0, shape, fortran_order: false, length };
                 assert_eq!(header, expected);
             }
         }
-        assert!(write(DType::BF16, &[1]).is_none());
+        assert!(write(DType::BF16, 0, &[1]).is_none());
     }
 
     fn header(dictionary: &str) -> Header {

@@ -15,8 +15,8 @@ use crate::{DataError, npy};
 /// The largest array that is read whole.
 pub const MAX_ARRAY_BYTES: usize = 4 << 30;
 
-/// Every numeric array of an `.npz` in the order of the archive, or the one of an `.npy` under the
-/// name "". Arrays of other types (text) are left out.
+/// Every array of numbers or strings of an `.npz` in the order of the archive, or the one of an
+/// `.npy` under the name "". Arrays of other types (objects) are left out.
 ///
 /// # Errors
 /// For a broken archive, an array above [`MAX_ARRAY_BYTES`], big-endian or Fortran-order arrays.
@@ -67,7 +67,15 @@ fn read_elements(
     reader.read_exact(storage.make_mut()).map_err(|error| error.to_string())?;
     // To the end of the entry, so that its checksum is verified.
     io::copy(reader, &mut io::sink()).map_err(|error| error.to_string())?;
-    Tensor::new(header.usable()?, header.shape.clone(), storage).map_err(|error| error.to_string())
+    let dtype = header.usable()?;
+    let made = match dtype {
+        DType::Str => {
+            let strings = npy::strings(storage.bytes(), header.letters)?;
+            Tensor::from_strings(header.shape.clone(), &strings)
+        }
+        _ => Tensor::new(dtype, header.shape.clone(), storage),
+    };
+    made.map_err(|error| error.to_string())
 }
 
 /// Writes tensors to an `.npz`, uncompressed like `numpy.savez`; `bf16`, which NumPy lacks, becomes
@@ -83,14 +91,19 @@ pub fn write_npz<'a>(
             .compression_method(CompressionMethod::Stored)
             .large_file(tensor.bytes().len() > u32::MAX as usize / 2);
         let tensor = &widen(tensor);
-        let header = npy::write(tensor.dtype(), tensor.shape()).ok_or_else(|| {
+        let text = tensor.strings().ok().map(|strings| npy::string_bytes(&strings));
+        let (bytes, letters) = match &text {
+            Some((bytes, letters)) => (bytes.as_slice(), *letters),
+            None => (tensor.bytes(), 0),
+        };
+        let header = npy::write(tensor.dtype(), letters, tensor.shape()).ok_or_else(|| {
             DataError::broken(path, format!("{} has no NumPy type", tensor.dtype()))
         })?;
         archive
             .start_file(format!("{name}.npy"), options)
             .map_err(|e| DataError::broken(path, e))?;
         archive.write_all(&header).map_err(DataError::file(path))?;
-        archive.write_all(tensor.bytes()).map_err(DataError::file(path))?;
+        archive.write_all(bytes).map_err(DataError::file(path))?;
     }
     let file = archive.finish().map_err(|e| DataError::broken(path, e))?;
     file.into_inner().map_err(|e| DataError::file(path)(e.into_error()))?;

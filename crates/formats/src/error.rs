@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use lepton_ir::GraphError;
+use lepton_ir::{GraphError, Problem};
 
 /// An operator of a file that Lepton does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +60,9 @@ pub enum FormatError {
     Node {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Its operator, and the version of the set it belongs to.
         operator: String,
-        /// What is wrong, and what to do.
+        /// What is wrong, what its inputs are, and what to do.
         why: String,
     },
     /// A tensor that cannot be read.
@@ -79,6 +79,30 @@ pub enum FormatError {
     /// A graph that breaks the rules of graphs.
     #[error(transparent)]
     Graph(Box<GraphError>),
+    /// More than one problem, in the order of the file, each of them something else.
+    #[error("{} problems:{}", .0.len(), numbered(.0))]
+    Several(Vec<FormatError>),
+}
+
+/// So many problems of a file are enough to tell.
+pub(crate) const MOST_PROBLEMS: usize = 50;
+
+/// One line for each problem.
+fn numbered(problems: &[FormatError]) -> String {
+    let line = |(index, problem): (usize, &FormatError)| format!("\n  {}. {problem}", index + 1);
+    problems.iter().enumerate().map(line).collect()
+}
+
+/// What helps against a problem of a node.
+fn remedy(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::NotConstant(_) => "fold constants before the export, or fix the input's value",
+        Problem::Type { .. } => "cast the operand before this node",
+        Problem::Unsupported(_) => {
+            "export the model with another operator set, or replace the node"
+        }
+        _ => "no engine could run this node; correct it or export the model again",
+    }
 }
 
 impl From<GraphError> for FormatError {
@@ -88,6 +112,60 @@ impl From<GraphError> for FormatError {
 }
 
 impl FormatError {
+    /// The problems this stands for: several, or itself.
+    pub fn problems(&self) -> &[FormatError] {
+        match self {
+            FormatError::Several(problems) => problems,
+            one => std::slice::from_ref(one),
+        }
+    }
+
+    /// Nothing, the only problem there is, or several.
+    pub(crate) fn of_all(mut problems: Vec<FormatError>) -> Result<(), FormatError> {
+        match problems.len() {
+            0 => Ok(()),
+            1 => Err(problems.remove(0)),
+            _ => Err(FormatError::Several(problems)),
+        }
+    }
+
+    /// The same problem as one of that node of the file, with its operator set and its `inputs`.
+    /// What is a problem of a node inside it stays that.
+    pub(crate) fn of_node(self, label: &str, operator: &str, inputs: &str) -> Self {
+        let inputs = if inputs.is_empty() { "none" } else { inputs };
+        let told = |why: String, remedy: &str| FormatError::Node {
+            node: label.to_string(),
+            operator: operator.to_string(),
+            why: format!("{why}; its inputs are {inputs}{remedy}"),
+        };
+        let beyond = |why: &str| {
+            let remedy = remedy(&Problem::Unsupported(String::new()));
+            FormatError::Unsupported(format!(
+                "node `{label}` ({operator}): {why}; its inputs are {inputs}; {remedy}"
+            ))
+        };
+        match self {
+            FormatError::Node { node, why, .. } if node == label => told(why, ""),
+            FormatError::Unsupported(why) => beyond(&why),
+            FormatError::Graph(error) => match *error {
+                GraphError::Node { problem: Problem::Unsupported(why), .. } => beyond(&why),
+                GraphError::Node { problem, .. } => {
+                    told(problem.to_string(), &format!("; {}", remedy(&problem)))
+                }
+                other => told(other.to_string(), ""),
+            },
+            other => other,
+        }
+    }
+
+    /// True if the file may be right and Lepton does not have what it needs.
+    pub fn is_unsupported(&self) -> bool {
+        let one = |problem: &FormatError| {
+            matches!(problem, FormatError::UnknownOperators(_) | FormatError::Unsupported(_))
+        };
+        self.problems().iter().all(one)
+    }
+
     /// Shorthand for a tensor's problem.
     pub(crate) fn tensor(name: &str, why: impl Into<String>) -> Self {
         FormatError::Tensor { name: name.to_string(), why: why.into() }

@@ -1,5 +1,7 @@
 //! Steps that the translation of one operator of a file takes, each one node of Lepton's graph.
 
+use std::cell::Cell;
+
 use lepton_ir::ops::binary::{Binary, BinaryFunction};
 use lepton_ir::ops::cast::Cast;
 use lepton_ir::ops::concat::Concat;
@@ -19,8 +21,24 @@ use lepton_tensor::{DType, Tensor};
 
 use crate::error::FormatError;
 
-/// Most elements of a constant that a decomposition makes.
-pub const LARGEST: usize = 1 << 26;
+/// Elements of the constants that decompositions may still make of a file, which says little about
+/// how large they are.
+#[derive(Debug)]
+pub struct Budget(Cell<usize>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Budget(Cell::new(1 << 23))
+    }
+}
+
+impl Budget {
+    /// Takes a constant of that shape; false if that is more than is left.
+    pub fn take(&self, shape: &[usize]) -> bool {
+        let left = lepton_tensor::checked_product(shape).and_then(|n| self.0.get().checked_sub(n));
+        left.inspect(|&left| self.0.set(left)).is_some()
+    }
+}
 
 /// Most elements of what is computed while reading, operands and results each.
 pub const MOST_KNOWN: usize = 1024;
@@ -52,6 +70,9 @@ pub trait Steps {
 
     /// The name that the nodes it becomes get; may be empty.
     fn node_name(&self) -> String;
+
+    /// What constants may still be made.
+    fn budget(&self) -> &Budget;
 
     /// An error that names the operator.
     fn error(&self, why: impl Into<String>) -> FormatError;
@@ -112,10 +133,12 @@ pub trait Steps {
         Ok(self.constant(tensor))
     }
 
-    /// An error if a constant of that shape would be too large to make.
+    /// Takes a constant of that shape from the budget; an error if it is too large.
     fn check_size(&self, shape: &[usize]) -> Result<(), FormatError> {
-        let count = lepton_tensor::checked_product(shape).filter(|&count| count <= LARGEST);
-        count.map(|_| ()).ok_or_else(|| self.error(format!("a constant of {shape:?} elements")))
+        if self.budget().take(shape) {
+            return Ok(());
+        }
+        Err(self.error(format!("it needs a constant of {shape:?} elements, which is too large")))
     }
 
     /// The element type of a value.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use lepton_formats::artefact::{Artefact, Golden, read, write};
 use lepton_ir::ops::binary::{Binary, BinaryFunction};
+use lepton_ir::ops::concat::Concat;
+use lepton_ir::ops::labels::LabelEncoder;
 use lepton_ir::ops::matmul::{Gemm, MatMul};
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_ir::{Dim, Fact, Graph};
@@ -237,4 +239,24 @@ fn sparse_bytes_are_coded_and_decoded_exactly() {
         // Only the minor version and the optional features mean nothing to a reader.
         assert!(read(Arc::new(damaged)).is_err() || matches!(at, 10..12 | 24..32), "byte {at}");
     }
+}
+
+#[test]
+fn strings_survive() {
+    let mut graph = Graph::new("labels");
+    let words = Tensor::from_strings([3], &["cat", "", "naïve"]).unwrap();
+    let keys = Tensor::vector(&[1i64, 2, 3]);
+    let otherwise = Tensor::from_strings([1], &["none"]).unwrap();
+    let x = graph.add_input("x", Fact::dense(DType::I64, &[2]));
+    let op = LabelEncoder { keys, values: words.clone(), otherwise };
+    let y = graph.add_node("", op, &[Some(x)]).unwrap()[0];
+    let all = graph.add_constant("all", words);
+    let joined = graph.add_node("", Concat { axis: 0 }, &[Some(y), Some(all)]).unwrap()[0];
+    graph.set_value_name(joined, "joined");
+    graph.set_outputs(vec![joined]);
+    let bytes = write(&Artefact::from(graph)).unwrap();
+    let back = read(Arc::new(bytes)).unwrap().graph;
+    let given = [Tensor::vector(&[3i64, 9])];
+    let found = lepton_ir::interpret::run(&back, &given).unwrap();
+    assert_eq!(found[0].strings().unwrap(), ["naïve", "none", "cat", "", "naïve"]);
 }

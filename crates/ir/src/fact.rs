@@ -5,9 +5,13 @@ use std::fmt;
 use lepton_tensor::{DType, Shape, Tensor};
 
 use crate::dim::{Bindings, Dim};
+use crate::error::Problem;
 
 /// Longest integer vector whose values are followed symbolically.
 const MAX_FOLLOWED: usize = 64;
+
+/// Longest extent a fact may have.
+const LARGEST_EXTENT: i64 = 1 << 40;
 
 /// Element type, extents, and as much of the contents as follows from shapes and constants.
 #[derive(Clone, PartialEq)]
@@ -52,6 +56,16 @@ impl Fact {
                 && !values.iter().any(Dim::is_unknown)
         });
         self
+    }
+
+    /// An error if a known extent is negative or larger than any tensor: operators count with
+    /// extents and need not think of either.
+    pub fn check_extents(&self) -> Result<(), Problem> {
+        let wrong = |dim: &&Dim| dim.as_known().is_some_and(|v| !(0..=LARGEST_EXTENT).contains(&v));
+        match self.dims.iter().find(wrong) {
+            Some(dim) => Err(Problem::shape(format!("the extent {dim} of {self} cannot be"))),
+            None => Ok(()),
+        }
     }
 
     /// Number of axes.

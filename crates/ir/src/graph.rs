@@ -122,7 +122,10 @@ impl Graph {
         self.check_arity(node)
             .and_then(|()| {
                 let facts = self.input_facts(node);
-                node.op.operator().infer(Operands(&facts))
+                facts.iter().flatten().try_for_each(|fact| fact.check_extents())?;
+                let made = node.op.infer(Operands(&facts))?;
+                made.iter().try_for_each(Fact::check_extents)?;
+                Ok(made)
             })
             .map_err(|problem| self.node_error(node, problem))
     }

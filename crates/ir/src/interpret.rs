@@ -72,5 +72,5 @@ fn eval_node(
             })?),
         });
     }
-    node.op.operator().eval(Operands(&operands)).map_err(|problem| graph.node_error(node, problem))
+    node.op.eval(Operands(&operands)).map_err(|problem| graph.node_error(node, problem))
 }

@@ -52,15 +52,12 @@ impl Error {
     /// The exit code of the command line: 3 for an invalid model, 5 for an unsupported one, 2
     /// for wrong usage, 1 for anything else.
     pub fn exit_code(&self) -> u8 {
-        use lepton_formats::FormatError;
         use lepton_ir::GraphError;
         use lepton_navigate::NavigateError;
         use lepton_runtime::RuntimeError;
         match self {
-            Error::Format { error, .. } => match error {
-                FormatError::UnknownOperators(_) | FormatError::Unsupported(_) => 5,
-                _ => 3,
-            },
+            Error::Format { error, .. } if error.is_unsupported() => 5,
+            Error::Format { .. } => 3,
             Error::UnknownFormat { .. } => 3,
             Error::Inputs(_) => 2,
             Error::Runtime(RuntimeError::Graph(GraphError::Input { .. })) => 2,

@@ -26,3 +26,4 @@ pub use journal::{Journal, key, write_whole};
 pub use outcome::{Candidate, Measured, Origin, Report, SCHEMA, Verdict};
 pub use pareto::{Standing, broken_limits, choose, dominated_by};
 pub use search::{Finished, Progress, Source, optimize};
+pub use timing::{Timing, cost_usd, time};

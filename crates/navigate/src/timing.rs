@@ -1,4 +1,4 @@
-//! Latency of a candidate, in rounds with the original.
+//! Latency of candidates, in rounds with the original, and what it costs.
 
 use std::time::Duration;
 
@@ -14,34 +14,46 @@ use crate::NavigateError;
 pub struct Timing {
     /// Time of a run.
     pub latency: Latency,
-    /// How many times faster than the original; none for the original itself.
+    /// How many times faster than the first that was timed; none for that one.
     pub speedup: Option<Speedup>,
     /// Bytes of the weights and of the arena.
     pub memory_bytes: u64,
 }
 
-/// Times `session` on `inputs`, interleaved with `original` where there is one.
+/// Times sessions on the same `inputs` in interleaved rounds; the first is what the others are
+/// compared with.
+///
+/// # Errors
+/// Inputs a session cannot run.
 pub fn time(
-    session: &Session,
-    original: Option<&Session>,
+    sessions: &[&Session],
     inputs: &[Tensor],
     budget: Duration,
-) -> Result<Timing, NavigateError> {
+) -> Result<Vec<Timing>, NavigateError> {
     let budget = MeasureBudget { time: budget, ..MeasureBudget::default() };
-    let mut run_candidate = || -> Result<(), RuntimeError> { session.run(inputs).map(drop) };
-    let plan = session.summary(inputs)?;
-    let memory_bytes = (plan.arena_bytes + plan.weight_bytes) as u64;
-    let Some(original) = original else {
-        let done = interleaved(&mut [&mut run_candidate], budget)?;
-        return Ok(Timing { latency: done.latencies[0], speedup: None, memory_bytes });
+    let mut runs: Vec<_> = sessions
+        .iter()
+        .map(|session| || -> Result<(), RuntimeError> { session.run(inputs).map(drop) })
+        .collect();
+    let mut candidates: Vec<&mut dyn FnMut() -> Result<(), RuntimeError>> =
+        runs.iter_mut().map(|run| run as &mut dyn FnMut() -> Result<(), RuntimeError>).collect();
+    let done = interleaved(&mut candidates, budget)?;
+    let timing = |(index, session): (usize, &&Session)| {
+        let plan = session.summary(inputs)?;
+        Ok(Timing {
+            latency: done.latencies[index],
+            speedup: if index == 0 { None } else { done.speedup(0, index) },
+            memory_bytes: (plan.arena_bytes + plan.weight_bytes) as u64,
+        })
     };
-    let mut run_original = || -> Result<(), RuntimeError> { original.run(inputs).map(drop) };
-    let done = interleaved(&mut [&mut run_original, &mut run_candidate], budget)?;
-    Ok(Timing { latency: done.latencies[1], speedup: done.speedup(0, 1), memory_bytes })
+    sessions.iter().enumerate().map(timing).collect()
 }
 
 /// US dollars per million inferences on `price`'s machine, were its cores as fast as this one's
 /// and all busy with runs of `threads` threads for the share `utilisation` of the time.
+///
+/// # Errors
+/// Numbers that make no sense.
 pub fn cost_usd(
     price: &Price,
     latency_us: f64,

@@ -68,6 +68,6 @@ fn known_results(graph: &Graph, node: &Node) -> Option<Vec<Option<Tensor>>> {
     if made > MAX_FOLDED_BYTES.max(given) {
         return None;
     }
-    let results = node.op.operator().eval(Operands(&operands)).ok()?;
+    let results = node.op.eval(Operands(&operands)).ok()?;
     Some(results.into_iter().map(Some).collect())
 }

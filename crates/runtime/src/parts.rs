@@ -1,6 +1,7 @@
 //! Graphs some of whose extents depend on data: what can be planned before they are known, the
-//! nodes that tell them, and the rest.
+//! nodes that tell them, and the rest. Strings are not planned either.
 
+use crate::plan::is_plannable;
 use lepton_ir::{Fact, Graph, Node, NodeId, Op, ValueId};
 
 /// A graph in three parts that run one after the other. Each has the inputs of the graph first, then
@@ -34,9 +35,9 @@ impl Parts {
         for (id, node) in graph.nodes() {
             let inputs = node.inputs.iter().flatten().map(|x| part[x.index()]);
             let ready = inputs.max().unwrap_or(Part::Given);
-            let is_known = |y: &ValueId| graph.fact(*y).shape().is_some();
+            let mut values = node.inputs.iter().chain(&node.outputs).flatten();
             let own = match ready {
-                Part::Given | Part::Planned if node.outputs.iter().flatten().all(is_known) => {
+                Part::Given | Part::Planned if values.all(|id| is_plannable(graph, *id)) => {
                     Part::Planned
                 }
                 Part::Given | Part::Planned => Part::Telling,

@@ -157,11 +157,19 @@ impl Aliases {
     }
 }
 
-/// True if every extent of every value in use is known, so that the graph can be planned.
+/// True if every extent of every value in use is known, and none is a tensor of strings, so that the
+/// graph can be planned.
 pub(crate) fn is_static(graph: &Graph) -> bool {
     let values = graph.nodes().flat_map(|(_, n)| n.inputs.iter().chain(&n.outputs).flatten());
     let known = |id: &ValueId| graph.fact(*id).shape().is_some();
-    values.chain(graph.inputs()).chain(graph.outputs()).all(known)
+    values.chain(graph.outputs()).all(|id| is_plannable(graph, *id))
+        && graph.inputs().iter().all(known)
+}
+
+/// True if a value can lie in the arena: its extents are known, and its elements are numbers.
+pub(crate) fn is_plannable(graph: &Graph, id: ValueId) -> bool {
+    let fact = graph.fact(id);
+    fact.shape().is_some() && fact.dtype != DType::Str
 }
 
 /// Plans a specialised graph.

@@ -71,12 +71,18 @@ codes! {
     Uint2;
 }
 
+/// The number of a word in the list that a tensor of strings has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)]
+pub struct Word(pub(crate) u32);
+
 #[derive(PartialEq)]
 enum Kind {
     Float,
     Signed,
     Unsigned,
     Bool,
+    Text,
 }
 
 dtypes! {
@@ -103,6 +109,7 @@ dtypes! {
     U4 "u4" 1 Unsigned Uint4;
     I2 "i2" 1 Signed Int2;
     U2 "u2" 1 Unsigned Uint2;
+    Str "str" 4 Text Word;
 }
 
 impl DType {
@@ -119,7 +126,7 @@ impl DType {
     /// True for the types whose elements have fewer bits than the byte they lie in, and for floats
     /// of 8 bits: what a [`crate::Tensor`] holds of them are codes.
     pub fn is_coded(self) -> bool {
-        self > DType::Bool
+        self > DType::Bool && self.kind() != Kind::Text
     }
 
     /// Bits that one element needs, which is what it takes in a model file.

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::dtype::Boolean;
+use crate::dtype::{Boolean, Word};
+use crate::words::Words;
 use crate::{DType, Element, Shape, Storage, bf16, checked_product, f16, small};
 
 /// Why a tensor could not be made or viewed.
@@ -32,6 +33,9 @@ pub enum TensorError {
         /// Type it has.
         found: DType,
     },
+    /// Numbers that should become strings.
+    #[error("numbers are no strings")]
+    NoStrings,
 }
 
 /// A dense row-major tensor; cloning shares its bytes.
@@ -40,6 +44,8 @@ pub struct Tensor {
     dtype: DType,
     shape: Shape,
     storage: Storage,
+    /// What the elements of a tensor of strings count in; none if all are empty.
+    pub(crate) words: Option<Words>,
 }
 
 impl Tensor {
@@ -59,14 +65,14 @@ impl Tensor {
         }
         let aligned = (storage.bytes().as_ptr() as usize).is_multiple_of(dtype.size());
         let storage = if aligned { storage } else { Storage::copied(storage.bytes()) };
-        Ok(Tensor { dtype, shape, storage })
+        Ok(Tensor { dtype, shape, storage, words: None })
     }
 
     /// A tensor of zeros.
     pub fn zeros(dtype: DType, shape: impl Into<Shape>) -> Result<Self, TensorError> {
         let shape = shape.into();
         let size = byte_size(dtype, &shape)?;
-        Ok(Tensor { dtype, shape, storage: Storage::zeroed(size) })
+        Ok(Tensor { dtype, shape, storage: Storage::zeroed(size), words: None })
     }
 
     /// A tensor holding a copy of `values`.
@@ -145,10 +151,12 @@ impl Tensor {
 
     /// The same elements under another shape of equal size.
     pub fn reshaped(&self, shape: impl Into<Shape>) -> Result<Self, TensorError> {
-        Tensor::new(self.dtype, shape, self.storage.clone())
+        let reshaped = Tensor::new(self.dtype, shape, self.storage.clone())?;
+        Ok(Tensor { words: self.words.clone(), ..reshaped })
     }
 
-    /// Every element as `f64` (`bool` as 0 and 1). Integers above 2⁵³ lose low bits.
+    /// Every element as `f64` (`bool` as 0 and 1). Integers above 2⁵³ lose low bits. Strings are
+    /// their numbers among the words of the tensor, in order.
     pub fn to_f64_vec(&self) -> Vec<f64> {
         macro_rules! cast {
             ($t:ty, $f:expr) => {
@@ -169,6 +177,7 @@ impl Tensor {
             DType::U32 => cast!(u32, |&x| x as f64),
             DType::U64 => cast!(u64, |&x| x as f64),
             DType::Bool => cast!(Boolean, |x| x.get() as u8 as f64),
+            DType::Str => cast!(Word, |x| x.0 as f64),
             coded => self.bytes().iter().map(|&code| small::decode(coded, code)).collect(),
         }
     }
@@ -219,6 +228,7 @@ impl Tensor {
             DType::U32 => cast!(|&x| x as u32),
             DType::U64 => cast!(|&x| x as u64),
             DType::Bool => cast!(|&x| Boolean::from(x != 0.0)),
+            DType::Str => Err(TensorError::NoStrings),
             coded => {
                 let codes: Vec<u8> = values.iter().map(|&x| small::encode(coded, x)).collect();
                 Tensor::new(coded, shape, Storage::copied(&codes))
@@ -277,8 +287,10 @@ fn byte_size(dtype: DType, shape: &[usize]) -> Result<usize, TensorError> {
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{:?}", self.dtype, self.shape)?;
-        if self.len() <= 8 {
-            write!(f, " {:?}", self.to_f64_vec())?;
+        match self.strings() {
+            _ if self.len() > 8 => {}
+            Ok(strings) => write!(f, " {strings:?}")?,
+            Err(_) => write!(f, " {:?}", self.to_f64_vec())?,
         }
         Ok(())
     }
@@ -287,7 +299,13 @@ impl fmt::Debug for Tensor {
 /// Equal type, shape and bits: NaN equals the same NaN, 0.0 differs from −0.0.
 impl PartialEq for Tensor {
     fn eq(&self, other: &Self) -> bool {
-        self.dtype == other.dtype && self.shape == other.shape && self.bytes() == other.bytes()
+        if self.dtype != other.dtype || self.shape != other.shape {
+            return false;
+        }
+        match self.dtype {
+            DType::Str => self.strings() == other.strings(),
+            _ => self.bytes() == other.bytes(),
+        }
     }
 }
 
@@ -304,7 +322,7 @@ mod tests {
 
     #[test]
     fn conversions_round_trip() {
-        for &dtype in DType::ALL {
+        for &dtype in DType::ALL.iter().filter(|&&dtype| dtype != DType::Str) {
             // Powers of two have no zero.
             let zero = if dtype == DType::F8E8M0 { 2.0 } else { 0.0 };
             let t = Tensor::from_f64_slice(dtype, [3], &[zero, 1.0, zero]).unwrap();

@@ -9,6 +9,7 @@
 
 from ._arrays import TensorSpec
 from ._native import Model, __version__
+from .comparison import Report, Version, report
 from .errors import (
     DataError,
     FileError,
@@ -45,15 +46,18 @@ __all__ = [
     "ModelError",
     "Plan",
     "Profile",
+    "Report",
     "RunError",
     "Session",
     "Step",
     "TensorSpec",
     "UnsupportedError",
     "UsageError",
+    "Version",
     "__version__",
     "as_model",
     "evaluate",
     "metrics",
     "optimize",
+    "report",
 ]

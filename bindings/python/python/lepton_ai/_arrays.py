@@ -42,6 +42,34 @@ def plain(value: Any, dtype: str) -> npt.NDArray[Any]:
     return np.require(array, native, ["C", "A"])
 
 
+def strings(value: Any) -> tuple[list[int], list[str]]:
+    """The shape of an array or nested list of strings, and its elements in order.
+
+    Raises:
+        InputTypeError: where an element is not a string.
+    """
+    array = value if isinstance(value, np.ndarray) else np.asarray(value)
+    elements = array.ravel().tolist()
+    try:
+        found = [word.decode("utf-8") if isinstance(word, bytes) else word for word in elements]
+    except UnicodeDecodeError as error:
+        raise InputTypeError(f"an element is not UTF-8: {error}", "give strings") from None
+    for word in found:
+        if not isinstance(word, str):
+            raise InputTypeError(
+                f"expected strings, found an element of type {type(word).__name__}",
+                "give an array of strings, such as np.array([\"word\"])",
+            )
+    return list(array.shape), found
+
+
+def objects(shape: list[int], words: list[str]) -> npt.NDArray[Any]:
+    """Strings as an array of objects."""
+    array = np.empty(len(words), dtype=object)
+    array[:] = words
+    return array.reshape(shape)
+
+
 def _array(value: Any, dtype: str) -> npt.NDArray[Any]:
     if isinstance(value, np.ndarray):
         return value

@@ -15,8 +15,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from . import _size
 from .errors import UsageError
-from .inplace import Layer, Plan
+from .inplace import Layer, Plan, Share
 
 _COMPRESSED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
 """Layers whose ``kernel`` has the output channels last."""
@@ -32,6 +33,10 @@ _BITS, _PLAIN, _MODEL, _OWNER = "_lepton_bits", "_lepton_plain", "_lepton_attach
 
 _SAMPLE = 1 << 18
 """Weights of a layer, at most, from which the threshold of its kept share is found."""
+
+
+def _is_jax() -> bool:
+    return bool(keras.backend.backend() == "jax")
 
 
 def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -156,10 +161,23 @@ class _Fits:
         bound = inspect.signature(plain).bind(*arguments, **keywords)
         bound.apply_defaults()
         attachment.begin_fit(_steps_of(bound.arguments))
+        if attachment.prunes():
+            given = bound.arguments["callbacks"]
+            fitter = _Fitter(attachment)
+            if isinstance(given, keras.callbacks.CallbackList):
+                given.append(fitter)
+            else:
+                each = list(given) if isinstance(given, (list, tuple)) else [given] if given else []
+                bound.arguments["callbacks"] = [*each, fitter]
         try:
-            return plain(*arguments, **keywords)
+            return plain(*bound.args, **bound.kwargs)
         finally:
             attachment.end_fit()
+
+    def train_step(self, *arguments: Any, **keywords: Any) -> Any:
+        attachment: KerasAttachment = self.__dict__[_MODEL]
+        with attachment.counted_in(arguments[0]):
+            return super().train_step(*arguments, **keywords)  # type: ignore[misc]
 
 
 _classes: dict[tuple[type, type], type] = {}
@@ -196,20 +214,43 @@ def _steps_of(arguments: dict[str, Any]) -> int | None:
 class KeepLargest(keras.constraints.Constraint):  # type: ignore[misc]
     """All but the largest weights set to zero; how many is a function of the optimiser's iterations."""
 
-    def __init__(self, attachment: KerasAttachment, density: float, before: Any) -> None:
+    def __init__(self, attachment: KerasAttachment, name: str, before: Any) -> None:
         self.attachment = weakref.ref(attachment)
-        self.density = density
+        self.name = name
         self.before = before
 
     def __call__(self, w: Any) -> Any:
         attachment = self.attachment()
         value = _value(w if self.before is None else self.before(w))
-        if attachment is None or self.density >= 1:
+        if attachment is None or attachment.shares[self.name].density >= 1:
             return value
-        return keep_largest(value, attachment.kept(self.density))
+        return keep_largest(value, attachment.kept(attachment.shares[self.name].density))
 
 
-class KerasAttachment:
+class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
+    """Fits the share to keep at the marks of the schedule."""
+
+    def __init__(self, attachment: KerasAttachment) -> None:
+        super().__init__()
+        self._attachment = attachment
+        self._before = attachment.steps_done()
+        self._last = -1
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._before, self._last = self._before + self._last + 1, -1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._last = batch
+        if not self._attachment.marks_passed(self._before + batch + 1):
+            return
+        if _is_jax():
+            self.model.jax_state_sync()
+        if self._attachment.fit_shares():
+            self.model.train_function = None
+            self.model.make_train_function()
+
+
+class KerasAttachment(_size.Fitting):
     """The compression of one model."""
 
     def __init__(self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None) -> None:
@@ -218,20 +259,23 @@ class KerasAttachment:
         self._model = weakref.ref(model)
         self._begin = 0
         self._done = 0
+        self._traced: Any = None
+        self._snapshot = [ops.convert_to_numpy(weight) for weight in model.weights]
         every = [(layer, _why_left(layer)) for layer in model._flatten_layers(include_self=False)]
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
         self.shares = plan.shares({layer.name: math.prod(layer._kernel.shape) for layer in chosen}, keep)
+        self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
         for layer in chosen:
             share = self.shares[layer.name]
             if share.density < 1:
-                layer._kernel.constraint = KeepLargest(self, share.density, layer._kernel.constraint)
+                layer._kernel.constraint = KeepLargest(self, layer.name, layer._kernel.constraint)
             layer.__dict__[_BITS] = share.bits
             layer.__dict__[_OWNER] = weakref.ref(self)
             _become(layer, _swapped(type(layer), _OnGrid))
         _become(model, _swapped(type(model), _Fits))
         model.__dict__[_MODEL] = self
-        self._begin = self._iterations()
+        self._begin = self._iterations() or 0
         # Functions traced before have neither masks nor grid in them.
         model.train_function = model.test_function = model.predict_function = None
 
@@ -240,9 +284,28 @@ class KerasAttachment:
         model = self._model()
         return getattr(model, "optimizer", None)
 
-    def _iterations(self) -> int:
+    def _iterations(self) -> int | None:
+        """Steps of the optimiser so far; ``None`` where JAX's ``fit`` was broken off and took them along."""
         optimizer = self._optimizer()
-        return 0 if optimizer is None else int(ops.convert_to_numpy(optimizer.iterations))
+        if optimizer is None:
+            return 0
+        if _is_jax() and optimizer.iterations._value is None:
+            return None
+        return int(ops.convert_to_numpy(optimizer.iterations))
+
+    @contextmanager
+    def counted_in(self, state: Any) -> Iterator[None]:
+        """A step of training that is traced. On JAX the optimiser's count is part of the step's state."""
+        if not _is_jax():
+            yield
+            return
+        optimizer = self._optimizer()
+        at = next(at for at, one in enumerate(optimizer.variables) if one is optimizer.iterations)
+        self._traced = state[2][at]
+        try:
+            yield
+        finally:
+            self._traced = None
 
     def modules(self) -> list[Any]:
         """Every compressed layer."""
@@ -259,18 +322,27 @@ class KerasAttachment:
 
     def steps_done(self) -> int:
         """Steps of the optimiser under the compression."""
-        return max(self._iterations() - self._begin, 0)
+        iterations = self._iterations()
+        return self._done if iterations is None else max(iterations - self._begin, 0)
 
     def prunes(self) -> bool:
         """True if a layer keeps less than all of its weights."""
         return any(share.density < 1 for share in self.shares.values())
+
+    def parts(self) -> tuple[list[_size.Weights], int, int]:
+        """A part of each layer's weights; numbers of the model; channels of the layers."""
+        modules, model = self.modules(), self._model()
+        total = sum(math.prod(layer._kernel.shape) for layer in modules)
+        weights = [_part(layer, self.shares[layer.name], layer.name in self.open, total) for layer in modules]
+        return weights, 0 if model is None else model.count_params(), sum(layer._kernel.shape[-1] for layer in modules)
 
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
         optimizer = self._optimizer()
         if self.steps_total is None or optimizer is None or not self.prunes():
             return ops.convert_to_tensor(1.0)
-        done = ops.cast(optimizer.iterations, "float32") + (ahead - self._begin)
+        count = optimizer.iterations if self._traced is None else self._traced
+        done = ops.cast(count, "float32") + (ahead - self._begin)
         return ops.clip(done / (_RAMP * self.steps_total), 0.0, 1.0)
 
     def kept(self, density: float) -> Any:
@@ -281,23 +353,31 @@ class KerasAttachment:
         """Whether forward passes see the grid: once the pruning is complete, as a tensor or True."""
         if self.steps_total is None or self._optimizer() is None or not self.prunes():
             return True
+        # On JAX only the step of training knows how far it is: all else sees what would be exported.
+        if _is_jax() and self._traced is None:
+            return True
         return self._progress(0.0) >= 1.0
 
     def begin_fit(self, steps: int | None) -> None:
         """Before a ``fit`` of this many steps: the schedule, where none was given."""
+        before = self.steps_total, self._begin
         if self.steps_total is None:
             self.steps_total = steps
         if self.prunes() and self.steps_total is None:
             raise UsageError("fit does not say how many steps there are", "give steps to compress")
         # A model that was compiled again has an optimiser that counts from zero.
-        self._begin = self._iterations() - self._done
+        self._begin = (self._iterations() or 0) - self._done
         model = self._model()
-        if model is not None:
-            model.train_function = None
+        if model is not None and before != (self.steps_total, self._begin):
+            # Both are constants of what was traced.
+            model.train_function = model.test_function = model.predict_function = None
 
     def end_fit(self) -> None:
         """After a ``fit``: what averaging of weights may have brought back is masked again."""
+        if self._iterations() is None:
+            return
         self._done = self.steps_done()
+        self.fit_at_end(self._done)
         for layer in self.modules():
             kernel = layer._kernel
             if self.prunes() and self._done and kernel.constraint is not None:
@@ -321,6 +401,31 @@ class KerasAttachment:
                 layer._kernel.assign(latent)
             if model is not None:
                 model.predict_function = model.test_function = None
+
+    @contextmanager
+    def originally(self) -> Iterator[None]:
+        """The model as plain layers with the weights it had when it was put under compression."""
+        with self.plainly():
+            model = self._model()
+            weights = [] if model is None else model.weights
+            now = [ops.convert_to_numpy(weight) for weight in weights]
+            try:
+                for weight, value in zip(weights, self._snapshot):
+                    weight.assign(value)
+                yield
+            finally:
+                for weight, value in zip(weights, now):
+                    weight.assign(value)
+
+
+def _part(layer: Any, share: Share, is_open: bool, total: int) -> _size.Weights:
+    """A part of a layer's kernel, as the file has its rows and columns."""
+    kernel = ops.convert_to_numpy(layer._kernel)
+    axis = 1
+    if kernel.ndim > 2:
+        # ONNX has the output channels first, Keras last.
+        kernel, axis = np.moveaxis(kernel, (-1, -2), (0, 1)).reshape(kernel.shape[-1], -1), 0
+    return _size.part_of(kernel, axis, share.bits, None if is_open else share.density, total)
 
 
 def _why_left(layer: Any) -> str:

@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from . import _size
 from .errors import UsageError
-from .inplace import Layer, Plan
+from .inplace import Layer, Plan, Share
 
 _COMPRESSED = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 """Layers whose ``weight`` has the output channels first."""
@@ -94,7 +95,7 @@ def _swapped(plain: type) -> type:
     return _classes[plain]
 
 
-class TorchAttachment:
+class TorchAttachment(_size.Fitting):
     """The compression of one module."""
 
     def __init__(
@@ -105,6 +106,7 @@ class TorchAttachment:
         self.left: list[tuple[str, str]] = []
         self._model = weakref.ref(model)
         self._done = 0
+        self._snapshot = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
         chosen = {}
         for name, module in model.named_modules():
             if why := _why_left(module):
@@ -112,6 +114,7 @@ class TorchAttachment:
             elif isinstance(module, _COMPRESSED):
                 chosen[name or "weight"] = module
         self.shares = plan.shares({name: _latent(module).numel() for name, module in chosen.items()}, keep)
+        self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
         for name, module in chosen.items():
             module.__dict__[_BITS] = self.shares[name].bits
             module.__dict__[_OWNER] = weakref.ref(self)
@@ -141,6 +144,15 @@ class TorchAttachment:
         """True if a layer keeps less than all of its weights."""
         return any(share.density < 1 for share in self.shares.values())
 
+    def parts(self) -> tuple[list[_size.Weights], int, int]:
+        """A part of each layer's weights; numbers of the model; channels of the layers."""
+        modules, model = self.modules(), self._model()
+        total = sum(_latent(module).numel() for _, module in modules)
+        weights = [_part(module, self.shares[name], name in self.open, total) for name, module in modules]
+        each = [*model.parameters(), *model.buffers()] if model is not None else []
+        every = sum(tensor.numel() for tensor in each if tensor.is_floating_point())
+        return weights, every, sum(len(_latent(module)) for _, module in modules)
+
     def _progress(self) -> float:
         """How far the pruning is, from 0 to 1."""
         if self.steps_total is None or not self.prunes():
@@ -162,6 +174,10 @@ class TorchAttachment:
         if not weights:
             return
         self._done += 1
+        if self.marks_passed(self._done):
+            self.fit_shares()
+        if self._done == self.steps_total:
+            self.fit_at_end(self._done)
         for name, weight in weights:
             density = self.shares[name].density if name in self.shares else 1.0
             if density < 1:
@@ -186,9 +202,33 @@ class TorchAttachment:
                     _latent(module).copy_(latent)
 
 
+    @contextmanager
+    def originally(self) -> Iterator[None]:
+        """The model as plain layers with the weights it had when it was put under compression."""
+        with self.plainly():
+            model = self._model()
+            state = {} if model is None else model.state_dict()
+            now = {name: tensor.detach().clone() for name, tensor in state.items()}
+            try:
+                with torch.no_grad():
+                    for name, tensor in state.items():
+                        tensor.copy_(self._snapshot[name])
+                yield
+            finally:
+                with torch.no_grad():
+                    for name, tensor in state.items():
+                        tensor.copy_(now[name])
+
+
 def _latent(module: torch.nn.Module) -> torch.nn.Parameter:
     parameter: torch.nn.Parameter = module.__dict__["_parameters"]["weight"]
     return parameter
+
+
+def _part(module: torch.nn.Module, share: Share, is_open: bool, total: int) -> _size.Weights:
+    """A part of a module's weight, as the file has its rows and columns."""
+    weight = _latent(module).detach().flatten(1).float().cpu().numpy()
+    return _size.part_of(weight, 0, share.bits, None if is_open else share.density, total)
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self
 
@@ -80,6 +81,20 @@ class Session:
 def compressed(model: Model, recipe: str, samples: list[list[Any]]) -> bytes:
     """The bytes of the artefact of ``model`` after a recipe in JSON; ``samples`` are runs, each a list
     of one array per input."""
+
+def coded_bytes(values: npt.NDArray[np.int8]) -> int:
+    """Bytes that an artefact takes for the values of an array, in the layout of the model's graph."""
+
+def paired(
+    before: Model,
+    after: Model,
+    threads: int,
+    time_s: float,
+    instance: str,
+    prices: str | PathLike[str] | None,
+    utilisation: float,
+) -> str:
+    """Time, memory, cost and bytes of two models in interleaved rounds; JSON."""
 
 def optimize(
     model: Model,

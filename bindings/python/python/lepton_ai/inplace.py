@@ -10,20 +10,22 @@ that it answers as the model does; ``report()`` gives the bytes of the real file
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _native
+from . import _native, comparison
 from .errors import MissingPackageError, UnsupportedError, UsageError
 from .models import _is_instance, as_model
 
 if TYPE_CHECKING:
+    from .comparison import Report
     from ._inplace_keras import KerasAttachment
     from ._inplace_torch import TorchAttachment
 
@@ -162,6 +164,8 @@ class InPlaceReport:
     dense_bytes: int | None
     """Bytes of the same model as float32 ONNX."""
     notes: tuple[str, ...] = field(default=())
+    versions: Report | None = None
+    """The model as it was when it was put under compression beside the exported file, where it was measured."""
 
     @property
     def file_ratio(self) -> float | None:
@@ -169,6 +173,17 @@ class InPlaceReport:
         if not self.file_bytes or not self.dense_bytes:
             return None
         return self.dense_bytes / self.file_bytes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as plain numbers, strings and dictionaries, ready for JSON."""
+        return {
+            **asdict(replace(self, file=None, versions=None)), "file": None if self.file is None else str(self.file),
+            "file_ratio": self.file_ratio, "versions": None if self.versions is None else self.versions.to_dict(),
+        }
+
+    def _repr_html_(self) -> str:
+        table = "" if self.versions is None else self.versions._repr_html_()
+        return f"<pre>{html.escape(str(replace(self, versions=None)))}</pre>{table}"
 
     def __str__(self) -> str:
         plan = self.plan
@@ -182,7 +197,8 @@ class InPlaceReport:
                 f"{self.file}: {self.file_bytes} bytes, {self.file_ratio:.2f}x smaller than {self.dense_bytes} "
                 "bytes of float32 ONNX"
             )
-        return "\n".join(lines + [f"note: {note}" for note in self.notes])
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines if self.versions is None else [*lines, str(self.versions)])
 
 
 class LeptonAI:
@@ -241,9 +257,25 @@ class LeptonAI:
         self._attachment = attachment
         return self
 
-    def report(self) -> InPlaceReport:
-        """Where it stands: plan, kept shares, steps, and the bytes of the exported file."""
+    def report(self, data: Any = None, **options: Any) -> InPlaceReport:
+        """Where it stands: plan, kept shares, steps, and the bytes of the exported file.
+
+        Args:
+            data: Labelled rows. With them the exported file is measured beside the model as it was when
+                it was put under compression: time, cost, size, accuracy and recall; see :func:`lepton_ai.report`.
+            options: What else :func:`lepton_ai.report` takes.
+
+        Raises:
+            UsageError: with data, before :meth:`export`.
+        """
         attachment = self._needed()
+        versions = None
+        if data is not None or options:
+            if self._file is None:
+                raise UsageError("there is no file to measure", "call export first")
+            with attachment.originally():
+                before = as_model(self.model, self.example_inputs)
+            versions = comparison.report(before, self._file, data, **options)
         return InPlaceReport(
             plan=attachment.plan,
             layers=tuple(attachment.layers()),
@@ -254,6 +286,7 @@ class LeptonAI:
             file_bytes=self._file_bytes,
             dense_bytes=self._dense_bytes,
             notes=tuple(self._notes(attachment)),
+            versions=versions,
         )
 
     def export(

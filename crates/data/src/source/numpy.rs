@@ -5,7 +5,7 @@ use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use flate2::read::DeflateDecoder;
-use lepton_tensor::Tensor;
+use lepton_tensor::{DType, Tensor};
 use zip::CompressionMethod;
 
 use super::stream::Stream;
@@ -44,7 +44,7 @@ impl Array {
     }
 
     fn numeric(&self) -> bool {
-        self.header.dtype.is_ok()
+        self.header.dtype.as_ref().is_ok_and(|dtype| *dtype != DType::Str)
     }
 }
 
@@ -77,6 +77,9 @@ pub(super) fn open(path: &Path, kind: Kind, options: &DataOptions) -> Result<Sou
             ));
         }
         let dtype = array.header.usable().map_err(unusable)?;
+        if dtype == DType::Str {
+            return Err(unusable("data sets of strings are not supported".to_owned()));
+        }
         inputs.push(Stored { name, dtype, shape, layout: None });
     }
     files.insert(0, path.to_owned());

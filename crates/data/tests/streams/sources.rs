@@ -91,7 +91,7 @@ fn npz_streams_named_arrays_with_labels() {
 fn every_type_survives_npz() {
     let folder = Folder::new();
     let path = folder.path().join("t.npz");
-    for &dtype in DType::ALL {
+    for &dtype in DType::ALL.iter().filter(|&&dtype| dtype != DType::Str) {
         let tensor = Tensor::from_f64_slice(dtype, [2, 1], &[0.0, 1.0]).unwrap();
         write_npz(&path, [("t", &tensor)]).unwrap();
         let back = read_npz(&path).unwrap().remove(0).1;
@@ -104,6 +104,9 @@ fn every_type_survives_npz() {
         };
         assert_eq!((back.dtype(), back.to_f64_vec()), (expected, tensor.to_f64_vec()));
     }
+    let words = Tensor::from_strings([3], &["naïve", "", "b"]).unwrap();
+    write_npz(&path, [("words", &words)]).unwrap();
+    assert_eq!(read_npz(&path).unwrap()[0].1, words);
 }
 
 #[test]

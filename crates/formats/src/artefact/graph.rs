@@ -71,23 +71,59 @@ fn coded(tensor: &Tensor) -> Option<Vec<u8>> {
     (coded.len() * 2 <= bytes.len() && !coded.is_empty()).then_some(coded)
 }
 
+/// Bytes that an artefact takes for the values of a tensor: coded where that halves them.
+pub fn coded_bytes(tensor: &Tensor) -> usize {
+    coded(tensor).map_or(tensor.bytes().len(), |coded| coded.len())
+}
+
 /// Appends a reference to a tensor whose bytes go to `weights`.
 pub fn write_tensor(to: &mut Vec<u8>, tensor: &Tensor, weights: &mut WeightsOut) {
     put_text(to, tensor.dtype().name());
     put_varint(to, tensor.rank() as u64);
     tensor.shape().iter().for_each(|&extent| put_varint(to, extent as u64));
-    let coded = weights.coding.then(|| coded(tensor)).flatten();
+    let coded = match tensor.strings() {
+        Ok(strings) => Some(listed(&strings)),
+        Err(_) => weights.coding.then(|| coded(tensor)).flatten(),
+    };
     let bytes = coded.as_deref().unwrap_or(tensor.bytes());
     // Coded bytes are not used in place.
     let gap = if coded.is_some() { 0 } else { padding(weights.bytes.len(), bytes.len()) };
     let start = weights.bytes.len() + gap;
     weights.bytes.resize(start, 0);
     put_varint(to, start as u64);
-    if weights.coding {
+    if weights.coding || tensor.dtype() == DType::Str {
         put_varint(to, coded.as_ref().map_or(0, |coded| coded.len() as u64));
-        weights.any_coded |= coded.is_some();
     }
+    weights.any_coded |= weights.coding && coded.is_some();
     weights.bytes.extend_from_slice(bytes);
+}
+
+/// The bytes of strings: each after its length.
+fn listed(strings: &[&str]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    strings.iter().for_each(|string| put_text(&mut bytes, string));
+    bytes
+}
+
+/// Strings from the `length` bytes at `start` of the file.
+fn strings(
+    from: &Cursor<'_>,
+    weights: &Weights,
+    shape: Vec<usize>,
+    place: (usize, usize),
+) -> Result<Tensor, FormatError> {
+    let (start, length) = place;
+    let end = start.checked_add(length).filter(|&end| end <= weights.end);
+    let bytes = end.and_then(|end| (*weights.owner).as_ref().get(start..end));
+    let bytes = bytes.ok_or_else(|| from.error("a tensor is outside the weights"))?;
+    // A string takes a byte at least.
+    let count = checked_product(&shape).filter(|&count| count <= bytes.len());
+    let count = count.ok_or_else(|| from.error("more strings than bytes"))?;
+    let mut cursor = Cursor::new(bytes, start);
+    let strings: Result<Vec<String>, FormatError> =
+        (0..count).map(|_| cursor.text(bytes.len())).collect();
+    cursor.finish()?;
+    Tensor::from_strings(shape, &strings?).map_err(|error| from.error(&error.to_string()))
 }
 
 fn read_dtype(from: &mut Cursor<'_>) -> Result<DType, FormatError> {
@@ -106,8 +142,11 @@ pub fn read_tensor(from: &mut Cursor<'_>, weights: &Weights) -> Result<Tensor, F
     let start = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
     let length = checked_product(&shape).and_then(|count| count.checked_mul(dtype.size()));
     let start = weights.start.checked_add(start);
-    let coded =
-        if weights.coding { usize::try_from(from.varint()?).unwrap_or(usize::MAX) } else { 0 };
+    let has_length = weights.coding || dtype == DType::Str;
+    let coded = if has_length { usize::try_from(from.varint()?).unwrap_or(usize::MAX) } else { 0 };
+    if dtype == DType::Str {
+        return strings(from, weights, shape, (start.unwrap_or(usize::MAX), coded));
+    }
     if coded > 0 {
         let storage = decoded(weights, &shape, dtype, start.zip(length), coded);
         let storage = storage.map_err(|why| from.error(why))?;

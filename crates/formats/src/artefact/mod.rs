@@ -25,6 +25,7 @@ const ENTRY_BYTES: usize = 40;
 const HASH_BYTES: usize = 16;
 const MAX_SECTIONS: usize = 64;
 
+pub use self::graph::coded_bytes;
 pub use self::packs::Prepared;
 
 /// The owner of an artefact's bytes.

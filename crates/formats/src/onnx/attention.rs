@@ -100,7 +100,7 @@ fn with_past(call: &mut Call<'_>, x: ValueId, past: usize) -> Made {
 }
 
 /// `x` with each head as often as queries share it.
-fn shared(call: &mut Call<'_>, q: ValueId, x: ValueId) -> Made {
+pub fn shared(call: &mut Call<'_>, q: ValueId, x: ValueId) -> Made {
     let heads = |id: ValueId| call.graph.fact(id).dims[1].as_known();
     match (heads(q), heads(x)) {
         (Some(own), Some(others)) if own == others => Ok(x),
@@ -129,7 +129,7 @@ fn products(call: &mut Call<'_>, q: ValueId, k: ValueId) -> Made {
 }
 
 /// `cap·tanh(x/cap)`, where there is a cap.
-fn capped(call: &mut Call<'_>, x: ValueId) -> Made {
+pub fn capped(call: &mut Call<'_>, x: ValueId) -> Made {
     let cap = call.float("softcap", 0.0);
     if cap <= 0.0 {
         return Ok(x);

@@ -9,6 +9,7 @@ use super::call::label;
 use super::emit::{Emit, Written};
 use super::link::graph;
 use super::lists::{Item, Kind, kind};
+use super::problems::Problems;
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
 use crate::error::{FormatError, at_most};
@@ -51,6 +52,13 @@ pub fn attribute_graph<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphP
     graph.ok_or_else(|| problem(node, format!("it has no {name}")))
 }
 
+/// True if all a graph does is to drop axes.
+fn only_squeezes(proto: &GraphProto) -> bool {
+    let is = |node: &NodeProto, name: &str| node.op_type.as_deref() == Some(name);
+    let plain = |node: &NodeProto| ["Squeeze", "Constant", "Identity"].iter().any(|n| is(node, n));
+    proto.node.iter().all(plain) && proto.node.iter().any(|node| is(node, "Squeeze"))
+}
+
 /// An error that names the node.
 pub fn problem(node: &NodeProto, why: impl Into<String>) -> FormatError {
     let operator = node.op_type.clone().unwrap_or_default();
@@ -83,8 +91,14 @@ impl Reader<'_> {
                 outer.extend(captured(second));
                 let mut seen = HashSet::new();
                 outer.retain(|name| seen.insert(*name));
-                let made = self.both(node, condition, [first, second], &outer)?;
-                made.into_iter().map(Item::Value).collect()
+                match self.both(node, condition, [first, second], &outer) {
+                    Ok(made) => made.into_iter().map(Item::Value).collect(),
+                    // An axis is dropped if its extent is one, which nobody knows yet: taken to be
+                    // so, because the branch itself refuses any other extent.
+                    Err(_) if only_squeezes(first) => self.inline(first, &[])?,
+                    Err(_) if only_squeezes(second) => self.inline(second, &[])?,
+                    Err(problem) => return Err(problem),
+                }
             }
         };
         for (name, item) in node.output.iter().zip(results) {
@@ -114,10 +128,11 @@ impl Reader<'_> {
                 list => self.define_item(name, list.clone())?,
             }
         }
-        self.read_body(proto)?;
-        let results = self.results(proto)?;
+        let outside = std::mem::take(&mut self.problems);
+        let done = self.read_body(proto).and_then(|()| self.results(proto));
+        self.problems = outside;
         (self.names, self.lists) = around;
-        Ok(results)
+        done
     }
 
     fn both(
@@ -168,8 +183,8 @@ impl Reader<'_> {
         taken: &[(&str, Fact)],
     ) -> Result<Graph, FormatError> {
         let graph = Graph::new(proto.name.clone().unwrap_or_default());
-        let (names, lists) = (HashMap::new(), HashMap::new());
-        let mut reader = Reader { graph, names, lists, fold_outputs: false, ..*self };
+        let (names, lists, problems) = (HashMap::new(), HashMap::new(), Problems::default());
+        let mut reader = Reader { graph, names, lists, fold_outputs: false, problems, ..*self };
         for (input, fact) in proto.input.iter().zip(own) {
             let name = input.name.clone().unwrap_or_default();
             let id = reader.graph.add_input(name.clone(), opened(&name, fact));

@@ -5,7 +5,7 @@ use lepton_tensor::Tensor;
 
 use super::proto::{AttributeProto, NodeProto};
 use crate::error::FormatError;
-use crate::steps::Steps;
+use crate::steps::{Budget, Steps};
 
 /// A node of a file, ready to be translated.
 pub struct Call<'a> {
@@ -17,6 +17,8 @@ pub struct Call<'a> {
     pub inputs: Vec<Option<ValueId>>,
     /// The graph that grows.
     pub graph: &'a mut Graph,
+    /// What constants may still be made.
+    pub budget: &'a Budget,
 }
 
 impl Call<'_> {
@@ -124,6 +126,10 @@ impl Steps for Call<'_> {
 
     fn graph_mut(&mut self) -> &mut Graph {
         self.graph
+    }
+
+    fn budget(&self) -> &Budget {
+        self.budget
     }
 
     fn node_name(&self) -> String {

@@ -1,11 +1,16 @@
 //! Operators of classical machine learning.
 
+use std::collections::HashMap;
+
+use lepton_ir::ValueId;
 use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::gather::Gather;
 use lepton_ir::ops::ngram::{NgramWeight, Ngrams};
+use lepton_tensor::{DType, Tensor};
 
 use super::call::Call;
 use super::emit::{Emit, Written};
+use super::labels;
 use super::link::{floats, int, ints, word};
 use crate::error::FormatError;
 use crate::steps::{Results, Steps};
@@ -16,7 +21,7 @@ fn counts(call: &Call<'_>, name: &str) -> Result<Vec<usize>, FormatError> {
     call.ints(name).into_iter().map(convert).collect()
 }
 
-/// Counts of n-grams of numbers.
+/// Counts of n-grams of numbers or strings.
 pub fn tf_idf(call: &mut Call<'_>) -> Results {
     const KNOWN: &[&str] = &[
         "max_gram_length",
@@ -26,6 +31,7 @@ pub fn tf_idf(call: &mut Call<'_>) -> Results {
         "ngram_counts",
         "ngram_indexes",
         "pool_int64s",
+        "pool_strings",
         "weights",
     ];
     call.check_attributes(&[], KNOWN)?;
@@ -36,18 +42,33 @@ pub fn tf_idf(call: &mut Call<'_>) -> Results {
         other => return Err(call.error(format!("unknown mode `{other}`"))),
     };
     let count = |call: &Call<'_>, name| usize::try_from(call.int(name, 1)).unwrap_or(0);
+    let (x, pool) = numbered_words(call)?;
     let op = Ngrams {
         shortest: count(call, "min_gram_length"),
         longest: count(call, "max_gram_length"),
         skips: count(call, "max_skip_count"),
         weight,
         starts: counts(call, "ngram_counts")?,
-        pool: call.ints("pool_int64s"),
+        pool,
         features: counts(call, "ngram_indexes")?,
         weights: call.attribute("weights").map(|a| a.floats.clone()).unwrap_or_default(),
     };
-    let x = call.input(0);
-    call.emit(op, &[x])
+    call.emit(op, &[Some(x)])
+}
+
+/// The words as numbers, and the pool: strings are numbered by their first place in the pool.
+fn numbered_words(call: &mut Call<'_>) -> Result<(ValueId, Vec<i64>), FormatError> {
+    let x = call.required(0)?;
+    if call.dtype(x) != DType::Str {
+        return Ok((x, call.ints("pool_int64s")));
+    }
+    let pool = call.texts("pool_strings");
+    let mut places: HashMap<&str, i64> = HashMap::new();
+    let mut place = |(i, word)| *places.entry(word).or_insert(i as i64);
+    let numbers = pool.iter().map(String::as_str).enumerate().map(&mut place).collect();
+    let keys = Tensor::from_strings([pool.len()], &pool);
+    let keys = keys.map_err(|error| call.error(error.to_string()))?;
+    Ok((labels::numbered(call, x, keys)?, numbers))
 }
 
 /// Columns of the last axis.

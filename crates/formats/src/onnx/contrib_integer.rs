@@ -171,8 +171,15 @@ pub fn matmul_bits(call: &mut Call<'_>) -> Results {
     if k == 0 || n == 0 || block == 0 || call.input(4).is_some() {
         return Err(call.error("its sizes must be given, and its groups in order"));
     }
-    call.check_size(&[n, k.saturating_add(block)])?;
-    let (blocks, width) = (k.div_ceil(block), k.div_ceil(block) * block);
+    let (blocks, width) = (k.div_ceil(block), k.div_ceil(block).saturating_mul(block));
+    let stored = call
+        .graph
+        .constant(call.required(1)?)
+        .map_or(0usize, |tensor| tensor.len())
+        .saturating_mul(8 / bits);
+    if n.checked_mul(width).is_none_or(|count| count > stored) {
+        return Err(call.error(format!("{stored} weights are not {n} rows of {width}")));
+    }
     let weights = codes(call, 1, bits, width)?;
     let weights = call.table(dtype, &[n, width], &weights)?;
     let scales = call.reshape(call.required(2)?, &[n as i64, blocks as i64])?;

@@ -242,11 +242,14 @@ pub fn dropout(call: &mut Call<'_>) -> Results {
     call.check_attributes(&[], &["ratio", "seed", "is_test"])?;
     if call.input(2).is_some() && call.known_truth(2) != Some(false) {
         let ratio = match call.input(1) {
-            Some(_) => call.known_reals(1)?.first().copied(),
+            Some(ratio) => call.graph.constant(ratio).and_then(|t| t.to_f64_vec().first().copied()),
             None => Some(0.5),
         };
-        if call.known_truth(2).is_none() || ratio != Some(0.0) {
-            return Err(call.error("training mode is not supported; export for inference"));
+        if call.known_truth(2).is_none() {
+            return Err(call.error("whether it trains must be known; export for inference"));
+        }
+        if ratio != Some(0.0) {
+            return super::random::training_dropout(call);
         }
     }
     let x = call.required(0)?;

@@ -22,6 +22,10 @@ pub enum Form {
     Float(f32),
     /// A list of integers, empty where absent.
     Ints,
+    /// Any word, empty where absent.
+    Text,
+    /// A list of any words, empty where absent.
+    Texts,
     /// ONNX's word and Lepton's; the first is the default.
     Words(&'static [(&'static str, &'static str)]),
     /// An element type, a number in ONNX; without a default it is always written.
@@ -93,6 +97,13 @@ impl Call<'_> {
             Form::Float(default) => given.f.filter(|f| *f != default).map(Attribute::Float),
             Form::Ints => {
                 Some(Attribute::Ints(given.ints.clone())).filter(|_| !given.ints.is_empty())
+            }
+            Form::Text => {
+                Some(self.text(link.onnx, "")).filter(|text| !text.is_empty()).map(Attribute::Text)
+            }
+            Form::Texts => {
+                let list = self.texts(link.onnx);
+                Some(list).filter(|list| !list.is_empty()).map(Attribute::Texts)
             }
             Form::Words(words) => {
                 let text = self.text(link.onnx, words[0].0);
@@ -231,6 +242,10 @@ fn write_link(link: &Link, value: Option<&Attribute>) -> Option<AttributeProto> 
             let found = words.iter().find(|(_, lepton)| lepton == text);
             found.map(|(onnx, _)| word(name, onnx))
         }
+        (Form::Text, Some(Attribute::Text(text))) => Some(word(name, text)),
+        (_, Some(Attribute::Texts(list))) => {
+            Some(words(name, &list.iter().map(String::as_str).collect::<Vec<&str>>()))
+        }
         (Form::Type(_), Some(Attribute::Text(text))) => Some(int(name, type_number(text))),
         (_, Some(Attribute::Tensor(v))) => Some(tensor_attribute(name, v)),
         (_, Some(other)) => unreachable!("no link has the kind of {other:?}"),
@@ -256,6 +271,8 @@ mod tests {
                     Form::Required => Attribute::Int(0),
                     Form::Float(v) => Attribute::Float(v),
                     Form::Ints => Attribute::Ints(Vec::new()),
+                    Form::Text => Attribute::Text(String::new()),
+                    Form::Texts => Attribute::Texts(Vec::new()),
                     Form::Words(words) => Attribute::Text(words[0].1.to_string()),
                     Form::Type(v) => Attribute::Text(v.unwrap_or(DType::F32).name().to_string()),
                     Form::Tensor => Attribute::Tensor(Tensor::vector(&[0f32])),

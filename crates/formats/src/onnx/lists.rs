@@ -235,7 +235,13 @@ impl Reader<'_> {
 
     fn call<'a>(&'a mut self, node: &'a NodeProto, inputs: &[ValueId]) -> Call<'a> {
         let inputs = inputs.iter().copied().map(Some).collect();
-        Call { proto: node, version: self.version, inputs, graph: &mut self.graph }
+        Call {
+            proto: node,
+            version: self.version,
+            inputs,
+            graph: &mut self.graph,
+            budget: self.budget,
+        }
     }
 
     fn joined(&mut self, node: &NodeProto, list: Vec<ValueId>) -> Result<ValueId, FormatError> {

@@ -10,8 +10,9 @@ use super::emit::{Emit, Written};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{
-    attention, classical, contrib, contrib_integer, decomposed, einsum, fused, losses, normalised,
-    quantised, rows, sequence, shaped, spectral, trees, values,
+    attention, classical, contrib, contrib_attention, contrib_integer, decomposed, einsum, fused,
+    group_query, labels, losses, normalised, quantised, random, rows, sequence, shaped, spectral,
+    trees, values, vectors,
 };
 use crate::steps::{Results, Steps};
 
@@ -259,6 +260,16 @@ const ROI_ALIGN: &[Link] = &[
     ),
 ];
 
+const STRING_NORMALIZER: &[Link] = &[
+    link(
+        "case_change_action",
+        "case",
+        Form::Words(&[("NONE", "kept"), ("LOWER", "lower"), ("UPPER", "upper")]),
+    ),
+    link("is_case_sensitive", "case_sensitive", Form::Int(0)),
+    link("stopwords", "stop_words", Form::Texts),
+];
+
 /// The operators whose attributes go over one by one.
 pub const ROWS: &[Row] = &[
     row("Conv", "Conv", WINDOW).also(&["kernel_shape"]).read(rows::conv).write(fused::conv),
@@ -352,6 +363,23 @@ pub const ROWS: &[Row] = &[
     row("GridSample", "GridSample", GRID_SAMPLE),
     row("RoiAlign", "RoiAlign", ROI_ALIGN).read(values::roi_align),
     row("Det", "Det", &[]),
+    row(
+        "ImageDecoder",
+        "ImageDecoder",
+        &[link(
+            "pixel_format",
+            "colours",
+            Form::Words(&[("RGB", "rgb"), ("BGR", "bgr"), ("Grayscale", "grey")]),
+        )],
+    ),
+    row("StringConcat", "StringConcat", &[]),
+    row("RegexFullMatch", "RegexFullMatch", &[link("pattern", "pattern", Form::Text)]),
+    row(
+        "StringSplit",
+        "StringSplit",
+        &[link("delimiter", "delimiter", Form::Text), link("maxsplit", "most", Form::Int(-1))],
+    ),
+    row("StringNormalizer", "StringNormalizer", STRING_NORMALIZER).also(&["locale"]),
     row("BitCast", "BitCast", &[link("to", "to", Form::Type(Some(lepton_tensor::DType::I32)))])
         .write(fused::newer),
     row("BitwiseAnd", "Bitwise", &[]).fixed(&[("function", Fixed::Word("and"))]),
@@ -452,6 +480,12 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("QLinearMatMul", quantised::matmul),
     ("Attention", attention::attention),
     ("Dropout", decomposed::dropout),
+    ("RandomUniform", random::uniform),
+    ("RandomNormal", random::normal),
+    ("RandomUniformLike", random::uniform_like),
+    ("RandomNormalLike", random::normal_like),
+    ("Bernoulli", random::bernoulli),
+    ("Multinomial", random::multinomial),
     ("BitwiseNot", decomposed::bitwise_not),
     ("SwiGLU", decomposed::swiglu),
     ("LRN", shaped::local_response),
@@ -482,9 +516,17 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("TfIdfVectorizer", classical::tf_idf),
     ("ai.onnx.ml.ArrayFeatureExtractor", classical::array_features),
     ("ai.onnx.ml.Binarizer", classical::binarizer),
+    ("ai.onnx.ml.LabelEncoder", labels::label_encoder),
+    ("ai.onnx.ml.CategoryMapper", labels::category_mapper),
+    ("ai.onnx.ml.OneHotEncoder", labels::one_hot_encoder),
+    ("ai.onnx.ml.Imputer", labels::imputer),
+    ("ai.onnx.ml.FeatureVectorizer", labels::feature_vectorizer),
+    ("ai.onnx.ml.ZipMap", labels::zip_map),
     ("ai.onnx.ml.TreeEnsemble", trees::ensemble),
     ("ai.onnx.ml.TreeEnsembleRegressor", trees::regressor),
     ("ai.onnx.ml.TreeEnsembleClassifier", trees::classifier),
+    ("ai.onnx.ml.SVMRegressor", vectors::regressor),
+    ("ai.onnx.ml.SVMClassifier", vectors::classifier),
     ("ai.onnx.ml.LinearRegressor", trees::linear_regressor),
     ("ai.onnx.ml.LinearClassifier", trees::linear_classifier),
     ("ai.onnx.ml.Scaler", trees::scaler),
@@ -501,8 +543,9 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("com.microsoft.SkipSimplifiedLayerNormalization", contrib::skip_simplified_norm),
     ("com.microsoft.EmbedLayerNormalization", contrib::embed_norm),
     ("com.microsoft.RotaryEmbedding", contrib::rotary_embedding),
-    ("com.microsoft.MultiHeadAttention", contrib::multi_head),
-    ("com.microsoft.Attention", contrib::attention),
+    ("com.microsoft.MultiHeadAttention", contrib_attention::multi_head),
+    ("com.microsoft.Attention", contrib_attention::attention),
+    ("com.microsoft.GroupQueryAttention", group_query::attention),
     ("com.microsoft.QLinearAdd", contrib_integer::add),
     ("com.microsoft.QLinearMul", contrib_integer::mul),
     ("com.microsoft.QLinearSigmoid", contrib_integer::sigmoid),
@@ -518,7 +561,7 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
 
 /// Operators that the reader itself understands: they define values, hold graphs, or work on
 /// lists of values.
-const STRUCTURAL: &[&str] = &["Constant", "If", "Loop", "Scan"];
+const STRUCTURAL: &[&str] = &["Constant", "If", "Loop", "Scan", super::gradient::OPERATOR];
 
 /// Operators that mean the same in every operator set, also in those before 6.
 const UNCHANGED: &[&str] = &["Not", "Identity", "Constant", "Flatten", "Transpose"];

@@ -11,11 +11,12 @@ use prost::Message;
 
 use super::call::{Call, label};
 use super::lists::{self, Item};
+use super::problems::Problems;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
-use super::{ExternalData, branches, folded, ops, tensor, wire};
+use super::{ExternalData, branches, folded, gradient, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
-use crate::steps::Steps;
+use crate::steps::{Budget, Steps};
 
 const ONNX_DOMAIN: &str = "";
 const OLDEST_OPSET: i64 = 6;
@@ -51,7 +52,11 @@ pub fn read_fixed(
     let graphs = all_graphs(proto)?;
     check_limits(&graphs)?;
     let versions = opset_versions(&model)?;
-    refuse_unknown(&graphs, &versions)?;
+    let unknown = unknown_operators(&graphs, &versions);
+    let (budget, mut problems) = (Budget::default(), Problems::default());
+    if !unknown.is_empty() {
+        problems.found.push(FormatError::UnknownOperators(unknown));
+    }
     let mut reader = Reader {
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
         names: HashMap::new(),
@@ -60,6 +65,8 @@ pub fn read_fixed(
         external,
         fixed,
         fold_outputs: false,
+        budget: &budget,
+        problems,
     };
     fix_tensors(&mut reader, proto, &fixed.tensors)?;
     reader.read_body(proto)?;
@@ -132,7 +139,7 @@ fn damaged(why: String) -> FormatError {
     FormatError::Damaged { format: "ONNX", offset: 0, why }
 }
 
-fn plain_domain(domain: Option<&str>) -> &str {
+pub fn plain_domain(domain: Option<&str>) -> &str {
     match domain {
         None | Some("ai.onnx") => ONNX_DOMAIN,
         Some(other) => other,
@@ -170,10 +177,11 @@ fn check_limits(graphs: &[&GraphProto]) -> Result<(), FormatError> {
     at_most("length of a name", longest.unwrap_or(0), limits::NAME_BYTES)
 }
 
-fn refuse_unknown(
+/// The operators that Lepton does not have, each once.
+fn unknown_operators(
     graphs: &[&GraphProto],
     versions: &HashMap<String, i64>,
-) -> Result<(), FormatError> {
+) -> Vec<UnknownOperator> {
     let mut unknown: Vec<UnknownOperator> = Vec::new();
     for node in graphs.iter().flat_map(|graph| &graph.node) {
         let operator = node.op_type.as_deref().unwrap_or_default();
@@ -189,7 +197,7 @@ fn refuse_unknown(
             node: label(node),
         });
     }
-    if unknown.is_empty() { Ok(()) } else { Err(FormatError::UnknownOperators(unknown)) }
+    unknown
 }
 
 /// The nodes in an order in which every value is made before it is used, the file's own where
@@ -247,6 +255,10 @@ pub struct Reader<'a> {
     pub fixed: &'a Fixed,
     /// True inside a graph that is read in place, whose results are no outputs.
     pub fold_outputs: bool,
+    /// What constants may still be made.
+    pub budget: &'a Budget,
+    /// What was wrong so far.
+    pub problems: Problems,
 }
 
 impl Reader<'_> {
@@ -256,19 +268,28 @@ impl Reader<'_> {
         self.read_inputs(proto)?;
         for index in sorted(&proto.node)? {
             let node = &proto.node[index];
-            let is_output =
-                |name: &String| proto.output.iter().any(|o| o.name.as_ref() == Some(name));
-            match folded::results(self, node) {
-                Some(tensors) if self.fold_outputs || !node.output.iter().any(is_output) => {
-                    for (name, tensor) in node.output.iter().zip(tensors) {
-                        let id = self.graph.add_constant(name, tensor);
-                        self.define(name, id)?;
-                    }
-                }
-                _ => self.read_node(node)?,
+            if self.problems.concern(node) {
+                self.leave_out(proto, node)?;
+            } else if let Err(problem) = self.read_or_fold(proto, node) {
+                self.problems.add(self.located(node, problem))?;
+                self.leave_out(proto, node)?;
             }
         }
-        Ok(())
+        self.problems.all()
+    }
+
+    fn read_or_fold(&mut self, proto: &GraphProto, node: &NodeProto) -> Result<(), FormatError> {
+        let is_output = |name: &String| proto.output.iter().any(|o| o.name.as_ref() == Some(name));
+        match folded::results(self, node) {
+            Some(tensors) if self.fold_outputs || !node.output.iter().any(is_output) => {
+                for (name, tensor) in node.output.iter().zip(tensors) {
+                    let id = self.graph.add_constant(name, tensor);
+                    self.define(name, id)?;
+                }
+                Ok(())
+            }
+            _ => self.read_node(node),
+        }
     }
 
     /// Gives a value its name in the file.
@@ -285,9 +306,13 @@ impl Reader<'_> {
         }
         for initializer in &proto.initializer {
             let name = initializer.name.as_deref().unwrap_or_default();
-            let tensor = tensor::read(initializer, self.external)?;
-            let id = self.graph.add_constant(name, tensor);
-            self.define(name, id)?;
+            match tensor::read(initializer, self.external) {
+                Ok(tensor) => {
+                    let id = self.graph.add_constant(name, tensor);
+                    self.define(name, id)?;
+                }
+                Err(problem) => self.problems.lose(name, problem)?,
+            }
         }
         Ok(())
     }
@@ -303,12 +328,16 @@ impl Reader<'_> {
                 self.read_list_input(input)?;
                 continue;
             }
-            let mut fact = input_fact(name, input)?;
-            if let Some(shape) = self.fixed.shapes.get(name) {
-                fact = fix_shape(name, fact, shape)?;
+            let shape = self.fixed.shapes.get(name);
+            let fact = input_fact(name, input)
+                .and_then(|fact| shape.map_or(Ok(fact.clone()), |s| fix_shape(name, fact, s)));
+            match fact {
+                Ok(fact) => {
+                    let id = self.graph.add_input(name, fact);
+                    self.define(name, id)?;
+                }
+                Err(problem) => self.problems.lose(name, problem)?,
             }
-            let id = self.graph.add_input(name, fact);
-            self.define(name, id)?;
         }
         Ok(())
     }
@@ -321,6 +350,9 @@ impl Reader<'_> {
             Some("Scan") => return self.read_scan(node),
             Some("Identity") if node.input.iter().any(|name| self.lists.contains_key(name)) => {
                 return self.read_list_node(node);
+            }
+            Some("Gradient") if ops::qualified(node) == gradient::OPERATOR => {
+                return self.read_gradient(node);
             }
             _ if lists::OPERATORS.contains(&ops::qualified(node).as_str()) => {
                 return self.read_list_node(node);
@@ -342,7 +374,8 @@ impl Reader<'_> {
             inputs.pop();
         }
         let graph = &mut self.graph;
-        let mut call = Call { proto: node, version: self.version, inputs, graph };
+        let mut call =
+            Call { proto: node, version: self.version, inputs, graph, budget: self.budget };
         let results = ops::translate(&mut call)?;
         if call.result_count() > results.len() {
             return Err(call.error(format!("only {} of its results are supported", results.len())));
@@ -358,7 +391,7 @@ impl Reader<'_> {
 
     fn read_constant_node(&mut self, node: &NodeProto) -> Result<(), FormatError> {
         let name = node.output.first().map(String::as_str).unwrap_or_default();
-        let wrong = || FormatError::tensor(name, "a constant needs one dense numeric value");
+        let wrong = || FormatError::tensor(name, "a constant needs one dense value");
         let [attribute] = node.attribute.as_slice() else { return Err(wrong()) };
         let tensor = match attribute.name.as_deref() {
             Some("value") => tensor::read(attribute.t.as_ref().ok_or_else(wrong)?, self.external)?,
@@ -366,6 +399,10 @@ impl Reader<'_> {
             Some("value_int") => Tensor::scalar(attribute.i.unwrap_or_default()),
             Some("value_floats") => Tensor::vector(&attribute.floats),
             Some("value_ints") => Tensor::vector(&attribute.ints),
+            Some("value_string") => constant_strings(attribute.s.as_slice(), &[])?,
+            Some("value_strings") => {
+                constant_strings(&attribute.strings, &[attribute.strings.len()])?
+            }
             _ => return Err(wrong()),
         };
         let id = self.graph.add_constant(name, tensor);
@@ -394,8 +431,13 @@ impl Reader<'_> {
     }
 }
 
+fn constant_strings(list: &[Bytes], shape: &[usize]) -> Result<Tensor, FormatError> {
+    let strings: Vec<_> = list.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();
+    Tensor::from_strings(shape, &strings).map_err(|error| damaged(error.to_string()))
+}
+
 /// Type and extents of an input; an extent that is not given gets a symbol of its own.
-fn input_fact(name: &str, input: &ValueInfoProto) -> Result<Fact, FormatError> {
+pub fn input_fact(name: &str, input: &ValueInfoProto) -> Result<Fact, FormatError> {
     let missing = || FormatError::tensor(name, "the input is not a tensor");
     tensor_fact(name, input.r#type.as_ref().ok_or_else(missing)?, None)
 }

@@ -160,7 +160,13 @@ impl Reader<'_> {
     fn stack(&mut self, node: &NodeProto, slices: &[ValueId]) -> Result<ValueId, FormatError> {
         let inputs = slices.iter().copied().map(Some).collect();
         let graph = &mut self.graph;
-        let mut call = super::call::Call { proto: node, version: self.version, inputs, graph };
+        let mut call = super::call::Call {
+            proto: node,
+            version: self.version,
+            inputs,
+            graph,
+            budget: self.budget,
+        };
         let mut wider = Vec::with_capacity(slices.len());
         for &slice in slices {
             wider.push(call.unsqueeze(slice, &[0])?);

@@ -43,25 +43,50 @@ pub fn rotary(call: &mut Call<'_>) -> Results {
         0 => size,
         part => part.clamp(2, size),
     };
-    let head = if turned < size { call.slice(x, 3, 0, turned)? } else { x };
-    let mut made = rotated(call, head, turned)?;
-    if turned < size {
-        let rest = call.slice(x, 3, turned, size)?;
-        made = call.concat(&[made, rest], 3)?;
-    }
+    let waves = Waves {
+        cosine: call.required(1)?,
+        sine: call.required(2)?,
+        positions: call.input(3),
+        interleaved: call.int("interleaved", 0) != 0,
+    };
+    let made = self::turned(call, x, turned, &waves)?;
     if flat {
         return Ok(vec![call.reshape(made, &[0, 0, -1])?]);
     }
     Ok(vec![call.transpose(made, &[0, 2, 1, 3])?])
 }
 
-/// `x` `[batch,length,heads,size]` turned by the angles whose cosines and sines are operands.
-fn rotated(call: &mut Call<'_>, x: ValueId, size: i64) -> Made {
+/// The angles by which pairs of elements are turned.
+pub struct Waves {
+    /// Their cosines.
+    pub cosine: ValueId,
+    /// Their sines.
+    pub sine: ValueId,
+    /// Which rows of both are used `[batch,length]`; each where absent.
+    pub positions: Option<ValueId>,
+    /// True if a pair are neighbours, false if they are a half apart.
+    pub interleaved: bool,
+}
+
+/// `x` `[batch,length,heads,size]` with the first `part` elements of each head turned.
+pub fn turned(call: &mut Call<'_>, x: ValueId, part: i64, waves: &Waves) -> Made {
+    let size = call.graph.fact(x).dims[3].as_known();
+    let size = size.ok_or_else(|| call.error("the size of a head must be known"))?;
+    if part >= size {
+        return rotated(call, x, size, waves);
+    }
+    let head = call.slice(x, 3, 0, part)?;
+    let made = rotated(call, head, part, waves)?;
+    let rest = call.slice(x, 3, part, size)?;
+    call.concat(&[made, rest], 3)
+}
+
+fn rotated(call: &mut Call<'_>, x: ValueId, size: i64, given: &Waves) -> Made {
     call.check_size(&[usize::try_from(size).unwrap_or(usize::MAX)])?;
     let half = size / 2;
-    let mut waves = [call.required(1)?, call.required(2)?];
+    let mut waves = [given.cosine, given.sine];
     for wave in &mut waves {
-        if let Some(positions) = call.input(3) {
+        if let Some(positions) = given.positions {
             *wave = call.emit_one(Gather { axis: 0 }, &[Some(*wave), Some(positions)])?;
         }
         if call.graph.fact(*wave).dims.last().and_then(|d| d.as_known()) != Some(half) {
@@ -70,7 +95,7 @@ fn rotated(call: &mut Call<'_>, x: ValueId, size: i64) -> Made {
         *wave = call.unsqueeze(*wave, &[2])?;
     }
     let [cosine, sine] = waves;
-    let interleaved = call.int("interleaved", 0) != 0;
+    let interleaved = given.interleaved;
     let (first, second) = if interleaved {
         let even: Vec<i64> = (0..half).map(|i| 2 * i).collect();
         let odd: Vec<i64> = (0..half).map(|i| 2 * i + 1).collect();
@@ -211,8 +236,13 @@ fn step_graph(call: &Call<'_>, operands: &[ValueId], rule: Rule) -> Result<Graph
         inputs.push(graph.add_input(format!("operand{i}"), fact));
     }
     let wrapped = inputs.iter().copied().map(Some).collect();
-    let mut step =
-        Call { proto: call.proto, version: call.version, inputs: wrapped, graph: &mut graph };
+    let mut step = Call {
+        proto: call.proto,
+        version: call.version,
+        inputs: wrapped,
+        graph: &mut graph,
+        budget: call.budget,
+    };
     let (next, y) = one_step(&mut step, &inputs, rule)?;
     graph.set_value_name(next, "next");
     graph.set_value_name(y, "y");

@@ -15,7 +15,7 @@ use lepton_tensor::DType;
 use super::call::Call;
 use super::rows::given_type;
 use crate::error::FormatError;
-use crate::steps::{LARGEST, Made, Results, Steps};
+use crate::steps::{Made, Results, Steps};
 
 /// `count` numbers of an attribute, `usual` where it is absent.
 fn per_axis(
@@ -190,8 +190,8 @@ pub fn max_unpool(call: &mut Call<'_>) -> Results {
         let full = (shape[2 + a].max(1) - 1).saturating_mul(strides[a]).saturating_add(kernel[a]);
         shape[2 + a] = full.saturating_sub(pads[a].saturating_add(pads[axes + a]));
     }
-    let count = lepton_tensor::checked_product(&shape).filter(|&n| n <= LARGEST);
-    let count = count.ok_or_else(|| call.error("its result is too large"))?;
+    call.check_size(&shape)?;
+    let count = shape.iter().product();
     let zeros = call.table(call.dtype(x), &[count], &vec![0.0; count])?;
     let (at, x) = (call.reshape(at, &[-1])?, call.reshape(x, &[-1])?);
     let flat = call.emit_one(ScatterElements::default(), &[Some(zeros), Some(at), Some(x)])?;

@@ -19,6 +19,7 @@ const TYPES: &[(i32, DType)] = &[
     (5, DType::I16),
     (6, DType::I32),
     (7, DType::I64),
+    (8, DType::Str),
     (9, DType::Bool),
     (10, DType::F16),
     (11, DType::F64),
@@ -40,10 +41,7 @@ const TYPES: &[(i32, DType)] = &[
 /// The element type of that number.
 pub fn dtype_of(number: i32) -> Result<DType, String> {
     let found = TYPES.iter().find(|(n, _)| *n == number).map(|(_, dtype)| *dtype);
-    found.ok_or_else(|| match number {
-        8 => "element type `string` is not supported".to_string(),
-        _ => format!("element type number {number} is not supported"),
-    })
+    found.ok_or_else(|| format!("element type number {number} is not supported"))
 }
 
 /// ONNX's number of an element type; it has one for each.
@@ -53,11 +51,14 @@ pub fn number_of(dtype: DType) -> i32 {
 
 /// A tensor with its bytes.
 pub fn write(name: &str, tensor: &Tensor) -> TensorProto {
+    let strings = tensor.strings().unwrap_or_default();
+    let is_text = tensor.dtype() == DType::Str;
     TensorProto {
         dims: tensor.shape().iter().map(|&extent| extent as i64).collect(),
         data_type: Some(number_of(tensor.dtype())),
         name: Some(name.to_string()).filter(|name| !name.is_empty()),
-        raw_data: Some(match tensor.dtype().bits() {
+        string_data: strings.iter().map(|s| Bytes::copy_from_slice(s.as_bytes())).collect(),
+        raw_data: (!is_text).then(|| match tensor.dtype().bits() {
             bits @ (2 | 4) => packed(tensor.bytes(), bits).into(),
             _ => Bytes::copy_from_slice(tensor.bytes()),
         }),
@@ -73,6 +74,9 @@ pub fn read(proto: &TensorProto, external: &dyn ExternalData) -> Result<Tensor, 
     let dtype = dtype_of(proto.data_type.unwrap_or(0)).map_err(fail)?;
     let shape: Option<Vec<usize>> = proto.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
     let shape = shape.ok_or_else(|| fail(format!("negative extent in {:?}", proto.dims)))?;
+    if dtype == DType::Str {
+        return read_strings(proto, shape).map_err(fail);
+    }
     let storage = if proto.data_location == Some(1) {
         shared(load_external(&proto.external_data, external).map_err(fail)?)
     } else if let Some(raw) = &proto.raw_data {
@@ -90,6 +94,16 @@ pub fn read(proto: &TensorProto, external: &dyn ExternalData) -> Result<Tensor, 
             .map_err(|error| fail(error.to_string()));
     }
     Tensor::new(dtype, shape, storage).map_err(|error| fail(error.to_string()))
+}
+
+fn read_strings(proto: &TensorProto, shape: Vec<usize>) -> Result<Tensor, String> {
+    if proto.data_location == Some(1) || proto.raw_data.is_some() {
+        return Err("strings must be in the field for strings".into());
+    }
+    let text = |bytes: &Bytes| std::str::from_utf8(bytes).map(str::to_string);
+    let strings = proto.string_data.iter().map(text).collect::<Result<Vec<String>, _>>();
+    let strings = strings.map_err(|error| format!("a string is not UTF-8: {error}"))?;
+    Tensor::from_strings(shape, &strings).map_err(|error| error.to_string())
 }
 
 /// Elements of `bits` bits as a file has them: the first in the lowest bits of a byte.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use lepton_ir::ValueId;
 use lepton_ir::ops::binary::BinaryFunction as B;
+use lepton_ir::ops::gather::Gather;
 use lepton_ir::ops::order::Arg;
 use lepton_ir::ops::reduce::ReduceFunction as R;
 use lepton_ir::ops::softmax::Softmax;
@@ -13,11 +14,13 @@ use lepton_tensor::{DType, Tensor};
 
 use super::NoExternalData;
 use super::call::Call;
+use super::labels::class_labels;
 use super::tensor;
 use crate::error::FormatError;
 use crate::steps::{Made, Results, Steps};
 
-fn floats(call: &Call<'_>, name: &str) -> Vec<f32> {
+/// A list of floats; empty where absent.
+pub fn floats(call: &Call<'_>, name: &str) -> Vec<f32> {
     call.attribute(name).map(|a| a.floats.clone()).unwrap_or_default()
 }
 
@@ -145,7 +148,7 @@ fn older(call: &Call<'_>, kind: &str, targets: usize) -> Result<TreeEnsemble, Fo
 }
 
 /// Scores through the function in an attribute.
-fn transformed(call: &mut Call<'_>, x: ValueId) -> Made {
+pub fn transformed(call: &mut Call<'_>, x: ValueId) -> Made {
     match call.text("post_transform", "NONE").as_str() {
         "NONE" => Ok(x),
         "SOFTMAX" => call.emit_one(Softmax { axis: -1, log: false }, &[Some(x)]),
@@ -175,27 +178,61 @@ fn as_reals(call: &mut Call<'_>) -> Made {
     if call.dtype(x).is_float() { Ok(x) } else { call.cast(x, DType::F32) }
 }
 
-/// The label of the largest score, and the scores; labels are integers.
-fn labelled(call: &mut Call<'_>, scores: ValueId, labels: &[i64]) -> Results {
+/// The label of the largest score, and the scores.
+fn labelled(call: &mut Call<'_>, scores: ValueId, labels: Tensor) -> Results {
     let best =
         call.emit_one(Arg { axis: 1, keep_dims: false, ..Arg::default() }, &[Some(scores)])?;
-    let labels = call.integers(labels);
-    let gather = lepton_ir::ops::gather::Gather { axis: 0 };
-    let label = call.emit_one(gather, &[Some(labels), Some(best)])?;
+    let labels = call.constant(labels);
+    let label = call.emit_one(Gather { axis: 0 }, &[Some(labels), Some(best)])?;
     Ok(vec![label, transformed(call, scores)?])
 }
 
 /// Trees that give classes.
 pub fn classifier(call: &mut Call<'_>) -> Results {
-    let labels = call.ints("classlabels_int64s");
+    let labels = class_labels(call, "classlabels_int64s");
     let ids = counts(call, "class_ids")?;
-    if labels.len() < 2 || labels.len() == 2 && ids.iter().all(|&id| id == ids[0]) {
-        return Err(call.error("only integer labels with a score each are supported"));
-    }
-    let op = older(call, "class", labels.len())?;
+    let one = ids.first().copied().filter(|first| ids.iter().all(|id| id == first));
     let x = as_reals(call)?;
-    let scores = call.emit_one(op, &[Some(x)])?;
-    labelled(call, scores, &labels)
+    match one {
+        _ if labels.len() < 2 => Err(call.error("it has fewer than two labels")),
+        // Trees that score one of two classes only.
+        Some(class @ 0..2) if labels.len() == 2 => {
+            let mut op = older(call, "class", 2)?;
+            let is_share = op.leaf_weights.to_f64_vec().iter().all(|&weight| weight >= 0.0);
+            op.targets = 1;
+            op.leaf_targets.fill(0);
+            op.base = op.base.get(class).or(op.base.first()).into_iter().copied().collect();
+            let score = call.emit_one(op, &[Some(x)])?;
+            two_classes(call, score, labels, is_share)
+        }
+        _ => {
+            let op = older(call, "class", labels.len())?;
+            let scores = call.emit_one(op, &[Some(x)])?;
+            labelled(call, scores, labels)
+        }
+    }
+}
+
+/// The label and the scores of two classes from the score `[N,1]` of the second: a share of 1, or
+/// a number that is positive for the second class.
+fn two_classes(call: &mut Call<'_>, score: ValueId, labels: Tensor, is_share: bool) -> Results {
+    let limit = call.scalar(call.dtype(score), if is_share { 0.5 } else { 0.0 })?;
+    let second = call.pair(B::Greater, score, limit)?;
+    let second = call.cast(second, DType::I64)?;
+    let second = call.reshape(second, &[-1])?;
+    let labels = call.constant(labels);
+    let label = call.emit_one(Gather { axis: 0 }, &[Some(labels), Some(second)])?;
+    let negative = call.map(U::Neg, score)?;
+    let is_logistic = call.text("post_transform", "NONE") == "LOGISTIC";
+    let other = match is_share && !is_logistic {
+        true => call.shifted(negative, 1.0)?,
+        false => negative,
+    };
+    let mut both = call.concat(&[other, score], 1)?;
+    if is_logistic {
+        both = call.map(U::Sigmoid, both)?;
+    }
+    Ok(vec![label, both])
 }
 
 /// `x·coefficientsᵀ + intercepts`, a row of coefficients for each result.
@@ -225,12 +262,20 @@ pub fn linear_regressor(call: &mut Call<'_>) -> Results {
 
 /// A linear model of classes.
 pub fn linear_classifier(call: &mut Call<'_>) -> Results {
-    let labels = call.ints("classlabels_ints");
+    let labels = class_labels(call, "classlabels_ints");
     if labels.len() < 2 {
-        return Err(call.error("only integer labels with a score each are supported"));
+        return Err(call.error("it has fewer than two labels"));
+    }
+    let results = floats(call, "intercepts").len();
+    if results == 1 && labels.len() == 2 {
+        let score = linear(call, 1)?;
+        let label = two_classes(call, score, labels, false)?[0];
+        let negative = call.map(U::Neg, score)?;
+        let other = call.shifted(negative, 1.0)?;
+        return Ok(vec![label, call.concat(&[other, score], 1)?]);
     }
     let scores = linear(call, labels.len())?;
-    labelled(call, scores, &labels)
+    labelled(call, scores, labels)
 }
 
 /// `(x − offset)·scale`, per feature.

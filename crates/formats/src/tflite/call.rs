@@ -10,7 +10,7 @@ use super::read::{Held, Reader};
 use super::schema::{Operator, SubGraph, TensorInfo};
 use super::tensor::RESOURCE;
 use crate::error::FormatError;
-use crate::steps::{Made, Steps, known};
+use crate::steps::{Budget, Made, Steps, known};
 
 pub use crate::steps::Results;
 
@@ -37,6 +37,10 @@ impl Steps for Call<'_, '_> {
 
     fn graph_mut(&mut self) -> &mut Graph {
         &mut self.reader.graph
+    }
+
+    fn budget(&self) -> &Budget {
+        &self.reader.budget
     }
 
     fn node_name(&self) -> String {

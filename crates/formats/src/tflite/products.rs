@@ -13,7 +13,7 @@ use lepton_tensor::{DType, Layout, Tensor};
 use super::call::{Call, Results};
 use super::centred;
 use crate::error::FormatError;
-use crate::steps::{LARGEST, Made, Steps};
+use crate::steps::{Made, Steps};
 
 /// How padding is given among the options of a window.
 pub fn padding(call: &Call<'_, '_>, field: usize) -> Result<AutoPad, FormatError> {
@@ -32,7 +32,7 @@ fn weights(call: &mut Call<'_, '_>, operand: usize, order: &[usize]) -> Made {
         return call.real(operand);
     }
     let axis = order.iter().position(|&axis| axis as i32 == info.axis).unwrap_or(0);
-    let constant = call.graph_ref().constant(stored).filter(|tensor| tensor.len() <= LARGEST);
+    let constant = call.graph_ref().constant(stored);
     let op = Transpose { permutation: order.to_vec() };
     let turned = constant.map(|tensor| op.eval(Operands(&[Some(tensor)])));
     let turned = match turned {

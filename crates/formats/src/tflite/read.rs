@@ -1,6 +1,7 @@
 //! From the bytes of a model to a graph.
 
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use lepton_ir::ops::unary::Unary;
@@ -11,9 +12,9 @@ use super::call::Call;
 use super::ops;
 use super::schema::{self, Code, Model, Operator, Signature, SubGraph};
 use super::tensor::RESOURCE;
-use crate::error::{FormatError, UnknownOperator, at_most};
+use crate::error::{FormatError, MOST_PROBLEMS, UnknownOperator, at_most};
 use crate::limits;
-use crate::steps::{LARGEST, Made, Results};
+use crate::steps::{Budget, Made, Results};
 
 /// Reads a model. Weights share `bytes` where they are aligned. Variables are zero at the start of
 /// every run. Shapes declared for anything but inputs and constants are hints and not used.
@@ -26,8 +27,11 @@ pub fn read(bytes: Bytes) -> Result<Graph, FormatError> {
             why: "it has no graph".into(),
         });
     };
-    refuse_unknown(&model)?;
+    let unknown = unknown_operators(&model)?;
     let mut reader = Reader::new(&model, bytes.clone(), &main.name);
+    if !unknown.is_empty() {
+        reader.problems.push(FormatError::UnknownOperators(unknown));
+    }
     let signature = model.signatures.iter().find(|signature| signature.subgraph == 0);
     let mut operands = Vec::with_capacity(main.inputs.len());
     for (position, &index) in main.inputs.iter().enumerate() {
@@ -60,17 +64,15 @@ fn name_in(map: &[(String, i32)], index: i32) -> Option<&str> {
     found.map(|(name, _)| name.as_str())
 }
 
-/// An error that names every operator Lepton does not have.
-fn refuse_unknown(model: &Model<'_>) -> Result<(), FormatError> {
+/// The operators that Lepton does not have, each once.
+fn unknown_operators(model: &Model<'_>) -> Result<Vec<UnknownOperator>, FormatError> {
     let mut unknown: Vec<UnknownOperator> = Vec::new();
     for (number, graph) in model.subgraphs.iter().enumerate() {
         for (index, node) in graph.operators.iter().enumerate() {
             let code = code_of(model, node)?;
             let operator = ops::name(code);
             let newest = ops::find(code).map(|row| row.newest);
-            if newest.is_some_and(|newest| code.version <= newest)
-                || unknown.iter().any(|u| u.operator == operator)
-            {
+            if is_known(code) || unknown.iter().any(|u| u.operator == operator) {
                 continue;
             }
             let older = newest.map(|newest| format!(", known up to version {newest}"));
@@ -79,7 +81,12 @@ fn refuse_unknown(model: &Model<'_>) -> Result<(), FormatError> {
             unknown.push(UnknownOperator { operator, domain, version, node });
         }
     }
-    if unknown.is_empty() { Ok(()) } else { Err(FormatError::UnknownOperators(unknown)) }
+    Ok(unknown)
+}
+
+/// True if Lepton has the operator in that version.
+fn is_known(code: &Code) -> bool {
+    ops::find(code).is_some_and(|row| code.version <= row.newest)
 }
 
 /// Which operator a node is.
@@ -89,6 +96,24 @@ fn code_of<'a>(model: &'a Model<'_>, node: &Operator<'_>) -> Result<&'a Code, Fo
         offset: 0,
         why: format!("a node is of operator {}, which is not listed", node.code),
     })
+}
+
+/// The problem with the node it was found at, and what the file declares about its inputs.
+fn located(
+    graph: &SubGraph<'_>,
+    node: &Operator<'_>,
+    code: &Code,
+    label: &str,
+    problem: FormatError,
+) -> FormatError {
+    let input = |&index: &i32| {
+        let info = graph.tensors.get(usize::try_from(index).ok()?)?;
+        let fact = info.fact("").map_or(String::new(), |fact| format!(" {fact}"));
+        Some(format!("`{}`{fact}", info.name))
+    };
+    let inputs: Vec<String> = node.inputs.iter().filter_map(input).collect();
+    let operator = format!("{} version {}", ops::name(code), code.version);
+    problem.of_node(label, &operator, &inputs.join(", "))
 }
 
 /// The number of a node and the name of its first result.
@@ -111,6 +136,8 @@ pub struct Held {
     pub real: Option<ValueId>,
     /// The variable it names.
     pub variable: Option<usize>,
+    /// True if a problem was found with what makes it and its declaration says too little.
+    pub lost: bool,
 }
 
 /// One model of the file while it is translated.
@@ -129,6 +156,10 @@ pub struct Reader<'a> {
     kept: Vec<(String, ValueId)>,
     /// True in the graph that gives variables their first values.
     pub initialises: bool,
+    /// What constants may still be made.
+    pub budget: Rc<Budget>,
+    /// What was wrong so far.
+    problems: Vec<FormatError>,
 }
 
 /// A variable of the file.
@@ -155,6 +186,8 @@ impl<'a> Reader<'a> {
             variables: Vec::new(),
             kept: Vec::new(),
             initialises: false,
+            budget: Rc::default(),
+            problems: Vec::new(),
         }
     }
 
@@ -162,6 +195,7 @@ impl<'a> Reader<'a> {
     pub fn inner(&self) -> Reader<'a> {
         let mut inner = Reader::new(self.model, self.file.clone(), "");
         inner.depth = self.depth + 1;
+        inner.budget = Rc::clone(&self.budget);
         inner
     }
 
@@ -244,26 +278,67 @@ impl<'a> Reader<'a> {
             held[index as usize].stored = Some(operand);
         }
         self.depth += 1;
+        // Graphs within are whole or a problem of the node they are in.
+        let outside = if self.depth > 1 { std::mem::take(&mut self.problems) } else { Vec::new() };
         for (index, node) in graph.operators.iter().enumerate() {
             let code = code_of(model, node)?;
-            let mut call = Call {
-                reader: self,
-                graph,
-                held: &mut held,
-                node,
-                operator: ops::name(code),
-                label: label(graph, number, index, node),
-            };
-            let results = ops::translate(&mut call, code)?;
-            call.finish(results)?;
+            let is_lost = |index: &i32| held.get(*index as usize).is_some_and(|held| held.lost);
+            if !is_known(code) || node.inputs.iter().any(is_lost) {
+                self.leave_out(graph, &mut held, node)?;
+                continue;
+            }
+            let label = label(graph, number, index, node);
+            if let Err(problem) = self.read_node(graph, &mut held, node, &label) {
+                self.problems.push(located(graph, node, code, &label, problem));
+                self.leave_out(graph, &mut held, node)?;
+                if self.problems.len() >= MOST_PROBLEMS {
+                    break;
+                }
+            }
         }
         self.depth -= 1;
+        FormatError::of_all(std::mem::replace(&mut self.problems, outside))?;
         let mut results = Vec::with_capacity(graph.outputs.len());
         for &index in &graph.outputs {
             self.info(graph, index)?;
             results.push(self.value(graph, &mut held, index)?);
         }
         Ok(results)
+    }
+
+    fn read_node(
+        &mut self,
+        graph: &'a SubGraph<'a>,
+        held: &mut Vec<Held>,
+        node: &'a Operator<'a>,
+        label: &str,
+    ) -> Result<(), FormatError> {
+        let code = code_of(self.model, node)?;
+        let (operator, label) = (ops::name(code), label.to_string());
+        let mut call = Call { reader: self, graph, held, node, operator, label };
+        let results = ops::translate(&mut call, code)?;
+        call.finish(results)
+    }
+
+    /// Makes values of the node's results as the file declares them, so that what uses them can be
+    /// read.
+    fn leave_out(
+        &mut self,
+        graph: &SubGraph<'_>,
+        held: &mut [Held],
+        node: &Operator<'_>,
+    ) -> Result<(), FormatError> {
+        for &index in node.outputs.iter().filter(|&&index| index >= 0) {
+            let declared = self.info(graph, index)?.fact("");
+            let held = &mut held[index as usize];
+            match declared {
+                Ok(fact) if held.stored.is_none() => {
+                    held.stored = Some(self.graph.add_input("", fact));
+                }
+                _ => held.lost = true,
+            }
+        }
+        Ok(())
     }
 
     /// A tensor of the graph: what a node made, an input or a constant.
@@ -283,8 +358,9 @@ impl<'a> Reader<'a> {
             None if info.is_variable => {
                 // What starts at zero and is written by the operator itself.
                 let extents = info.extents()?;
-                let count = lepton_tensor::checked_product(&extents).unwrap_or(usize::MAX);
-                at_most("elements of a variable", count, LARGEST)?;
+                if !self.budget.take(&extents) {
+                    return Err(FormatError::tensor(&info.name, "the variable is too large"));
+                }
                 Tensor::zeros(info.dtype()?, extents)
                     .map_err(|error| FormatError::tensor(&info.name, error.to_string()))?
             }

@@ -80,6 +80,12 @@ impl BinaryFunction {
         )
     }
 
+    /// True for those that ask which operand is larger, or whether one is.
+    pub fn compares_order(self) -> bool {
+        use BinaryFunction as F;
+        matches!(self, F::Equal | F::Less | F::LessOrEqual | F::Greater | F::GreaterOrEqual)
+    }
+
     /// True if the operands may be exchanged.
     pub fn is_commutative(self) -> bool {
         use BinaryFunction as F;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use lepton_tensor::{DType, Tensor};
+
 use crate::attribute::{Attribute, Attributes, HasAttributes};
 use crate::error::Problem;
-use crate::operator::Operator;
+use crate::fact::Fact;
+use crate::operator::{Operands, Operator};
 
 mod conv_grad;
 mod facets;
@@ -108,7 +111,12 @@ operators! {
     bits::{ Bitwise, BitCast }
     algebra::{ Det }
     ngram::{ Ngrams }
+    strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch }
+    labels::{ LabelEncoder }
+    image::{ ImageDecoder }
+    random::{ Random, Draw }
     trees::{ TreeEnsemble }
+    couple::{ CouplePairs }
     branch::{ If }
     repeat::{ Loop, Scan }
     rnn::{ LSTM, GRU, RNN }
@@ -116,6 +124,81 @@ operators! {
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }
     normalize::{ LayerNormalization, BatchNormalization, InstanceNormalization }
+}
+
+/// The operators that take tensors of strings. Those that move or compare elements see numbers of
+/// words, which [`Op::eval`] makes words of one list.
+const TAKE_STRINGS: &[&str] = &[
+    "Unary",
+    "Binary",
+    "Reshape",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Split",
+    "Transpose",
+    "Concat",
+    "Shape",
+    "Size",
+    "Slice",
+    "Gather",
+    "GatherElements",
+    "GatherND",
+    "ScatterElements",
+    "ScatterND",
+    "Pad",
+    "Expand",
+    "Tile",
+    "Where",
+    "Unique",
+    "Cast",
+    "If",
+    "Loop",
+    "Scan",
+    "StringNormalizer",
+    "StringConcat",
+    "StringSplit",
+    "RegexFullMatch",
+    "LabelEncoder",
+];
+
+fn is_text(dtype: DType) -> bool {
+    dtype == DType::Str
+}
+
+impl Op {
+    fn takes_strings(&self) -> bool {
+        match self {
+            Op::Unary(op) => op.function == unary::UnaryFunction::Identity,
+            Op::Binary(op) => op.function.compares_order(),
+            _ => TAKE_STRINGS.contains(&self.name()),
+        }
+    }
+
+    /// Types and extents of the results; strings only where the operator takes them.
+    pub fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
+        if inputs.0.iter().flatten().any(|fact| is_text(fact.dtype)) && !self.takes_strings() {
+            return Err(Problem::dtype("every operand", "numbers", DType::Str));
+        }
+        self.operator().infer(inputs)
+    }
+
+    /// The results, also where operands are tensors of strings.
+    pub fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+        let given: Vec<&Tensor> = inputs.0.iter().copied().flatten().collect();
+        let Some(first) = given.iter().position(|tensor| is_text(tensor.dtype())) else {
+            return self.operator().eval(inputs);
+        };
+        if !self.takes_strings() {
+            return Err(Problem::dtype("every operand", "numbers", DType::Str));
+        }
+        let shared = Tensor::with_shared_words(&given)?;
+        let mut rest = shared.iter();
+        let operands: Vec<Option<&Tensor>> =
+            inputs.0.iter().map(|operand| operand.and_then(|_| rest.next())).collect();
+        let made = self.operator().eval(Operands(&operands))?;
+        Ok(made.into_iter().map(|tensor| tensor.with_words_of(&shared[first])).collect())
+    }
 }
 
 /// The name, and for a family which member: `Conv`, `Unary(relu)`.

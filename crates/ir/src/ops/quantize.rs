@@ -98,7 +98,7 @@ fn check_parameters(x: &Fact, inputs: Operands<'_, Fact>, axis: i64) -> Result<(
     let axis = resolve_axis(axis, x.rank())?;
     let differ = |a: &Dim, b: &Dim| a.as_known().is_some() && b.as_known().is_some() && a != b;
     let wrong = if scale.rank() == 1 && x.rank() != 1 {
-        differ(&x.dims[axis], &count)
+        x.dims.get(axis).is_none_or(|extent| differ(extent, &count))
     } else {
         let mut pairs = x.dims.iter().zip(&scale.dims).enumerate();
         scale.rank() != x.rank() || pairs.any(|(i, (a, b))| i != axis && differ(a, b))

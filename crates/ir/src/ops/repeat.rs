@@ -102,6 +102,7 @@ fn stacked(slices: &[Tensor], axis: i64, reversed: bool) -> Result<Tensor, Probl
     if slices.iter().any(|slice| slice.shape() != first.shape()) {
         return Err(Problem::shape("the slices of a stack differ in shape"));
     }
+    let slices = Tensor::with_shared_words(&slices.iter().collect::<Vec<&Tensor>>())?;
     let axis = resolve_axis(axis, first.rank() + 1)?;
     let inner: usize = first.shape()[axis..].iter().product();
     let outer: usize = first.shape()[..axis].iter().product();
@@ -117,7 +118,7 @@ fn stacked(slices: &[Tensor], axis: i64, reversed: bool) -> Result<Tensor, Probl
             bytes[to..to + size].copy_from_slice(&slice.bytes()[o * size..(o + 1) * size]);
         }
     }
-    Ok(made)
+    Ok(made.with_words_of(&slices[0]))
 }
 
 /// Slice `index` of `x` along `axis`, without that axis.

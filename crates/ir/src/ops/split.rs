@@ -13,7 +13,7 @@ use crate::graph::ValueId;
 use crate::operator::{Arity, AxisLink, Cost, Operands, Operator, Quant};
 
 /// Most parts one node makes.
-const MAX_PARTS: usize = 65536;
+const MAX_PARTS: usize = 16384;
 
 attributes! {
     /// Parts of x along `axis`, one after the other: of the lengths in `split`, or `parts` equal

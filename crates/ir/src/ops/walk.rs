@@ -152,7 +152,7 @@ pub fn pick(tensor: &Tensor, shape: Shape, positions: &[usize]) -> Result<Tensor
     for (to, &from) in made.bytes_mut().chunks_exact_mut(size).zip(positions) {
         to.copy_from_slice(&source[from * size..(from + 1) * size]);
     }
-    Ok(made)
+    Ok(made.with_words_of(tensor))
 }
 
 /// The elements of `tensor` read with these strides, in elements, as a tensor of `shape`, which

@@ -352,6 +352,11 @@ impl Parser {
         if self.peek() == Some(&Token::Mark('.')) {
             return Err(self.error("this constant was left out of a brief print"));
         }
+        if fact.dtype == DType::Str {
+            let strings = self.list(Parser::quoted)?;
+            let made = Tensor::from_strings(shape, &strings);
+            return made.map_err(|why| self.error(why.to_string()));
+        }
         let items = self.list(Parser::number)?;
         let made = if fact.dtype.is_float() {
             let parse = |t: &String| t.parse::<f64>();

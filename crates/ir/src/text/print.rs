@@ -128,7 +128,9 @@ impl<'a> Printer<'a> {
         if tensor.len() > self.most_elements {
             return "...".to_string();
         }
-        let items: Vec<String> = if tensor.dtype().is_float() {
+        let items: Vec<String> = if let Ok(strings) = tensor.strings() {
+            strings.into_iter().map(|string| format!("{string:?}")).collect()
+        } else if tensor.dtype().is_float() {
             tensor.to_f64_vec().into_iter().map(|v| float(v, tensor.dtype())).collect()
         } else if tensor.dtype() == DType::U64 {
             tensor.to_i64_vec().into_iter().map(|v| (v as u64).to_string()).collect()

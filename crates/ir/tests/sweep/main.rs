@@ -23,12 +23,12 @@ fn for_every_case(check: impl Fn(&Case)) {
 
 fn eval(case: &Case) -> Vec<Tensor> {
     let operands: Vec<Option<&Tensor>> = case.inputs.iter().map(Option::as_ref).collect();
-    case.op.operator().eval(Operands(&operands)).unwrap()
+    case.op.eval(Operands(&operands)).unwrap()
 }
 
 fn infer(case: &Case, facts: &[Option<Fact>]) -> Vec<Fact> {
     let facts: Vec<Option<&Fact>> = facts.iter().map(Option::as_ref).collect();
-    case.op.operator().infer(Operands(&facts)).unwrap()
+    case.op.infer(Operands(&facts)).unwrap()
 }
 
 /// The facts of the operands: numbers are values that vary, integers and truths are constants.
@@ -140,7 +140,7 @@ fn the_text_form_is_there_and_back() {
 /// `Σ y·weight` for operands that replace those of the case.
 fn loss(case: &Case, inputs: &[Option<Tensor>], weights: &[f64]) -> f64 {
     let operands: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
-    let made = case.op.operator().eval(Operands(&operands)).unwrap();
+    let made = case.op.eval(Operands(&operands)).unwrap();
     made[0].to_f64_vec().iter().zip(weights).map(|(y, w)| y * w).sum()
 }
 

@@ -1,8 +1,9 @@
 //! Further cases of the sweep: layers with a state, bodies that repeat, indices, and what finds.
 
 use lepton_ir::ops::{
-    algebra::*, binary::*, bits::*, find::*, ngram::*, order::*, pool_positions::*, repeat::*,
-    resize::*, rnn::*, sample::*, scatter::*, trees::*,
+    algebra::*, binary::*, bits::*, cast::*, concat::*, couple::*, find::*, image::*, labels::*,
+    ngram::*, order::*, pool_positions::*, random::*, repeat::*, resize::*, rnn::*, sample::*,
+    scatter::*, strings::*, trees::*,
 };
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
@@ -122,6 +123,34 @@ fn finds() -> Vec<Case> {
     ]
 }
 
+fn strings_and_others() -> Vec<Case> {
+    let words = |words: &[&str]| Tensor::from_strings([words.len()], words).unwrap();
+    let labels = LabelEncoder {
+        keys: words(&["b", "a", "b"]),
+        values: Tensor::vector(&[1.5f32, 2.5, 3.5]),
+        otherwise: Tensor::vector(&[-1.0f32]),
+    };
+    let pair = [words(&["a, b", "", "c"]), words(&["b"])];
+    vec![
+        case(CouplePairs { classes: 3 }, [x(&[2, 3])]),
+        case(Random::default(), [ints(&[2, 3])]),
+        case(Draw { count: 3, seed: 1 }, [x(&[2, 4])]),
+        case(ImageDecoder { colours: Colours::Bgr }, [Tensor::vector(b"P6\n1 2\n255\nabcdef")]),
+        case(StringConcat {}, pair.clone()),
+        case(Binary { function: BinaryFunction::Less }, pair.clone()),
+        case(Concat { axis: 0 }, pair.clone()),
+        case(StringSplit { delimiter: ",".into(), most: 1 }, [pair[0].clone()]),
+        case(
+            StringNormalizer { stop_words: vec!["C".into()], ..Default::default() },
+            [pair[0].clone()],
+        ),
+        case(RegexFullMatch { pattern: "[a-c]?".into() }, [pair[0].clone()]),
+        case(labels, [words(&["a", "b", "x"])]),
+        case(Cast { to: DType::Str }, [ints(&[2, -5])]),
+        case(Cast { to: DType::F32 }, [words(&["-1.5e3", "nan"])]),
+    ]
+}
+
 /// `sum + slice`, given on and as a result.
 fn body(with_round: bool) -> Graph {
     let mut graph = Graph::new("body");
@@ -161,6 +190,7 @@ fn repeats() -> Vec<Case> {
 
 /// These cases.
 pub fn all() -> Vec<Case> {
-    let families = [recurrent(), indices(), bits(), samples(), finds(), repeats()];
+    let families =
+        [recurrent(), indices(), bits(), samples(), finds(), strings_and_others(), repeats()];
     families.into_iter().flatten().collect()
 }

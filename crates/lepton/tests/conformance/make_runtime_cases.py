@@ -141,15 +141,109 @@ def attentions():
     case("attention_causal", "Attention", packed, unidirectional=1, **heads)
 
 
+def packed_attentions():
+    heads = {"num_heads": 2}
+    split = [reals(2, 3, 8), reals(2, 2, 5, 4), reals(2, 2, 5, 4)]
+    case("heads_split", "MultiHeadAttention", split, **heads)
+    given = [reals(2, 1, 6), reals(6, 24), reals(24)]
+    past, both = reals(2, 2, 2, 3, 4), ("y", "present")
+    case("attention_past", "Attention", [*given, None, past], both, **heads)
+    mask = np.array([[1, 0, 1, 1], [1, 1, 1, 1]], np.int32)
+    case("attention_past_mask", "Attention", [*given, mask, past], both, **heads)
+    long = [reals(2, 3, 6), *given[1:]]
+    case("attention_past_causal", "Attention", [*long, None, past], both, unidirectional=1, **heads)
+    case("attention_present", "Attention", long, both, **heads)
+    case("attention_added", "Attention", [*given, None, None, reals(2, 2, 1, 1)], **heads)
+
+
+def group_queries():
+    three = ("y", "key", "value")
+    heads = {"num_heads": 4, "kv_num_heads": 2}
+    waves = [reals(16, 8), reals(16, 8)]
+
+    def group(name, length, before, ends, total, waves=(), packed=False, extra=(), **attributes):
+        batch = len(ends)
+        rows = [reals(batch, length, 128)] + [None] * 2 if packed else [
+            reals(batch, length, 64), reals(batch, length, 32), reals(batch, length, 32)]
+        past = [reals(batch, 2, before, 16), reals(batch, 2, before, 16)] if before is not None else [None] * 2
+        sizes = [np.array(ends, np.int32), np.array(total, np.int32)]
+        operands = [*rows, *past, *sizes, *waves, *extra]
+        case(f"group_{name}", "GroupQueryAttention", operands, three, **heads, **attributes)
+
+    group("prompt", 5, None, [4, 4], 5)
+    group("empty", 5, 0, [4, 4], 5)
+    group("step", 1, 6, [6, 6], 7)
+    group("step_padded", 1, 6, [6, 3], 7)
+    group("room", 1, 9, [6, 3], 7)
+    group("packed", 1, 6, [6], 7, packed=True)
+    group("rotary", 1, 6, [6, 4], 7, waves, do_rotary=1)
+    group("rotary_prompt", 5, None, [4, 4], 5, waves, do_rotary=1, rotary_interleaved=1)
+    group("window", 1, 6, [6, 4], 7, local_window_size=3)
+    group("window_prompt", 6, None, [5, 5], 6, local_window_size=2)
+    group("cap", 1, 6, [6, 4], 7, softcap=0.5, scale=0.3)
+    group("smooth", 1, 6, [6, 4], 7, smooth_softmax=1)
+    none = [None] * 3
+    group("added", 1, 6, [6, 6], 7, extra=[*none, reals(2, 4, 1, 7)], softcap=1.5)
+    group("sink", 3, None, [2, 2], 3, extra=[*none, None, reals(4)])
+
+
+def vectors():
+    ml, both = {"domain": "ai.onnx.ml"}, ("label", "scores")
+    x = reals(6, 3)
+    for kernel in ("LINEAR", "POLY", "RBF", "SIGMOID"):
+        given = {"kernel_type": kernel, "kernel_params": [0.3, 0.2, 2.0], **ml}
+        weights = {"coefficients": reals(4).tolist(), "support_vectors": reals(12).tolist()}
+        case(f"svr_{kernel}", "SVMRegressor", [x], n_supports=4, rho=[0.1], **weights, **given)
+        case(f"one_{kernel}", "SVMRegressor", [x], n_supports=4, rho=[0.1], one_class=1, **weights, **given)
+        for classes in (2, 3):
+            pairs = classes * (classes - 1) // 2
+            weights = {"coefficients": reals(4 * classes * (classes - 1)).tolist(),
+                       "support_vectors": reals(12 * classes).tolist(),
+                       "vectors_per_class": [4] * classes, "rho": reals(pairs).tolist()}
+            chances = {"prob_a": (-np.abs(reals(pairs))).tolist(), "prob_b": reals(pairs).tolist()}
+            numbers = {"classlabels_ints": [3, 5, 9][:classes]}
+            words = {"classlabels_strings": ["a", "b", "c"][:classes]}
+            name = f"svc_{kernel}_{classes}"
+            case(name, "SVMClassifier", [x], both, **weights, **numbers, **given)
+            case(f"{name}_chances", "SVMClassifier", [x], both, **weights, **words, **chances, **given)
+    weights = {"coefficients": reals(9).tolist(), "rho": [0.2], "classlabels_ints": [0, 1, 2]}
+    case("svc_flat", "SVMClassifier", [x], both, kernel_type="LINEAR", kernel_params=[0.3, 0.2, 2.0], **weights, **ml)
+
+
+def labels():
+    ml, both = {"domain": "ai.onnx.ml"}, ("label", "scores")
+    x, words = reals(6, 3), np.array([["a", "b"], ["x", ""]], dtype=object)
+    case("encoder", "LabelEncoder", [words], keys_strings=["b", "a"], values_floats=[1.5, 2.5], default_float=9.0, **ml)
+    numbers = np.array([1, 2, 7], np.int64)
+    case("decoder", "LabelEncoder", [numbers], keys_int64s=[2, 1], values_strings=["two", "one"], **ml)
+    case("categories", "CategoryMapper", [words], cats_strings=["a", "b"], cats_int64s=[4, 5], **ml)
+    case("hot_words", "OneHotEncoder", [words], cats_strings=["a", "b", ""], **ml)
+    case("hot_numbers", "OneHotEncoder", [numbers], cats_int64s=[1, 7], **ml)
+    gaps = reals(4, 3)
+    gaps[1, 1], gaps[2, 0] = np.nan, np.nan
+    case("imputer", "Imputer", [gaps], imputed_value_floats=[1.0, 2.0, 3.0], replaced_value_float=float("nan"), **ml)
+    case("columns", "FeatureVectorizer", [reals(4, 2), reals(4, 1)], inputdimensions=[2, 1], **ml)
+    given = {"coefficients": reals(9).tolist(), "intercepts": [0.1, 0.2, 0.3]}
+    case("linear_words", "LinearClassifier", [x], both, classlabels_strings=["a", "b", "c"], **given, **ml)
+    for last in ("NONE", "LOGISTIC"):
+        for positive in (True, False):
+            given = forest("class", 1)
+            if not positive:
+                given["class_weights"] = reals(len(given["class_weights"])).tolist()
+            given |= {"post_transform": last, "classlabels_strings": ["no", "yes"], **ml}
+            case(f"two_{last}_{positive}", "TreeEnsembleClassifier", [reals(8, 3)], both, **given)
+
+
 def integers():
     a, b = [bytes_(3, 4), real(0.1), byte(120)], [bytes_(3, 4), real(0.05), byte(3)]
+    case("scaled", "QLinearMul", [*a, *b, real(0.15), byte(100)])
     case("sum", "QLinearAdd", [*a, *b, real(0.15), byte(100)])
     one = [bytes_(3, 4), real(0.05), byte(120)]
     constants = (1, 2, 3, 4)
     case("sigmoid", "QLinearSigmoid", [*one, real(1 / 256), byte(0)], constants=constants)
     given = {"constants": constants, "alpha": 0.1}
     case("leaky", "QLinearLeakyRelu", [*one, real(0.04), byte(30)], **given)
-    image = [bytes_(1, 3, 4, 4), real(0.05), byte(120), real(0.04), byte(110)]
+    image = [bytes_(1, 3, 4, 4), real(0.05), byte(120), real(0.043), byte(110)]
     case("global_mean", "QLinearGlobalAveragePool", image, channels_last=0)
     case("mean", "QLinearAveragePool", image, kernel_shape=[2, 2], strides=[2, 2])
     parts = [bytes_(2, 3), real(0.05), byte(120), bytes_(2, 4), real(0.2), byte(7)]
@@ -223,7 +317,8 @@ def classical():
         case(f"classes_{last}", "TreeEnsembleClassifier", [reals(8, 3)], both, **given)
 
 
-for family in (activations, products, normalisations, attentions, integers, classical):
+for family in (activations, products, normalisations, attentions, packed_attentions, group_queries, integers, classical, vectors,
+               labels):
     family()
 packed = io.BytesIO()
 with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:

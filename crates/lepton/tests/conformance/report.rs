@@ -21,7 +21,6 @@ const NOTES: &[(&str, &str)] = &[
          is 0, which is what Lepton gives",
     ),
     ("test_bernoulli", "the result is random: any outcome of the right distribution is right"),
-    ("test_training_dropout", "the result is random: any outcome of the right share is right"),
 ];
 
 /// Why a case fails, without what differs from case to case.

@@ -50,7 +50,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Chosen {
             .collect();
         let tensors = tensors?;
         let operands: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-        let results = node.op.operator().eval(Operands(&operands)).map_err(&graph_error)?;
+        let results = node.op.eval(Operands(&operands)).map_err(&graph_error)?;
         for (output, result) in outputs.iter().zip(results) {
             let Some(output) = output else { continue };
             if result.shape() != output.shape || result.dtype() != output.dtype {

@@ -1,0 +1,153 @@
+//! Everything that is wrong with a model at once: what cannot be read is left out, and the rest is
+//! read on with what the file declares about the values that are missing.
+
+use std::collections::HashSet;
+
+use super::branches;
+use super::call::label;
+use super::ops;
+use super::proto::{GraphProto, NodeProto};
+use super::read::{Reader, input_fact, plain_domain};
+use crate::error::{FormatError, MOST_PROBLEMS};
+
+/// The problems of a graph of the file so far.
+#[derive(Default)]
+pub struct Problems {
+    /// In the order of the file.
+    pub found: Vec<FormatError>,
+    /// The names of values about which nothing is known for that.
+    lost: HashSet<String>,
+}
+
+impl Problems {
+    /// Adds a problem; an error if that is as many as are told.
+    pub fn add(&mut self, problem: FormatError) -> Result<(), FormatError> {
+        match problem {
+            FormatError::Several(inner) => self.found.extend(inner),
+            one => self.found.push(one),
+        }
+        if self.found.len() >= MOST_PROBLEMS { self.all() } else { Ok(()) }
+    }
+
+    /// Adds a problem for which the value of that name is missing.
+    pub fn lose(&mut self, name: &str, problem: FormatError) -> Result<(), FormatError> {
+        self.lost.insert(name.to_string());
+        self.add(problem)
+    }
+
+    /// True if the node cannot be read for a problem that was found before.
+    pub fn concern(&self, node: &NodeProto) -> bool {
+        let lost = |name: &str| self.lost.contains(name);
+        let loses = !self.lost.is_empty() && branches::names_used(node).into_iter().any(lost);
+        loses || (!self.found.is_empty() && is_unknown(node))
+    }
+
+    /// All there are, as one error.
+    pub fn all(&mut self) -> Result<(), FormatError> {
+        FormatError::of_all(std::mem::take(&mut self.found))
+    }
+}
+
+/// True if Lepton does not have the operator, or one of a graph inside the node.
+fn is_unknown(node: &NodeProto) -> bool {
+    let inside = || branches::graphs(node).flat_map(|graph| &graph.node).any(is_unknown);
+    !ops::is_known(&ops::qualified(node)) || inside()
+}
+
+impl Reader<'_> {
+    /// The problem with the node it was found at.
+    pub fn located(&self, node: &NodeProto, problem: FormatError) -> FormatError {
+        let domain = plain_domain(node.domain.as_deref());
+        let operator = node.op_type.as_deref().unwrap_or_default();
+        let operator = match domain {
+            "" => format!("{operator} of operator set {}", self.version),
+            domain => format!("{operator} of {domain}"),
+        };
+        let mut inputs = Vec::with_capacity(node.input.len());
+        for name in node.input.iter().filter(|name| !name.is_empty()) {
+            inputs.push(match self.names.get(name) {
+                Some(&id) => format!("`{name}` {}", self.graph.fact(id)),
+                None => format!("`{name}`"),
+            });
+        }
+        problem.of_node(&label(node), &operator, &inputs.join(", "))
+    }
+
+    /// Makes values of the node's results as the file declares them, so that what uses them can be
+    /// read; those it does not declare are lost.
+    pub fn leave_out(&mut self, proto: &GraphProto, node: &NodeProto) -> Result<(), FormatError> {
+        for name in node.output.iter().filter(|name| !name.is_empty()) {
+            if self.names.contains_key(name) || self.lists.contains_key(name) {
+                continue;
+            }
+            let declared = proto.value_info.iter().find(|info| info.name.as_ref() == Some(name));
+            match declared.map(|info| input_fact(name, info)) {
+                Some(Ok(fact)) => {
+                    let id = self.graph.add_input(name, fact);
+                    self.define(name, id)?;
+                }
+                _ => drop(self.problems.lost.insert(name.clone())),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::{
+        DimensionProto, ModelProto, OperatorSetIdProto, TensorShapeProto, TensorTypeProto,
+        TypeProto, ValueInfoProto,
+    };
+    use super::*;
+    use crate::NoExternalData;
+    use prost::Message;
+
+    fn value(name: &str, extents: &[i64]) -> ValueInfoProto {
+        let dim = |&extent: &i64| DimensionProto { dim_value: Some(extent), ..Default::default() };
+        let shape = Some(TensorShapeProto { dim: extents.iter().map(dim).collect() });
+        let tensor_type = Some(TensorTypeProto { elem_type: Some(1), shape });
+        let r#type = Some(TypeProto { tensor_type, ..Default::default() });
+        ValueInfoProto { name: Some(name.into()), r#type }
+    }
+
+    fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+        NodeProto {
+            op_type: Some(operator.into()),
+            name: Some(format!("make_{output}")),
+            input: inputs.iter().map(ToString::to_string).collect(),
+            output: vec![output.into()],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn every_problem_of_a_file_is_told_at_once() {
+        let graph = GraphProto {
+            input: vec![value("x", &[2, 3])],
+            value_info: vec![value("declared", &[4, 5])],
+            output: vec![value("y", &[])],
+            node: vec![
+                node("Frobnicate", &["x"], "declared"),
+                node("Add", &["x", "nothing"], "lost"),
+                // Of a value the file declares: checked. Of one it does not: cannot be.
+                node("MatMul", &["x", "declared"], "product"),
+                node("MatMul", &["lost", "lost"], "unchecked"),
+                node("Add", &["product", "unchecked"], "y"),
+            ],
+            ..Default::default()
+        };
+        let version = OperatorSetIdProto { version: Some(17), ..Default::default() };
+        let model =
+            ModelProto { graph: Some(graph), opset_import: vec![version], ..Default::default() };
+        let error = crate::onnx::read(model.encode_to_vec().into(), &NoExternalData).unwrap_err();
+        let told: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
+        assert_eq!(told.len(), 3, "{told:#?}");
+        assert!(told[0].contains("Frobnicate (ai.onnx 17, node `make_declared`)"), "{}", told[0]);
+        assert!(told[1].contains("nothing makes its input `nothing`"), "{}", told[1]);
+        for part in ["make_product", "operator set 17", "`x` f32[2,3], `declared` f32[4,5]"] {
+            assert!(told[2].contains(part), "{}", told[2]);
+        }
+        assert!(!error.is_unsupported(), "parts of the file are wrong");
+    }
+}

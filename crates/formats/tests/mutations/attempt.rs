@@ -1,0 +1,95 @@
+//! What is tried with damaged files, and what must hold whatever they are.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lepton_formats::{Format, NoExternalData, artefact, onnx, tflite};
+use lepton_ir::{Graph, dim::Bindings};
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// Most bytes that reading may allocate: a fixed part, and a part per byte of the file.
+const FIXED_BYTES: usize = 24 << 20;
+const BYTES_PER_BYTE: usize = 256;
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// Extents that symbols are bound to.
+const EXTENTS: &[i64] = &[0, 1, 3, 64, 1 << 40, i64::MAX];
+
+/// What reads the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The reader of ONNX.
+    Onnx,
+    /// The reader of TFLite.
+    Tflite,
+    /// The reader of artefacts.
+    Lepton,
+    /// The text form of graphs, and shape inference on any operator, attributes and extents.
+    Graph,
+}
+
+impl Target {
+    /// All of them, in this order.
+    pub const ALL: &[Target] = &[Target::Onnx, Target::Tflite, Target::Lepton, Target::Graph];
+
+    /// The end of the names of its files, and the name of its corpus.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Target::Onnx => Format::Onnx.extension(),
+            Target::Tflite => Format::Tflite.extension(),
+            Target::Lepton => Format::Lepton.extension(),
+            Target::Graph => "graph",
+        }
+    }
+}
+
+fn read(target: Target, owned: Vec<u8>) -> Result<Graph, String> {
+    let read = match target {
+        Target::Onnx => onnx::read(owned.into(), &NoExternalData),
+        Target::Tflite => tflite::read(owned.into()),
+        Target::Lepton => artefact::read(Arc::new(owned)).map(|artefact| artefact.graph),
+        Target::Graph => {
+            let text = String::from_utf8_lossy(&owned);
+            return lepton_ir::text::parse(&text).map_err(|error| error.to_string());
+        }
+    };
+    read.map_err(|error| error.to_string())
+}
+
+/// Reads a file, checks what comes of it, and says whether it was a graph.
+pub fn attempt(target: Target, bytes: &[u8]) -> bool {
+    let owned = bytes.to_vec();
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let start = Instant::now();
+    let graph = read(target, owned);
+    let (spent, used) = (start.elapsed(), ALLOCATOR.peak_usage().saturating_sub(before));
+    assert!(spent < LONGEST, "reading took {spent:?}");
+    let limit = FIXED_BYTES + bytes.len() * BYTES_PER_BYTE;
+    assert!(used <= limit, "{used} bytes were allocated for a file of {}", bytes.len());
+    match graph {
+        Ok(graph) => {
+            graph.verify().unwrap();
+            infer(&graph);
+            true
+        }
+        Err(why) => {
+            assert!(!why.is_empty());
+            false
+        }
+    }
+}
+
+/// Infers all shapes again, for extents that the graph leaves open.
+fn infer(graph: &Graph) {
+    let symbols = graph.symbols();
+    for &extent in EXTENTS.iter().take(if symbols.is_empty() { 0 } else { EXTENTS.len() }) {
+        let bindings: Bindings = symbols.iter().map(|name| (name.clone(), extent)).collect();
+        if let Ok(bound) = graph.specialised(&bindings) {
+            bound.verify().unwrap();
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod decomposed;
 mod einsum;
 mod emit;
 mod expand;
+mod families;
 mod folded;
 mod functions;
 mod fused;

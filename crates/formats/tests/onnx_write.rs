@@ -30,6 +30,7 @@ const WITHOUT_ONNX: &[&str] = &[
     // Of another domain.
     "TreeEnsemble",
     "LabelEncoder",
+    "CouplePairs",
     // Their numbers are of Lepton's own generator.
     "Random",
     "Draw",

@@ -29,6 +29,15 @@ def keep(path, model, feed):
     np.savez(path.with_suffix(".npz"), **feed)
 
 
+def lists_for_arrays():
+    """Lets exporters that write arrays as attributes do so, which the newest `onnx` refuses."""
+    import onnx.helper
+
+    make = onnx.helper.make_attribute
+    as_list = lambda value: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+    onnx.helper.make_attribute = lambda key, value, *rest, **more: make(key, as_list(value), *rest, **more)
+
+
 def made(build, kind=None, classes=3, words=False, zipmap=False):
     """A maker: `kind` is None for classes, "number" for regressions."""
     def make(path, _exporter):
@@ -84,7 +93,7 @@ def text_classifier(path, _exporter):
     model = pipeline.make_pipeline(features.TfidfVectorizer(ngram_range=(1, 2), stop_words=["the", "a"]),
                                    linear.LogisticRegression()).fit(x, y)
     onnx = to_onnx(model, initial_types=[("X", StringTensorType([None, 1]))],
-                   options={id(model): {"zipmap": False}}, target_opset=18)
+                   options={id(model): {"zipmap": False}, features.TfidfVectorizer: {"locale": "C"}}, target_opset=18)
     keep(path, onnx, {"X": texts(rng, ROWS).reshape(-1, 1)})
 
 
@@ -112,6 +121,7 @@ def mixed_columns(path, _exporter):
 
 def classical():
     """Name, exporter and maker."""
+    lists_for_arrays()
     import sklearn.ensemble as ensemble
     import sklearn.linear_model as linear
     import sklearn.naive_bayes as bayes
@@ -136,14 +146,14 @@ def classical():
         "HistGradientBoostingRegressor": made(lambda: ensemble.HistGradientBoostingRegressor(max_iter=20), "number"),
         "ExtraTreesRegressor": made(lambda: ensemble.ExtraTreesRegressor(20, random_state=0), "number"),
         "AdaBoostClassifier": made(lambda: ensemble.AdaBoostClassifier(n_estimators=10)),
-        "IsolationForest": without_labels(lambda: ensemble.IsolationForest(20, random_state=0)),
+        "IsolationForest": without_labels(lambda: ensemble.IsolationForest(n_estimators=20, random_state=0)),
         "DecisionTreeClassifier": made(lambda: tree.DecisionTreeClassifier()),
         "LogisticRegression, scaled": made(scaled(linear.LogisticRegression)),
         "LogisticRegression, string labels": made(linear.LogisticRegression, words=True, zipmap=True),
         "LogisticRegression, two classes": made(linear.LogisticRegression, classes=2, words=True),
         "LinearRegression": made(linear.LinearRegression, "number"),
-        "LinearSVC": made(svm.LinearSVC, words=True),
-        "LinearSVC, two classes": made(svm.LinearSVC, classes=2),
+        "LinearSVC": made(svm.LinearSVC, words=True, zipmap=True),
+        "LinearSVC, two classes": made(svm.LinearSVC, classes=2, zipmap=True),
         "SVC": made(lambda: svm.SVC(probability=True)),
         "SVC, string labels": made(lambda: svm.SVC(kernel="poly", probability=True), words=True),
         "SVC, two classes": made(lambda: svm.SVC(probability=True), classes=2),

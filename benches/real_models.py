@@ -194,8 +194,8 @@ def difference(have, want):
     return float(np.abs(want - have).max()) / scale
 
 
-def measured(path, folder):
-    """Difference and ratio of one file, on the arrays beside it where there are some."""
+def measured(path, folder, feed=None):
+    """Difference and ratio of one file, on `feed`, or the arrays beside it, or made-up ones."""
     import onnx
     import onnxruntime
 
@@ -203,7 +203,8 @@ def measured(path, folder):
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(str(path), options)
     beside = path.with_suffix(".npz")
-    feed = dict(np.load(beside)) if beside.exists() else feed_of(session, np.random.default_rng(0))
+    if feed is None:
+        feed = dict(np.load(beside)) if beside.exists() else feed_of(session, np.random.default_rng(0))
     expected = session.run(None, feed)
     inputs, outputs = folder / "in.npz", folder / "out.npz"
     np.savez(inputs, **feed)

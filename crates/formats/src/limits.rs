@@ -8,6 +8,8 @@ pub const VALUES: usize = 1 << 20;
 pub const RANK: usize = 32;
 /// Bytes of a name.
 pub const NAME_BYTES: usize = 4096;
+/// Bytes of the bodies of all functions that a model calls, each as often as it is called.
+pub const EXPANDED_BYTES: usize = 1 << 28;
 /// Sub-graphs within sub-graphs.
 pub const NESTING: usize = 8;
 

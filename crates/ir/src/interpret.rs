@@ -15,7 +15,28 @@ pub fn run(graph: &Graph, inputs: &[Tensor]) -> Result<Vec<Tensor>, GraphError> 
 pub fn run_observed(
     graph: &Graph,
     inputs: &[Tensor],
+    observe: impl FnMut(ValueId, &Tensor),
+) -> Result<Vec<Tensor>, GraphError> {
+    run_all(graph, inputs, observe, |_, _| None)
+}
+
+/// What runs a node in place of its `eval`, with its operands; `None` where nothing does.
+pub type Made = Option<Result<Vec<Tensor>, GraphError>>;
+
+/// Runs the graph, asking `run_node` first for the results of each node.
+pub fn run_with(
+    graph: &Graph,
+    inputs: &[Tensor],
+    run_node: impl FnMut(&Node, Operands<'_, Tensor>) -> Made,
+) -> Result<Vec<Tensor>, GraphError> {
+    run_all(graph, inputs, |_, _| {}, run_node)
+}
+
+fn run_all(
+    graph: &Graph,
+    inputs: &[Tensor],
     mut observe: impl FnMut(ValueId, &Tensor),
+    mut run_node: impl FnMut(&Node, Operands<'_, Tensor>) -> Made,
 ) -> Result<Vec<Tensor>, GraphError> {
     graph.check_inputs(inputs)?;
     let mut last_use = vec![usize::MAX; graph.value_count()];
@@ -33,7 +54,7 @@ pub fn run_observed(
         values[id.index()] = Some(tensor.clone());
     }
     for (position, (_, node)) in graph.nodes().enumerate() {
-        let results = eval_node(graph, node, &values)?;
+        let results = eval_node(graph, node, &values, &mut run_node)?;
         for (output, tensor) in node.outputs.iter().zip(results) {
             if let Some(output) = output {
                 observe(*output, &tensor);
@@ -59,6 +80,7 @@ fn eval_node(
     graph: &Graph,
     node: &Node,
     values: &[Option<Tensor>],
+    run_node: &mut impl FnMut(&Node, Operands<'_, Tensor>) -> Made,
 ) -> Result<Vec<Tensor>, GraphError> {
     let mut operands = Vec::with_capacity(node.inputs.len());
     for input in &node.inputs {
@@ -71,6 +93,9 @@ fn eval_node(
                 ))
             })?),
         });
+    }
+    if let Some(made) = run_node(node, Operands(&operands)) {
+        return made;
     }
     node.op.eval(Operands(&operands)).map_err(|problem| graph.node_error(node, problem))
 }

@@ -14,6 +14,7 @@ pub mod broadcast;
 pub mod conv;
 pub mod depthwise;
 mod depthwise_lines;
+mod depthwise_shared;
 pub mod epilogue;
 mod functions;
 pub mod gemm;

@@ -5,6 +5,7 @@
 #![allow(clippy::result_large_err)]
 
 mod arena;
+mod branches;
 mod choices;
 mod error;
 mod limits;

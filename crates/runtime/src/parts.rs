@@ -1,6 +1,8 @@
 //! Graphs some of whose extents depend on data: what can be planned before they are known, the
-//! nodes that tell them, and the rest. Strings are not planned either.
+//! nodes that tell them, and the rest. Strings, and branches that run
+//! as sessions, are not planned either.
 
+use crate::branches::is_heavy;
 use crate::plan::is_plannable;
 use lepton_ir::{Fact, Graph, Node, NodeId, Op, ValueId};
 
@@ -37,7 +39,10 @@ impl Parts {
             let ready = inputs.max().unwrap_or(Part::Given);
             let mut values = node.inputs.iter().chain(&node.outputs).flatten();
             let own = match ready {
-                Part::Given | Part::Planned if values.all(|id| is_plannable(graph, *id)) => {
+                Part::Given | Part::Planned
+                    if values.all(|id| is_plannable(graph, *id))
+                        && !matches!(&node.op, Op::If(op) if is_heavy(op)) =>
+                {
                     Part::Planned
                 }
                 Part::Given | Part::Planned => Part::Telling,

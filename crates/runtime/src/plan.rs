@@ -5,6 +5,7 @@ use lepton_kernels::Isa;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
+use crate::branches::is_heavy;
 use crate::choices::Choices;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
@@ -162,7 +163,9 @@ impl Aliases {
 pub(crate) fn is_static(graph: &Graph) -> bool {
     let values = graph.nodes().flat_map(|(_, n)| n.inputs.iter().chain(&n.outputs).flatten());
     let known = |id: &ValueId| graph.fact(*id).shape().is_some();
+    let heavy = |(_, node): (NodeId, &Node)| matches!(&node.op, Op::If(op) if is_heavy(op));
     values.chain(graph.outputs()).all(|id| is_plannable(graph, *id))
+        && !graph.nodes().any(heavy)
         && graph.inputs().iter().all(known)
 }
 

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use lepton_ir::{Graph, StoredPack, interpret};
+use lepton_ir::{Graph, StoredPack};
 use lepton_kernels::Isa;
 use lepton_passes::{pipelines, run_pipeline};
 use lepton_tensor::{Storage, Tensor};
 
+use crate::branches::Interpreted;
 use crate::choices::{self, Choices};
 use crate::error::RuntimeError;
 use crate::limits::{Arithmetic, Limits};
@@ -120,7 +121,7 @@ struct Ready {
 
 /// What comes after the planned part of a graph.
 struct After {
-    telling: Graph,
+    telling: Interpreted,
     rest: Rest,
 }
 
@@ -128,7 +129,7 @@ struct After {
 enum Rest {
     /// Planned again for every shape, for the products in it.
     Session(Box<Session>),
-    Interpreted(Graph),
+    Interpreted(Interpreted),
 }
 
 impl After {
@@ -140,11 +141,11 @@ impl After {
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let mut known: Vec<Tensor> = inputs.to_vec();
         known.extend(planned);
-        let told = interpret::run(&self.telling, &known)?;
+        let told = self.telling.run(&known)?;
         known.extend(told);
         match &self.rest {
             Rest::Session(session) => session.run_while(&known, go_on),
-            Rest::Interpreted(graph) => Ok(interpret::run(graph, &known)?),
+            Rest::Interpreted(graph) => graph.run(&known),
         }
     }
 }
@@ -328,9 +329,10 @@ impl Session {
             true => {
                 Rest::Session(Box::new(Session::prepared(parts.rest, &[], self.options.clone())?))
             }
-            false => Rest::Interpreted(parts.rest),
+            false => Rest::Interpreted(Interpreted::new(parts.rest, self.options.clone())),
         };
-        let after = After { telling: parts.telling, rest };
+        let telling = Interpreted::new(parts.telling, self.options.clone());
+        let after = After { telling, rest };
         Ok(Ready { plan, after: Some(Arc::new(after)) })
     }
 

@@ -89,6 +89,7 @@ impl Emit<'_> {
             name: Some(label.to_string()).filter(|label| !label.is_empty()),
             op_type: Some(operator.to_string()),
             attribute,
+            overload: None,
             domain: None,
         });
     }

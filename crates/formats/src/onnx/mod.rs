@@ -10,6 +10,8 @@ mod contrib_integer;
 mod decomposed;
 mod einsum;
 mod emit;
+mod expand;
+mod families;
 mod folded;
 mod functions;
 mod fused;

@@ -13,7 +13,7 @@ use super::call::{Call, label};
 use super::lists::{self, Item};
 use super::problems::Problems;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
-use super::{ExternalData, branches, folded, gradient, ops, tensor, wire};
+use super::{ExternalData, branches, expand, folded, gradient, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
 use crate::steps::{Budget, Steps};
@@ -49,6 +49,8 @@ pub fn read_fixed(
 ) -> Result<Graph, FormatError> {
     let model = decode(bytes)?;
     let proto = model.graph.as_ref().ok_or_else(|| damaged("it has no graph".into()))?;
+    let inlined = (!model.functions.is_empty()).then(|| expand::expanded(&model)).transpose()?;
+    let proto = inlined.as_ref().unwrap_or(proto);
     let graphs = all_graphs(proto)?;
     check_limits(&graphs)?;
     let versions = opset_versions(&model)?;
@@ -139,6 +141,7 @@ fn damaged(why: String) -> FormatError {
     FormatError::Damaged { format: "ONNX", offset: 0, why }
 }
 
+/// The domain, empty for ONNX's own.
 pub fn plain_domain(domain: Option<&str>) -> &str {
     match domain {
         None | Some("ai.onnx") => ONNX_DOMAIN,

@@ -31,19 +31,15 @@ fn kernels(call: &mut Call<'_>, vectors: &[f32], count: usize) -> Made {
     if count == 0 || !vectors.len().is_multiple_of(count) {
         return Err(call.error("the vectors do not go with their number"));
     }
-    let vectors = rows(call, [count, vectors.len() / count], vectors)?;
+    let shape = [count, vectors.len() / count];
+    let kind = call.text("kernel_type", "LINEAR");
     let parameters = floats(call, "kernel_params");
     let at = |i: usize, default: f32| f64::from(parameters.get(i).copied().unwrap_or(default));
     let (gamma, offset, degree) = (at(0, 1.0), at(1, 0.0), at(2, 3.0));
-    let kind = call.text("kernel_type", "LINEAR");
     if kind == "RBF" {
-        // Differences first: where vectors are close, products would lose what tells them apart.
-        let each = call.unsqueeze(x, &[1])?;
-        let difference = call.pair(B::Sub, each, vectors)?;
-        let distance = call.reduced(R::SumSquare, difference, &[-1], false)?;
-        let scaled = call.scaled(distance, -gamma)?;
-        return call.map(U::Exp, scaled);
+        return radial(call, x, shape, vectors, gamma);
     }
+    let vectors = rows(call, shape, vectors)?;
     let turned = call.transpose(vectors, &[1, 0])?;
     let product = call.product(x, turned)?;
     if kind == "LINEAR" {
@@ -53,12 +49,44 @@ fn kernels(call: &mut Call<'_>, vectors: &[f32], count: usize) -> Made {
     let moved = call.shifted(scaled, offset)?;
     match kind.as_str() {
         "SIGMOID" => call.map(U::Tanh, moved),
+        "POLY" if degree.fract() == 0.0 && (1.0..=8.0).contains(&degree) => {
+            let mut power = moved;
+            for _ in 1..degree as usize {
+                power = call.pair(B::Mul, power, moved)?;
+            }
+            Ok(power)
+        }
         "POLY" => {
             let degree = call.scalar(DType::F32, degree)?;
             call.pair(B::Pow, moved, degree)
         }
         other => Err(call.error(format!("unknown kernel_type `{other}`"))),
     }
+}
+
+/// `exp(−gamma·|x − vector|²)` by a product of matrices. All is moved so that the middle of the vectors
+/// is 0: what tells vectors apart then is not small beside their squares.
+fn radial(call: &mut Call<'_>, x: ValueId, shape: [usize; 2], vectors: &[f32], gamma: f64) -> Made {
+    let [count, width] = shape;
+    let column = |i: usize| vectors.iter().skip(i).step_by(width.max(1)).map(|&v| f64::from(v));
+    let middle: Vec<f64> = (0..width).map(|i| column(i).sum::<f64>() / count as f64).collect();
+    let place = |(i, &v): (usize, &f32)| f64::from(v) - middle[i % width];
+    let moved: Vec<f64> = vectors.iter().enumerate().map(place).collect();
+    let squares: Vec<f64> =
+        moved.chunks(width.max(1)).map(|row| row.iter().map(|v| v * v).sum()).collect();
+    let middle = call.table(DType::F32, &[width], &middle)?;
+    let x = call.pair(B::Sub, x, middle)?;
+    let own = call.reduced(R::SumSquare, x, &[-1], true)?;
+    let twice: Vec<f64> = moved.iter().map(|v| -2.0 * v).collect();
+    let twice = call.table(DType::F32, &shape, &twice)?;
+    let turned = call.transpose(twice, &[1, 0])?;
+    let product = call.product(x, turned)?;
+    let squares = call.table(DType::F32, &[count], &squares)?;
+    let sum = call.pair(B::Add, product, squares)?;
+    let distance = call.pair(B::Add, sum, own)?;
+    let distance = call.map(U::Relu, distance)?;
+    let scaled = call.scaled(distance, -gamma)?;
+    call.map(U::Exp, scaled)
 }
 
 /// A number for each row: a weighted sum of kernels, or of the features themselves.

@@ -7,9 +7,9 @@
 use std::mem::size_of;
 
 use super::proto::{
-    AttributeProto, DimensionProto, GraphProto, InnerTypeProto, ModelProto, NodeProto,
-    OperatorSetIdProto, SparseTensorProto, StringStringEntryProto, TensorProto, TensorShapeProto,
-    TensorTypeProto, TypeProto, ValueInfoProto,
+    AttributeProto, DimensionProto, FunctionProto, GraphProto, InnerTypeProto, ModelProto,
+    NodeProto, OperatorSetIdProto, SparseTensorProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto,
 };
 
 /// Bytes of structures that every file may need, whatever its size.
@@ -44,10 +44,11 @@ const DIMENSION: usize = 10;
 const SPARSE: usize = 11;
 const OPSET: usize = 12;
 const INNER: usize = 13;
+const FUNCTION: usize = 14;
 
 /// Field numbers as in `proto.rs`; in the order of the constants above.
 const KINDS: &[Kind] = &[
-    kind(size_of::<ModelProto>(), &[(7, GRAPH), (8, OPSET), (14, ENTRY)]),
+    kind(size_of::<ModelProto>(), &[(7, GRAPH), (8, OPSET), (14, ENTRY), (25, FUNCTION)]),
     kind(
         size_of::<GraphProto>(),
         &[(1, NODE), (5, TENSOR), (11, VALUE), (12, VALUE), (15, SPARSE)],
@@ -64,6 +65,7 @@ const KINDS: &[Kind] = &[
     kind(size_of::<SparseTensorProto>(), &[(1, TENSOR)]),
     kind(size_of::<OperatorSetIdProto>(), &[]),
     kind(size_of::<InnerTypeProto>(), &[(1, TYPE)]),
+    kind(size_of::<FunctionProto>(), &[(7, NODE), (9, OPSET), (11, ATTRIBUTE)]),
 ];
 
 /// An error if the message is cut, too deep, or would need far more memory than it has bytes.

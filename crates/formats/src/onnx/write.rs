@@ -48,6 +48,7 @@ pub fn write(graph: &Graph, options: &WriteOptions) -> Result<Vec<u8>, FormatErr
             domain: Some(String::new()),
             version: Some(OPSET),
         }],
+        functions: Vec::new(),
         metadata_props: options.metadata.iter().map(entry).collect(),
     };
     at_most("bytes of an ONNX model", model.encoded_len(), MAX_BYTES)?;

@@ -229,6 +229,29 @@ impl Binary {
     }
 }
 
+/// A function of every two elements that meet in the shape that two tensors broadcast to; `x` and
+/// `y` are their elements. Tensors of that shape, and single elements, need no positions.
+fn each_pair<'a, T: Copy + 'a, R: 'a>(
+    [a, b]: [&Tensor; 2],
+    shape: &[usize],
+    x: &'a [T],
+    y: &'a [T],
+    function: impl Fn(T, T) -> R + 'a,
+) -> Box<dyn Iterator<Item = R> + 'a> {
+    let whole = |tensor: &Tensor| tensor.shape() == shape;
+    match (x, y) {
+        _ if whole(a) && whole(b) => Box::new(x.iter().zip(y).map(move |(&x, &y)| function(x, y))),
+        (_, &[y]) if whole(a) => Box::new(x.iter().map(move |&x| function(x, y))),
+        (&[x], _) if whole(b) => Box::new(y.iter().map(move |&y| function(x, y))),
+        _ => {
+            let at = [a, b].map(|tensor| broadcast_positions(tensor.shape(), shape));
+            let [at_a, at_b] = at;
+            let pairs = at_a.into_iter().zip(at_b);
+            Box::new(pairs.map(move |(i, j)| function(x[i], y[j])))
+        }
+    }
+}
+
 impl Operator for Binary {
     fn arity(&self) -> Arity {
         Arity::exactly(2)
@@ -251,19 +274,22 @@ impl Operator for Binary {
             Problem::shape(format!("{:?} and {:?} do not broadcast", a.shape(), b.shape()))
         })?;
         let dtype = if self.function.is_comparison() { DType::Bool } else { a.dtype() };
-        let at_a = broadcast_positions(a.shape(), &shape);
-        let at_b = broadcast_positions(b.shape(), &shape);
-        let pairs = at_a.into_iter().zip(at_b);
+        if let (Ok(x), Ok(y)) = (a.as_slice::<f32>(), b.as_slice::<f32>()) {
+            let function = |x: f32, y: f32| self.function.float(f64::from(x), f64::from(y));
+            let values: Vec<f64> = each_pair([a, b], &shape, x, y, function).collect();
+            return Ok(vec![Tensor::from_f64_slice(dtype, shape, &values)?]);
+        }
         if a.dtype().is_float() || b.dtype().is_float() {
             let (x, y) = (a.to_f64_vec(), b.to_f64_vec());
-            let values: Vec<f64> = pairs.map(|(i, j)| self.function.float(x[i], y[j])).collect();
+            let function = |x, y| self.function.float(x, y);
+            let values: Vec<f64> = each_pair([a, b], &shape, &x, &y, function).collect();
             return Ok(vec![Tensor::from_f64_slice(dtype, shape, &values)?]);
         }
         let (x, y) = (a.to_i64_vec(), b.to_i64_vec());
-        let values = pairs
-            .map(|(i, j)| self.function.integer(x[i], y[j]))
-            .collect::<Result<Vec<i64>, _>>()?;
-        Ok(vec![Tensor::from_i64_slice(dtype, shape, &values)?])
+        let function = |x, y| self.function.integer(x, y);
+        let values: Result<Vec<i64>, Problem> =
+            each_pair([a, b], &shape, &x, &y, function).collect();
+        Ok(vec![Tensor::from_i64_slice(dtype, shape, &values?)?])
     }
 
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {

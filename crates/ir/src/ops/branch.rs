@@ -39,6 +39,16 @@ fn common(a: &Fact, b: &Fact) -> Result<Fact, Problem> {
     Ok(Fact::new(a.dtype, a.dims.iter().zip(&b.dims).map(agreed).collect()))
 }
 
+impl If {
+    /// Whether the condition, the first operand, is true.
+    pub fn holds(&self, inputs: Operands<'_, Tensor>) -> Result<bool, Problem> {
+        match inputs.required(0, "condition")?.to_i64_vec().as_slice() {
+            [truth] => Ok(*truth != 0),
+            _ => Err(Problem::shape("the condition must be one element")),
+        }
+    }
+}
+
 impl Operator for If {
     facets! {
         arity = Arity::between(1, MAX_OPERANDS).outputs(1, MAX_OPERANDS),
@@ -67,11 +77,7 @@ impl Operator for If {
     }
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
-        let condition = inputs.required(0, "condition")?.to_i64_vec();
-        let [truth] = condition.as_slice() else {
-            return Err(Problem::shape("the condition must be one element"));
-        };
-        let branch = if *truth != 0 { &self.then_branch } else { &self.else_branch };
+        let branch = if self.holds(inputs)? { &self.then_branch } else { &self.else_branch };
         let operands = (1..inputs.len()).map(|i| inputs.required(i, "an operand").cloned());
         let operands = operands.collect::<Result<Vec<Tensor>, Problem>>()?;
         interpret::run(branch, &operands).map_err(|error| Problem::value(error.to_string()))

@@ -221,13 +221,15 @@ impl Operator for NonMaxSuppression {
                 let own = &scores[(image * classes + class) * count..][..count];
                 let good = |&i: &usize| least.is_none_or(|least| own[i] > least as f32);
                 let mut order: Vec<usize> = (0..count).filter(good).collect();
-                order.sort_by(|&a, &b| own[b].total_cmp(&own[a]).then(a.cmp(&b)));
-                let mut kept: Vec<usize> = Vec::new();
+                order.sort_unstable_by(|&a, &b| own[b].total_cmp(&own[a]).then(a.cmp(&b)));
+                let mut kept: Vec<[f32; 4]> = Vec::new();
                 for i in order {
-                    let at = |i: usize| &corner[image * count + i];
-                    let clear = |&k: &usize| overlap(at(k), at(i)) <= limit;
-                    if kept.len() < most && kept.iter().all(clear) {
-                        kept.push(i);
+                    if kept.len() >= most {
+                        break;
+                    }
+                    let own = corner[image * count + i];
+                    if kept.iter().all(|other| overlap(other, &own) <= limit) {
+                        kept.push(own);
                         found.extend([image as i64, class as i64, i as i64]);
                     }
                 }

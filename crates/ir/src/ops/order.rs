@@ -286,15 +286,25 @@ impl Operator for TopK {
         let values = x.to_f64_vec();
         let count: usize = shape.iter().product();
         let (mut best, mut positions) = (vec![0.0; count], vec![0i64; count]);
-        for (lane, at) in lanes(x.shape(), axis).into_iter().enumerate() {
-            let mut order: Vec<usize> = (0..at.len()).collect();
-            order.sort_by(|&a, &b| {
-                let (a, b) = (values[at[a]], values[at[b]]);
-                if self.largest { b.total_cmp(&a) } else { a.total_cmp(&b) }
-            });
-            for (rank, &i) in order.iter().take(shape[axis]).enumerate() {
-                let to = (lane / inner * shape[axis] + rank) * inner + lane % inner;
-                (best[to], positions[to]) = (values[at[i]], i as i64);
+        let (extent, wanted) = (x.shape()[axis], shape[axis]);
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(extent);
+        let by_value = |a: &(f64, usize), b: &(f64, usize)| {
+            let values = if self.largest { b.0.total_cmp(&a.0) } else { a.0.total_cmp(&b.0) };
+            values.then(a.1.cmp(&b.1))
+        };
+        for lane in 0..values.len() / extent.max(1) {
+            let start = lane / inner * extent * inner + lane % inner;
+            order.clear();
+            order.extend((0..extent).map(|i| (values[start + i * inner], i)));
+            // Only those that are wanted are put in order.
+            if wanted > 0 && wanted < extent {
+                order.select_nth_unstable_by(wanted - 1, by_value);
+            }
+            order.truncate(wanted);
+            order.sort_unstable_by(by_value);
+            for (rank, &(value, i)) in order.iter().enumerate() {
+                let to = (lane / inner * wanted + rank) * inner + lane % inner;
+                (best[to], positions[to]) = (value, i as i64);
             }
         }
         let best = Tensor::from_f64_slice(x.dtype(), shape.clone(), &best)?;

@@ -1,5 +1,7 @@
 //! Ensembles of decision trees.
 
+use std::borrow::Cow;
+
 use lepton_tensor::Tensor;
 
 use super::facets::facets;
@@ -63,25 +65,58 @@ attributes! {
     }
 }
 
+/// Numbers of either width, as they lie.
+enum Numbers<'a> {
+    Short(&'a [f32]),
+    Wide(Cow<'a, [f64]>),
+}
+
+impl<'a> Numbers<'a> {
+    fn of(tensor: &'a Tensor) -> Self {
+        match (tensor.as_slice::<f32>(), tensor.as_slice::<f64>()) {
+            (Ok(short), _) => Numbers::Short(short),
+            (_, Ok(wide)) => Numbers::Wide(Cow::Borrowed(wide)),
+            _ => Numbers::Wide(Cow::Owned(tensor.to_f64_vec())),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Numbers::Short(list) => list.len(),
+            Numbers::Wide(list) => list.len(),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<f64> {
+        match self {
+            Numbers::Short(list) => list.get(index).map(|&v| f64::from(v)),
+            Numbers::Wide(list) => list.get(index).copied(),
+        }
+    }
+}
+
 /// The ensemble with its numbers at hand.
 struct Walk<'a> {
     op: &'a TreeEnsemble,
-    splits: Vec<f64>,
-    weights: Vec<f64>,
+    x: Numbers<'a>,
+    width: usize,
+    splits: Numbers<'a>,
+    weights: Numbers<'a>,
     sets: Vec<Vec<f64>>,
 }
 
 impl Walk<'_> {
     /// The leaf a row reaches from a root; `None` where the tree is broken.
-    fn leaf(&self, row: &[f64], root: i64) -> Option<usize> {
+    fn leaf(&self, row: usize, root: i64) -> Option<usize> {
         let mut at = root;
         // A path is no longer than there are nodes.
         for _ in 0..=self.op.features.len() {
             let Ok(node) = usize::try_from(at) else {
                 return usize::try_from(-(at + 1)).ok();
             };
-            let v = *row.get(*self.op.features.get(node)?)?;
-            let split = *self.splits.get(node)?;
+            let feature = *self.op.features.get(node)?;
+            let v = self.x.get(row * self.width + feature).filter(|_| feature < self.width)?;
+            let split = self.splits.get(node)?;
             let holds = match *self.op.modes.get(node)? {
                 0 => v <= split,
                 1 => v < split,
@@ -103,15 +138,15 @@ impl Walk<'_> {
         self.sets.get(before).is_some_and(|set| set.contains(&v))
     }
 
-    /// The results of a row.
-    fn row(&self, row: &[f64]) -> Option<Vec<f64>> {
-        let mut found: Vec<Option<f64>> = vec![None; self.op.targets];
+    /// Appends the results of a row; `found` is room for them.
+    fn row(&self, row: usize, found: &mut [Option<f64>], made: &mut Vec<f64>) -> Option<()> {
+        found.fill(None);
         for &root in &self.op.roots {
             let leaf = self.leaf(row, root)?;
             let start = *self.op.leaf_starts.get(leaf)?;
             let end = self.op.leaf_starts.get(leaf + 1).map_or(self.weights.len(), |&end| end);
             for at in start..end {
-                let weight = *self.weights.get(at)?;
+                let weight = self.weights.get(at)?;
                 let target = found.get_mut(*self.op.leaf_targets.get(at)?)?;
                 *target = Some(match (*target, self.op.aggregate) {
                     (None, _) => weight,
@@ -126,8 +161,9 @@ impl Walk<'_> {
             _ => 1.0,
         };
         let base = |target: usize| self.op.base.get(target).map_or(0.0, |&base| f64::from(base));
-        let all = found.into_iter().enumerate();
-        Some(all.map(|(target, sum)| sum.unwrap_or(0.0) / trees + base(target)).collect())
+        let all = found.iter().enumerate();
+        made.extend(all.map(|(target, sum)| sum.unwrap_or(0.0) / trees + base(target)));
+        Some(())
     }
 }
 
@@ -156,13 +192,13 @@ impl Operator for TreeEnsemble {
         let &[count, width] = x.shape() else { return Err(Problem::shape("x is not a table")) };
         let sets = self.sets.to_f64_vec();
         let sets = sets.split(|v| v.is_nan()).map(<[f64]>::to_vec).collect();
-        let (splits, weights) = (self.splits.to_f64_vec(), self.leaf_weights.to_f64_vec());
-        let walk = Walk { op: self, splits, weights, sets };
-        let values = x.to_f64_vec();
+        let (splits, weights) = (Numbers::of(&self.splits), Numbers::of(&self.leaf_weights));
+        let walk = Walk { op: self, x: Numbers::of(x), width, splits, weights, sets };
         let mut made = Vec::with_capacity(count.saturating_mul(self.targets));
-        for i in 0..count {
-            let row = walk.row(&values[i * width..(i + 1) * width]);
-            made.extend(row.ok_or_else(|| Problem::value("a tree leads nowhere"))?);
+        let mut found = vec![None; self.targets];
+        for row in 0..count {
+            let done = walk.row(row, &mut found, &mut made);
+            done.ok_or_else(|| Problem::value("a tree leads nowhere"))?;
         }
         Ok(vec![Tensor::from_f64_slice(x.dtype(), [count, self.targets], &made)?])
     }

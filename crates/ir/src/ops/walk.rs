@@ -41,9 +41,21 @@ pub fn offset(index: &[usize], strides: &[usize]) -> usize {
 
 /// For each element of the broadcast shape, its position in a tensor of `shape`.
 pub fn broadcast_positions(shape: &[usize], target: &[usize]) -> Vec<usize> {
+    let count = checked_product(target).unwrap_or(0);
+    if shape == target {
+        return (0..count).collect();
+    }
     let strides = broadcast_strides(shape, target);
-    let mut positions = Vec::new();
-    for_each_index(target, |index| positions.push(offset(index, &strides)));
+    let (Some((&extent, outer)), Some((&stride, outer_strides))) =
+        (target.split_last(), strides.split_last())
+    else {
+        return vec![0; count];
+    };
+    let mut positions = Vec::with_capacity(count);
+    for_each_index(outer, |index| {
+        let start = offset(index, outer_strides);
+        positions.extend((0..extent).map(|i| start + i * stride));
+    });
     positions
 }
 
@@ -147,12 +159,18 @@ pub fn known_integers(fact: &Fact, what: &'static str) -> Result<Vec<i64>, Probl
 /// The elements of `tensor` picked at `positions`, whatever the type.
 pub fn pick(tensor: &Tensor, shape: Shape, positions: &[usize]) -> Result<Tensor, Problem> {
     let mut made = Tensor::zeros(tensor.dtype(), shape)?;
-    let size = tensor.dtype().size();
-    let source = tensor.bytes();
-    for (to, &from) in made.bytes_mut().chunks_exact_mut(size).zip(positions) {
-        to.copy_from_slice(&source[from * size..(from + 1) * size]);
+    match tensor.dtype().size() {
+        1 => pick_elements::<1>(tensor.bytes(), made.bytes_mut(), positions),
+        2 => pick_elements::<2>(tensor.bytes(), made.bytes_mut(), positions),
+        4 => pick_elements::<4>(tensor.bytes(), made.bytes_mut(), positions),
+        _ => pick_elements::<8>(tensor.bytes(), made.bytes_mut(), positions),
     }
     Ok(made.with_words_of(tensor))
+}
+
+fn pick_elements<const SIZE: usize>(source: &[u8], to: &mut [u8], positions: &[usize]) {
+    let (source, to) = (source.as_chunks::<SIZE>().0, to.as_chunks_mut::<SIZE>().0);
+    to.iter_mut().zip(positions).for_each(|(to, &from)| *to = source[from]);
 }
 
 /// The elements of `tensor` read with these strides, in elements, as a tensor of `shape`, which

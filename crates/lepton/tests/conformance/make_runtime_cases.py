@@ -58,7 +58,12 @@ def case(name, operator, inputs, results=("o0",), constants=(), domain="com.micr
     domains = [("", 21), ("com.microsoft", 1), ("ai.onnx.ml", 3)]
     opsets = [helper.make_opsetid(*domain) for domain in domains]
     graph = helper.make_graph([node], "g", declared, outputs, fixed)
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    save(name, helper.make_model(graph, opset_imports=opsets, ir_version=10), given)
+
+
+def save(name, model, given):
+    """A case: the model, its inputs, and what ONNX Runtime gives for them."""
+    model = model.SerializeToString()
     session = onnxruntime.InferenceSession(model, options(), providers=["CPUExecutionProvider"])
     found = session.run(None, dict(given))
     folder = f"cases/test_{name}"
@@ -317,8 +322,37 @@ def classical():
         case(f"classes_{last}", "TreeEnsembleClassifier", [reals(8, 3)], both, **given)
 
 
+def functions():
+    own = [helper.make_opsetid("", 21), helper.make_opsetid("own", 1)]
+    node = helper.make_node
+
+    def referring(made, name, kind):
+        made.attribute.append(onnx.AttributeProto(name=name, ref_attr_name=name, type=kind))
+        return made
+
+    leaky = referring(node("LeakyRelu", ["x"], ["t"]), "alpha", onnx.AttributeProto.FLOAT)
+    inner = helper.make_function("own", "Bent", ["x", "shift"], ["y", "t"], [leaky, node("Add", ["t", "shift"], ["y"])],
+                                 own, attributes=[], attribute_protos=[helper.make_attribute("alpha", 0.5)])
+    outer = helper.make_function(
+        "own", "Twice", ["a", "b"], ["y"],
+        [node("Bent", ["a", "b"], ["m", "n"], domain="own"), node("Bent", ["m", "a"], ["t", "u"], domain="own", alpha=0.1),
+         node("Mul", ["t", "u"], ["y"])], own)
+    branches = {key: helper.make_graph([node("Twice", ["x", "z"], ["r"], domain="own")] if key == "then_branch" else
+                                       [node("Neg", ["x"], ["r"])], key, [], [onnx.ValueInfoProto(name="r")])
+                for key in ("then_branch", "else_branch")}
+    nodes = [node("Twice", ["x", "z"], ["t"], domain="own"), node("ReduceSum", ["x"], ["sum"], keepdims=0),
+             node("Greater", ["sum", "zero"], ["go"]), node("If", ["go"], ["chosen"], **branches)]
+    x, z = reals(3, 4), reals(4)
+    declared = [helper.make_tensor_value_info(n, 1, v.shape) for n, v in (("x", x), ("z", z))]
+    outputs = [onnx.ValueInfoProto(name=name) for name in ("t", "chosen")]
+    graph = helper.make_graph(nodes, "g", declared, outputs, [numpy_helper.from_array(real(0), "zero")])
+    model = helper.make_model(graph, opset_imports=own, ir_version=10, functions=[inner, outer])
+    save("functions", model, [("x", x), ("z", z)])
+    save("functions_other_branch", model, [("x", -np.abs(x)), ("z", z)])
+
+
 for family in (activations, products, normalisations, attentions, packed_attentions, group_queries, integers, classical, vectors,
-               labels):
+               labels, functions):
     family()
 packed = io.BytesIO()
 with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:

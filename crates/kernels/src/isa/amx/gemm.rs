@@ -127,6 +127,14 @@ impl Configuration {
         }
     }
 
+    /// The same with so many rows of A, and of sums, in every tile of them.
+    pub(super) const fn of_rows(rows: usize) -> Self {
+        let rows = rows as u8;
+        let whole = Configuration::of_depth(16);
+        let few = [rows, rows, rows, rows, rows, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0];
+        Configuration { rows: few, ..whole }
+    }
+
     /// Makes the tiles so.
     ///
     /// # Safety

@@ -5,6 +5,7 @@
 
 pub(crate) mod depthwise_f32;
 pub(crate) mod depthwise_lines;
+pub(crate) mod depthwise_shared;
 pub(crate) mod depthwise_u8s8;
 pub(crate) mod epilogue;
 pub(crate) mod gemm_bf16;

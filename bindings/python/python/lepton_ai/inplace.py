@@ -5,7 +5,7 @@ under the compression: weights outside the kept share are zero after every step 
 the forward pass sees weights on the grid they will be stored on. ``export`` writes the artefact.
 
 The artefact stores weights as the integers of their grid, entropy-coded, and keeps activations float32, so
-that it answers as the model does; ``report()`` gives the bytes of the real file. There is no distillation.
+that it answers as the model does; ``report()`` gives the bytes of the real file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FOUR_BITS = 3.5
 """Bits a kept 4-bit weight takes after coding, in the rule of thumb."""
 
 _MARGIN = 0.95
-"""Share of the asked bytes that weights are planned for; the rest is names, biases, and deviation."""
+"""Share of the asked bytes that weights are planned for until the first fit to the coder."""
 
 _SMALLEST_FILE = 2000
 """Bytes below which names, shapes and headers outweigh the weights."""

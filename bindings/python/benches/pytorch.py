@@ -152,7 +152,7 @@ def moved(images: Any, generator: Any) -> Any:
     return torch.where(mirrored.bool()[:, None, None, None], stacked.flip(-1), stacked)
 
 
-def train(network: Any, rows: Any, labels: Any, chosen: Model, options: argparse.Namespace) -> float:
+def train(network: Any, rows: Any, labels: Any, chosen: Model, options: argparse.Namespace, lepton: Any = None) -> float:
     """The user's loop: cross entropy, Adam, cosine; seconds it took."""
     import torch
 
@@ -169,7 +169,10 @@ def train(network: Any, rows: Any, labels: Any, chosen: Model, options: argparse
             if chosen.moved:
                 batch = moved(batch, generator)
             optimizer.zero_grad()
-            loss = torch.nn.functional.cross_entropy(network(batch), labels[order[at : at + options.batch]])
+            outputs = network(batch)
+            loss = torch.nn.functional.cross_entropy(outputs, labels[order[at : at + options.batch]])
+            if lepton is not None and options.distil:
+                loss = lepton.distilled(loss, outputs, batch)
             loss.backward()
             optimizer.step()
             schedule.step()
@@ -206,8 +209,8 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     under = copy.deepcopy(plain)
     keys = list(plain.state_dict())
     lepton = lepton_ai.LeptonAI(under, example_inputs=test[:1])
-    lepton.compress(options.ratio, steps=options.epochs * (len(rows) // options.batch))
-    times = [train(network, rows, labels, chosen, options) for network in (plain, under)]
+    lepton.compress(options.ratio, steps=options.epochs * (len(rows) // options.batch), distil=options.distil)
+    times = [train(network, rows, labels, chosen, options, of) for network, of in ((plain, None), (under, lepton))]
     with tempfile.TemporaryDirectory() as folder:
         report = lepton.export(Path(folder) / "model.lepton")
         found = lepton_ai.Session(report.file).predict(test.numpy()).argmax(1)
@@ -216,7 +219,7 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
                       if line.startswith("model name")), platform.machine())
     return {
         "model": options.model, "asked": options.ratio, "seed": options.seed, "epochs": options.epochs,
-        "batch": options.batch, "rate": chosen.rate, "numbers": sum(p.numel() for p in plain.parameters()),
+        "batch": options.batch, "rate": chosen.rate, "distil": options.distil, "numbers": sum(p.numel() for p in plain.parameters()),
         "before": before, "plain": accuracy(plain, test, test_labels), "under": accuracy(under, test, test_labels),
         "file": float((found == test_labels.numpy()).mean()), "train": len(rows), "test": len(test), "file_bytes": report.file_bytes,
         "ratio": report.file_ratio, "kept": sum(x.density * x.weights for x in report.layers) / sum(x.weights for x in report.layers),
@@ -248,7 +251,7 @@ def page(lines: list[str]) -> str:
     parts.append("")
     for row in order:
         parts.append(f"- {row['model']} {row['asked']:g}x, seed {row['seed']}: {row['epochs']} epochs of {row['train']} images, batches of {row['batch']}, "
-                     f"Adam {row['rate']:g}, {row['test']} test images; {row['date']}, {row['machine']}, {row['versions']}; "
+                     f"Adam {row['rate']:g}, distilled {row.get('distil', 0.0):g}, {row['test']} test images; {row['date']}, {row['machine']}, {row['versions']}; "
                      f"`{row['command']}`")
     return "\n".join(parts) + "\n"
 
@@ -261,6 +264,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--train", type=int, help="images to train with; default: all")
     parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--distil", type=float, default=0.0, help="see LeptonAI.compress")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="file to append the line of JSON to")
     parser.add_argument("--render", type=Path, help=f"write the page of {RESULTS.name} to this file and end")

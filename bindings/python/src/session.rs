@@ -1,6 +1,8 @@
 //! The façade's `Session` as a Python class.
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lepton::{DType, Error, SessionOptions, Tensor};
 use pyo3::prelude::*;
@@ -16,6 +18,35 @@ struct Port {
     dtype: DType,
     /// The fact in words, for messages.
     text: String,
+}
+
+/// Between two looks at the interpreter's signals during a run.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Hears of signals during a run.
+#[derive(Default)]
+struct Watch {
+    last: Cell<Option<Instant>>,
+    signalled: RefCell<Option<PyErr>>,
+}
+
+impl Watch {
+    fn goes_on(&self) -> bool {
+        let now = Instant::now();
+        let last = self.last.get();
+        if last.is_some_and(|last| now.duration_since(last) < LOOK_EVERY) {
+            return true;
+        }
+        self.last.set(Some(now));
+        // A run that is done sooner than that is not worth the interpreter lock.
+        if last.is_some()
+            && let Err(error) = Python::attach(|py| py.check_signals())
+        {
+            self.signalled.replace(Some(error));
+            return false;
+        }
+        true
+    }
 }
 
 /// A model ready to run. May be used from several threads at once.
@@ -80,11 +111,18 @@ impl Session {
         self.session.isa().name()
     }
 
-    /// Runs the model; the interpreter lock is released meanwhile.
+    /// Runs the model; the interpreter lock is released meanwhile, and signals end the run.
     fn run<'py>(&self, inputs: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
         let py = inputs.py();
         let tensors = self.tensors(inputs)?;
-        let outputs = py.detach(|| self.session.run(&tensors));
+        let (outputs, signalled) = py.detach(|| {
+            let watch = Watch::default();
+            let outputs = self.session.run_while(&tensors, &|| watch.goes_on());
+            (outputs, watch.signalled.into_inner())
+        });
+        if let Some(signalled) = signalled {
+            return Err(signalled);
+        }
         self.named(py, outputs.map_err(|error| raised(py, error.into()))?)
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_bytes import Bytes, graph, model, node, tensor
+from lepton_ai._onnx import Bytes, graph, model, node, tensor
 
 ASSETS = Path(os.environ.get("LEPTON_ASSETS", Path(__file__).parents[4] / "shared" / "assets"))
 

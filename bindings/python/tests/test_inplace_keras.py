@@ -83,6 +83,27 @@ def test_reports_measure_before_and_after(task, tmp_path):
     assert report.to_dict()["versions"]["after"]["file_bytes"] == report.file_bytes
 
 
+@pytest.mark.parametrize("last", ["logits", "softmax", "linear"])
+def test_the_model_as_it_was_teaches(task, last):
+    rows, labels = task
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(64, activation="relu"),
+                              keras.layers.Dense(4, activation="softmax" if last == "softmax" else None)])
+    loss = {"logits": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "softmax": "sparse_categorical_crossentropy", "linear": "mse"}[last]
+    target = np.eye(4, dtype=np.float32)[labels] if last == "linear" else labels
+    wrong = np.eye(4, dtype=np.float32)[(labels + 1) % 4] if last == "linear" else (labels + 1) % 4
+    model.compile(keras.optimizers.Adam(3e-3), loss)
+    model.fit(rows, target, epochs=8, verbose=0)
+    before = model.predict(rows, verbose=0).argmax(1)
+    # With wrong labels, and nothing but the teacher in the loss, it stays as right as it was.
+    lepton = LeptonAI(model).compress(4, distil=1.0)
+    model.fit(rows, wrong, epochs=2, verbose=0)
+    assert (model.predict(rows, verbose=0).argmax(1) == before).mean() > 0.95
+    with pytest.raises(lepton_ai.UsageError, match="nobody"):
+        lepton.distilled(0.0, before, rows)
+
+
 def test_saved_models_are_plain(task, tmp_path):
     model = network()
     LeptonAI(model).compress(8)

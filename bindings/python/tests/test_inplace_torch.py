@@ -108,6 +108,34 @@ def test_reports_measure_before_and_after(task, tmp_path):
     assert "recall" in str(report) and "recall" in report._repr_html_()
 
 
+def test_the_model_as_it_was_teaches(task):
+    model = network()
+    train(model, task, 200)
+    rows, labels = task
+    with torch.no_grad():
+        before = model(rows)
+    lepton = LeptonAI(model).compress(4, distil=1.0)
+    outputs = model(rows)
+    loss = lepton.distilled(torch.tensor(5.0), outputs, rows)
+    assert 0 < loss.item() < 1
+    torch.testing.assert_close(lepton.distilled(torch.tensor(5.0), before, rows), torch.tensor(0.0), atol=1e-5, rtol=0)
+    loss.backward()
+    assert model[0]._parameters["weight"].grad.abs().sum() > 0
+    # With wrong labels, and nothing but the teacher in the loss, it stays as right as it was.
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        outputs = model(rows)
+        lepton.distilled(torch.nn.functional.cross_entropy(outputs, (labels + 1) % 4), outputs, rows).backward()
+        optimizer.step()
+    assert (model(rows).argmax(1) == before.argmax(1)).float().mean() > 0.97
+    for bad in (-0.1, 2, True, "a"):
+        with pytest.raises(lepton_ai.UsageError, match="distil"):
+            LeptonAI(network()).compress(4, distil=bad)
+    with pytest.raises(lepton_ai.UsageError, match="nobody"):
+        LeptonAI(network()).compress(4).distilled(loss, outputs, rows)
+
+
 def test_kept_weights_lie_on_the_grid():
     model = network()
     latent = model[3].weight.detach().clone()

@@ -75,7 +75,7 @@ def test_outputs_own_their_memory(pair):
 
 
 def test_weights_cannot_be_written_through_outputs(linear):
-    from onnx_bytes import graph, model, node, tensor
+    from lepton_ai._onnx import graph, model, node, tensor
 
     constant = model(graph([node("Identity", ["w"], ["y"])], {}, {"y": (1, [3, 2])}, [tensor("w", WEIGHT)]))
     session = Session(constant)

@@ -7,12 +7,11 @@ use std::time::Instant;
 
 use half::bf16;
 use lepton_kernels::Isa;
+use lepton_kernels::activations::{gemm_f32_scratch, pack_f32, scratch_f32};
 use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::{DepthwiseS8, depthwise_f32, depthwise_order, depthwise_u8s8};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, RequantizeU8};
-use lepton_kernels::gemm::{
-    Input, gemm_bf16, gemm_f32, gemm_f32_scratch, gemm_u8s8, pack_f32, scratch_f32,
-};
+use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32, gemm_u8s8};
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
 
 /// A product of `pixels` rows, or a convolution of a square image.

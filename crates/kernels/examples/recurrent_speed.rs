@@ -41,6 +41,7 @@ fn step_us(isa: Isa, kind: usize, gates: usize, hidden: usize, batch: usize) -> 
         let start = Instant::now();
         for product in products.chunks_exact(each) {
             let step = RecurrentStep {
+                isa,
                 weights: RecurrentMatrix::F32(&weights),
                 product,
                 recurrent_bias: &bias,

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use crate::conv::{Across, GeometryError, Window};
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
+use crate::depthwise_shared::shared;
 use crate::epilogue::{
     Block, DequantizeF32, EpilogueF32, FinishF32, InRegisters, Output, RequantizeU8,
     store_dequantized, store_real, store_u8,
@@ -139,7 +140,9 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
                 return lines_of_output((micro, across), &view, input, rows, each);
             }
         }
-        scattered(isa, input, &view, epilogue, output, rows);
+        if !shared(isa, input, &view, epilogue, output, rows.clone()) {
+            scattered(isa, input, &view, epilogue, output, rows);
+        }
     }
 }
 

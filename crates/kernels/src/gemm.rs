@@ -10,7 +10,7 @@ use crate::epilogue::{
     store_dequantized, store_real, store_s32, store_u8,
 };
 use crate::isa::{self, Isa};
-use crate::pack::{PANEL, PackedBf16, PackedF32, PackedS8, PanelView};
+use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
 use crate::real::Real;
 use crate::tile::{Ahead, Direct, Gathered, Micro, Rounded, RowSource, resolver, run};
 
@@ -67,7 +67,7 @@ fn check_taps(rows: &Indirection, taps: usize) {
 
 /// f32 product of indirect rows and packed weights, for a range of rows and of columns.
 ///
-/// `columns` starts at a multiple of [`PANEL`] and ends at one, or at N.
+/// `columns` starts at a multiple of [`PANEL`](crate::pack::PANEL) and ends at one, or at N.
 ///
 /// # Panics
 /// If columns, taps or the epilogue's vectors do not fit the weights.
@@ -317,8 +317,8 @@ pub unsafe fn gemm_bf16<T: Real, R: Real>(
     next: &[u8],
 ) {
     check_taps(input.rows, weights.taps());
-    let (view, depth, after) = (weights.view(), weights.depth(), Ahead::of(next));
-    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    let after = Ahead::of(next);
+    // SAFETY: the caller's promise.
     unsafe {
         let finish = |block: &Block<f32>| {
             if let Some(addend) = addend {
@@ -326,115 +326,47 @@ pub unsafe fn gemm_bf16<T: Real, R: Real>(
             }
             store_real(isa, block, epilogue, output);
         };
+        gemm_bf16_panels(
+            isa,
+            input,
+            &weights.view(),
+            weights.depth(),
+            rows,
+            columns,
+            after,
+            finish,
+        );
+    }
+}
+
+/// [`gemm_bf16`] with panels that somebody else holds, up to its sums; taps are `depth` deep.
+///
+/// # Safety
+/// As [`gemm_bf16`]; the view's panels of these columns are readable.
+pub(crate) unsafe fn gemm_bf16_panels<T: Real>(
+    isa: Isa,
+    input: &Input<T>,
+    view: &PanelView,
+    depth: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    after: Ahead,
+    finish: impl Fn(&Block<f32>),
+) {
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe {
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() {
             use isa::amx::gemm::{Halves, Rounded, Taps, run};
             let source = &mut Direct { input, resolver: resolver(isa) };
             let line = input.rows.line_of_taps(depth);
-            let taps = Taps { count: weights.taps(), depth, bytes: depth * 2, line };
+            let taps = Taps { count: input.rows.taps(), depth, bytes: depth * 2, line };
             return match T::WIDE {
-                true => run::<Rounded>(source, taps, &view, rows, columns, after, finish),
-                false => run::<Halves>(source, taps, &view, rows, columns, after, finish),
+                true => run::<Rounded>(source, taps, view, rows, columns, after, finish),
+                false => run::<Halves>(source, taps, view, rows, columns, after, finish),
             };
         }
         let mut source = Rounded::new(isa, input, depth);
-        run(micro_bf16(isa), &mut source, &view, rows, columns, after, finish);
+        run(micro_bf16(isa), &mut source, view, rows, columns, after, finish);
     }
-}
-
-/// Floats of scratch that [`pack_f32`] needs for a K × N matrix.
-pub fn scratch_f32(depth: usize, columns: usize) -> usize {
-    depth * columns.next_multiple_of(PANEL)
-}
-
-/// Packs a matrix of activations into scratch for [`gemm_f32_scratch`]: `[K, N]` with rows
-/// `row_stride` apart or, transposed, `[N, K]`.
-///
-/// # Panics
-/// If the scratch is shorter than [`scratch_f32`].
-///
-/// # Safety
-/// The matrix is readable.
-pub unsafe fn pack_f32(
-    isa: Isa,
-    matrix: *const f32,
-    row_stride: usize,
-    transposed: bool,
-    depth: usize,
-    columns: usize,
-    scratch: &mut [f32],
-) {
-    let scratch = &mut scratch[..scratch_f32(depth, columns)];
-    if depth == 0 {
-        return;
-    }
-    for (panel, lines) in scratch.chunks_exact_mut(depth * PANEL).enumerate() {
-        let width = (columns - panel * PANEL).min(PANEL);
-        // SAFETY: the panel's columns are inside the matrix; lines hold depth · PANEL floats.
-        unsafe {
-            if transposed {
-                let from = matrix.add(panel * PANEL * row_stride);
-                transpose_panel(isa, from, row_stride, depth, width, lines);
-            } else {
-                for (k, line) in lines.chunks_exact_mut(PANEL).enumerate() {
-                    let from = matrix.add(k * row_stride + panel * PANEL);
-                    std::ptr::copy_nonoverlapping(from, line.as_mut_ptr(), width);
-                    line[width..].fill(0.0);
-                }
-            }
-        }
-    }
-}
-
-/// Turns `width` rows of `depth` floats into lines of [`PANEL`].
-///
-/// # Safety
-/// The rows are readable.
-unsafe fn transpose_panel(
-    isa: Isa,
-    from: *const f32,
-    row_stride: usize,
-    depth: usize,
-    width: usize,
-    lines: &mut [f32],
-) {
-    let mut done = 0;
-    #[cfg(target_arch = "x86_64")]
-    if isa.has_avx2() && width == PANEL {
-        // SAFETY: the token proves the instruction set; the rows are readable.
-        done = unsafe { isa::avx2::gemm_f32::transpose_panel(from, row_stride, depth, lines) };
-    }
-    let _ = isa;
-    for (k, line) in lines.chunks_exact_mut(PANEL).enumerate().skip(done) {
-        for (n, value) in line.iter_mut().enumerate() {
-            // SAFETY: row n < width of the matrix.
-            *value = if n < width { unsafe { *from.add(n * row_stride + k) } } else { 0.0 };
-        }
-    }
-}
-
-/// [`gemm_f32`] with one tap and B from [`pack_f32`]: both operands are activations.
-///
-/// # Panics
-/// If columns or the epilogue's vectors do not fit, or the scratch is too short.
-///
-/// # Safety
-/// As [`gemm_f32`].
-pub unsafe fn gemm_f32_scratch(
-    isa: Isa,
-    input: &Input<f32>,
-    scratch: &[f32],
-    depth: usize,
-    width: usize,
-    epilogue: &EpilogueF32,
-    output: &Output<f32>,
-    rows: Range<usize>,
-    columns: Range<usize>,
-) {
-    assert!(input.rows.taps() == 1 && scratch.len() >= scratch_f32(depth, width), "scratch");
-    let weights = scratch.as_ptr().cast();
-    let view = PanelView { weights, columns: width, taps: 1, depth, steps: depth };
-    let after = Ahead::of(&[]);
-    // SAFETY: the caller's promise.
-    unsafe { gemm_f32_panels(isa, input, &view, epilogue, output, rows, columns, after) }
 }

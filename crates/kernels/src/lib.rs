@@ -7,12 +7,14 @@ pub mod isa;
 
 pub use isa::Isa;
 
+pub mod activations;
 pub mod attention;
 pub mod binary;
 pub mod broadcast;
 pub mod conv;
 pub mod depthwise;
 mod depthwise_lines;
+mod depthwise_shared;
 pub mod epilogue;
 mod functions;
 pub mod gemm;

@@ -264,7 +264,7 @@ pub struct PackedBf16 {
 
 impl PackedBf16 {
     /// Elements of K in a tile.
-    const TILE: usize = 32;
+    pub(crate) const TILE: usize = 32;
 
     /// Packs `weights` laid out as `order` says, rounded to bf16.
     ///

@@ -5,6 +5,9 @@
 //! convolution's weights whose taps are the gates: the lines of a block of units are neighbours.
 
 use crate::functions::{sigmoid, tanh};
+use crate::isa::Isa;
+#[cfg(target_arch = "x86_64")]
+use crate::isa::amx::recurrent as amx;
 use crate::pack::{PANEL, PackedBf16, PackedF32, PanelView, WeightOrder};
 use crate::vector::{Vector, vectorised};
 
@@ -61,6 +64,8 @@ impl RecurrentMatrix<'_> {
 /// The operands of one step of `N` sequences.
 #[derive(Debug)]
 pub struct RecurrentStep<'a> {
+    /// What its products may use.
+    pub isa: Isa,
     /// The recurrent matrix.
     pub weights: RecurrentMatrix<'a>,
     /// Products with the input and their biases, `[N, G·H]`.
@@ -111,12 +116,74 @@ vectorised! {
     pub fn gru_step_reset_first(isa, step: RecurrentStep<'_>) = gru_reset_first_any;
 }
 
-/// `$name::<V, ROWS, PARTS, SPLIT>` over all rows and blocks of units: as many rows at once as
-/// registers hold, and where they are few, sums in several parts so that additions overlap.
+/// The state of a single sequence as tiles multiply it.
+struct TilesOfState {
+    parts: Vec<u16>,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl TilesOfState {
+    /// `None` where there are no tiles, or they do not fit: whole tiles of bf16, one sequence.
+    fn of(step: &RecurrentStep<'_>, batch: usize) -> Option<Self> {
+        let whole = step.h.len().is_multiple_of(amx::TILE) && batch == 1;
+        if !step.isa.has_amx() || !step.weights.is_half() || !whole {
+            return None;
+        }
+        let mut parts = vec![0; step.h.len() * amx::PARTS];
+        // SAFETY: the token proves tiles and AVX-512; the parts have their room.
+        unsafe {
+            amx::split(step.h, parts.as_mut_ptr());
+            amx::configure();
+        }
+        Some(TilesOfState { parts })
+    }
+
+    /// What [`products`] gives, for a single row of three or four gates.
+    ///
+    /// # Safety
+    /// The block is inside the weights, which are of bf16.
+    #[inline(always)]
+    unsafe fn products<V: Vector, const ROWS: usize, const GATES: usize, const PARTS: usize>(
+        &self,
+        view: &PanelView,
+        hidden: usize,
+        block: usize,
+    ) -> [[[V; PARTS]; GATES]; ROWS] {
+        let mut sums = [[[0.0; PANEL]; amx::PARTS]; 4];
+        let first = view.weights.wrapping_add(block * view.panel_bytes());
+        let (tiles, gate_bytes) = (hidden / amx::TILE, hidden / 2 * PANEL * 4);
+        let parts = self.parts.as_ptr();
+        // SAFETY: the tiles were configured; the caller's promise.
+        unsafe { amx::products(parts, tiles, first, gate_bytes, GATES == 4, &mut sums) };
+        let mut total = [[[V::splat(0.0); PARTS]; GATES]; ROWS];
+        for g in 0..GATES {
+            // SAFETY: 16 floats each.
+            let [high, middle, low] =
+                sums[g].each_ref().map(|row| unsafe { V::load(row.as_ptr()) });
+            total[0][g][0] = high + (middle + low);
+        }
+        total
+    }
+}
+
+impl Drop for TilesOfState {
+    fn drop(&mut self) {
+        // SAFETY: it was made where there are tiles.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            amx::release();
+        }
+    }
+}
+
+/// `$name::<V, ROWS, PARTS, SPLIT, HALF>` over all rows and blocks of units, by `$tiles` if there are
+/// any: otherwise as many rows at once as registers hold, and where they are few, sums in several
+/// parts so that additions overlap.
 macro_rules! over_blocks {
-    ($name:ident, $V:ident, $step:expr, $batch:expr) => {{
+    ($name:ident, $V:ident, $step:expr, $batch:expr, $tiles:expr) => {{
         let blocks = $step.weights.hidden().div_ceil(PANEL);
         let at_once = if $V::LANES == 16 { 4 } else { 1 };
+        let tiles: Option<TilesOfState> = $tiles;
         let mut row = 0;
         while row < $batch {
             let together = $batch - row >= at_once && at_once > 1;
@@ -124,10 +191,13 @@ macro_rules! over_blocks {
                 macro_rules! call {
                     ($half:literal) => {
                         match ($V::LANES, together) {
-                            (16, true) => $name::<$V, 4, 1, 1, $half>(&mut $step, row, block),
-                            (16, false) => $name::<$V, 1, 1, 4, $half>(&mut $step, row, block),
-                            (8, _) => $name::<$V, 1, 2, 1, $half>(&mut $step, row, block),
-                            _ => $name::<$V, 1, 4, 1, $half>(&mut $step, row, block),
+                            (16, true) => $name::<$V, 4, 1, 1, $half>(&mut $step, row, block, None),
+                            (16, false) => {
+                                let tiles = tiles.as_ref();
+                                $name::<$V, 1, 1, 4, $half>(&mut $step, row, block, tiles)
+                            }
+                            (8, _) => $name::<$V, 1, 2, 1, $half>(&mut $step, row, block, None),
+                            _ => $name::<$V, 1, 4, 1, $half>(&mut $step, row, block, None),
                         }
                     };
                 }
@@ -139,25 +209,36 @@ macro_rules! over_blocks {
     }};
 }
 
+/// Tiles for the products of a step, where this machine has them.
+#[inline(always)]
+fn tiles<V: Vector>(step: &RecurrentStep<'_>, batch: usize) -> Option<TilesOfState> {
+    #[cfg(target_arch = "x86_64")]
+    if V::LANES == 16 {
+        return TilesOfState::of(step, batch);
+    }
+    let _ = (step, batch);
+    None
+}
+
 #[inline(always)]
 fn lstm_any<V: Vector>(mut step: RecurrentStep<'_>) {
     let batch = step.check(4);
-    over_blocks!(lstm_block, V, step, batch);
+    over_blocks!(lstm_block, V, step, batch, tiles::<V>(&step, batch));
 }
 
 #[inline(always)]
 fn gru_any<V: Vector>(mut step: RecurrentStep<'_>) {
     let batch = step.check(3);
     assert_eq!(step.recurrent_bias.len(), 3 * step.weights.hidden(), "recurrent bias");
-    over_blocks!(gru_block, V, step, batch);
+    over_blocks!(gru_block, V, step, batch, tiles::<V>(&step, batch));
 }
 
 #[inline(always)]
 fn gru_reset_first_any<V: Vector>(mut step: RecurrentStep<'_>) {
     let batch = step.check(3);
     assert_eq!(step.scaled.len(), step.h.len(), "scratch");
-    over_blocks!(reset_block, V, step, batch);
-    over_blocks!(blend_block, V, step, batch);
+    over_blocks!(reset_block, V, step, batch, None);
+    over_blocks!(blend_block, V, step, batch, None);
 }
 
 /// The bits of a bf16 in the upper half of a word.
@@ -181,7 +262,14 @@ unsafe fn products<
     block: usize,
     first: usize,
     h: *const f32,
+    tiles: Option<&TilesOfState>,
 ) -> [[[V; PARTS]; GATES]; ROWS] {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(tiles), true) = (tiles, HALF && GATES >= 3) {
+        // SAFETY: the caller's promise; tiles are only there for one row of bf16.
+        return unsafe { tiles.products::<V, ROWS, GATES, PARTS>(view, hidden, block) };
+    }
+    let _ = tiles;
     let gate_stride = if HALF { hidden / 2 } else { hidden } * PANEL;
     let mut sums = [[[[V::splat(0.0); PARTS]; GATES]; ROWS]; SPLIT];
     // SAFETY: the caller's promise.
@@ -267,13 +355,14 @@ unsafe fn lstm_block<
     step: &mut RecurrentStep<'_>,
     row: usize,
     block: usize,
+    tiles: Option<&TilesOfState>,
 ) {
     let view = step.weights.view();
     let hidden = step.weights.hidden();
     // SAFETY: the caller's promise; parts stay inside a state.
     unsafe {
         let h = step.h.as_ptr().add(row * hidden);
-        let sums = products::<V, ROWS, 4, PARTS, SPLIT, HALF>(&view, hidden, block, 0, h);
+        let sums = products::<V, ROWS, 4, PARTS, SPLIT, HALF>(&view, hidden, block, 0, h, tiles);
         each_part!(V, hidden, block, row, |r, p, unit, at, count| {
             let product = step.product.as_ptr().add((row + r) * 4 * hidden + unit);
             let gate = |g: usize| V::load_upto(product.add(g * hidden), count) + sums[r][g][p];
@@ -301,13 +390,14 @@ unsafe fn gru_block<
     step: &mut RecurrentStep<'_>,
     row: usize,
     block: usize,
+    tiles: Option<&TilesOfState>,
 ) {
     let view = step.weights.view();
     let hidden = step.weights.hidden();
     // SAFETY: the caller's promise; parts stay inside a state.
     unsafe {
         let h = step.h.as_ptr().add(row * hidden);
-        let sums = products::<V, ROWS, 3, PARTS, SPLIT, HALF>(&view, hidden, block, 0, h);
+        let sums = products::<V, ROWS, 3, PARTS, SPLIT, HALF>(&view, hidden, block, 0, h, tiles);
         each_part!(V, hidden, block, row, |r, p, unit, at, count| {
             let product = step.product.as_ptr().add((row + r) * 3 * hidden + unit);
             let from_x = |g: usize| V::load_upto(product.add(g * hidden), count);
@@ -337,13 +427,14 @@ unsafe fn reset_block<
     step: &mut RecurrentStep<'_>,
     row: usize,
     block: usize,
+    tiles: Option<&TilesOfState>,
 ) {
     let view = step.weights.view();
     let hidden = step.weights.hidden();
     // SAFETY: the caller's promise; parts stay inside a state.
     unsafe {
         let h = step.h.as_ptr().add(row * hidden);
-        let sums = products::<V, ROWS, 2, PARTS, SPLIT, HALF>(&view, hidden, block, 0, h);
+        let sums = products::<V, ROWS, 2, PARTS, SPLIT, HALF>(&view, hidden, block, 0, h, tiles);
         each_part!(V, hidden, block, row, |r, p, unit, at, count| {
             let product = step.product.as_ptr().add((row + r) * 3 * hidden + unit);
             let gate = |g: usize| V::load_upto(product.add(g * hidden), count) + sums[r][g][p];
@@ -369,13 +460,15 @@ unsafe fn blend_block<
     step: &mut RecurrentStep<'_>,
     row: usize,
     block: usize,
+    tiles: Option<&TilesOfState>,
 ) {
     let view = step.weights.view();
     let hidden = step.weights.hidden();
     // SAFETY: the caller's promise; parts stay inside a state.
     unsafe {
         let scaled = step.scaled.as_ptr().add(row * hidden);
-        let sums = products::<V, ROWS, 1, PARTS, SPLIT, HALF>(&view, hidden, block, 2, scaled);
+        let sums =
+            products::<V, ROWS, 1, PARTS, SPLIT, HALF>(&view, hidden, block, 2, scaled, tiles);
         each_part!(V, hidden, block, row, |r, p, unit, at, count| {
             let product = step.product.as_ptr().add(((row + r) * 3 + 2) * hidden + unit);
             let next = tanh(V::load_upto(product, count) + sums[r][0][p]);
@@ -389,7 +482,6 @@ unsafe fn blend_block<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Isa;
 
     fn values(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed * 104_729) % 211) as f32 / 211.0 - 0.5).collect()
@@ -441,7 +533,9 @@ mod tests {
 
     #[test]
     fn steps_follow_the_definition_on_every_set() {
-        for (hidden, batch) in [(1, 1), (16, 1), (21, 1), (48, 5), (7, 4), (33, 9)] {
+        for (hidden, batch) in
+            [(1, 1), (16, 1), (21, 1), (32, 1), (96, 1), (48, 5), (7, 4), (33, 9)]
+        {
             for kind in 0..3 {
                 let gates = if kind == 0 { 4 } else { 3 };
                 let r = values(gates * hidden * hidden, kind);
@@ -460,6 +554,7 @@ mod tests {
                     let (mut next, mut cell) = (vec![0.0; h.len()], c.clone());
                     let mut scaled = vec![0.0; h.len()];
                     let step = RecurrentStep {
+                        isa,
                         weights,
                         product: &x,
                         recurrent_bias: &bias,

@@ -56,6 +56,8 @@ pub(crate) struct Ahead {
     bytes: usize,
     /// Lines in four steps.
     in_four: usize,
+    /// True where the weights at hand are in cache already.
+    pub near: bool,
 }
 
 /// Bytes brought near at most: they share L2 with the weights at hand.
@@ -64,14 +66,19 @@ const AHEAD_BYTES: usize = 768 << 10;
 impl Ahead {
     /// Those bytes, or nothing.
     pub fn of(bytes: &[u8]) -> Self {
-        Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES), in_four: 4 }
+        Ahead { next: bytes.as_ptr(), bytes: bytes.len().min(AHEAD_BYTES), in_four: 4, near: false }
+    }
+
+    /// Nothing, and what is at hand was written a moment ago.
+    pub fn nothing_far() -> Self {
+        Ahead { near: true, ..Ahead::of(&[]) }
     }
 
     /// The weights of a later pass, if there is one.
     fn of_pass(view: &PanelView, panels: Range<usize>) -> Option<Self> {
         let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
         let bytes = (panels.len() * view.panel_bytes()).min(AHEAD_BYTES);
-        (!panels.is_empty()).then_some(Ahead { next, bytes, in_four: 4 })
+        (!panels.is_empty()).then_some(Ahead { next, bytes, in_four: 4, near: false })
     }
 
     /// The same, spread over so many steps as evenly as can be: memory that is asked faster than

@@ -1,11 +1,31 @@
 //! Inputs for measuring where no data is given.
 
+use std::sync::Arc;
+
+use lepton_ir::dim::Bindings;
 use lepton_ir::{Dim, Graph};
 use lepton_tensor::{DType, Tensor};
 
 use crate::error::Error;
 
-/// Made-up inputs: symbols get the extents in `dims`, or 1. Floats are a fixed pseudo-random
+/// Extents that are tried, until the whole graph can be inferred, for axes that are no batch.
+const EXTENTS: &[usize] = &[1, 8, 32, 64, 128, 224, 512, 1024, 4096, 16_000];
+
+/// The extents of all symbols: those of `dims`, 1 for a batch, and `extent` for the others.
+fn bindings(graph: &Graph, dims: &[(String, usize)], extent: usize) -> Bindings {
+    let specs = graph.input_specs();
+    let batches: Vec<_> =
+        specs.iter().filter_map(|(_, f)| f.dims.first()).flat_map(Dim::symbols).collect();
+    let bound = |symbol: Arc<str>| {
+        let usual = if batches.contains(&symbol) { 1 } else { extent };
+        let given = dims.iter().find(|(name, _)| **name == *symbol);
+        let extent = given.map_or(usual, |(_, extent)| *extent);
+        (symbol, i64::try_from(extent).unwrap_or(i64::MAX))
+    };
+    graph.symbols().into_iter().map(bound).collect()
+}
+
+/// Made-up inputs: symbols get the extents in `dims`, or small ones that go with the graph. Floats are a fixed pseudo-random
 /// sequence in 0..1, integers are 0 or 1.
 pub fn sample_inputs(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Tensor>, Error> {
     let known: Vec<String> = graph.symbols().iter().map(|s| s.to_string()).collect();
@@ -17,12 +37,10 @@ pub fn sample_inputs(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Tens
             )));
         }
     }
-    let mut bindings = lepton_ir::dim::Bindings::new();
-    for symbol in graph.symbols() {
-        let given = dims.iter().find(|(name, _)| **name == *symbol);
-        let extent = given.map_or(1, |(_, extent)| *extent);
-        bindings.insert(symbol, i64::try_from(extent).unwrap_or(i64::MAX));
-    }
+    let bindings = EXTENTS.iter().map(|&extent| bindings(graph, dims, extent));
+    let mut fitting = bindings.clone().filter(|bindings| graph.specialised(bindings).is_ok());
+    // Where none goes with the graph the smallest says why.
+    let bindings = fitting.next().or(bindings.clone().next()).unwrap_or_default();
     let mut state = 0x9e37_79b9_u32;
     let mut next = move || {
         state ^= state << 13;

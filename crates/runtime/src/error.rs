@@ -25,6 +25,9 @@ pub enum RuntimeError {
         /// Bytes allowed.
         limit: usize,
     },
+    /// Whoever ran it asked for an end.
+    #[error("the run was stopped")]
+    Stopped,
     /// The data of an operand are not what the operator can take.
     #[error("node `{node}`: {why}")]
     Data {

@@ -246,13 +246,30 @@ struct Layout {
 }
 
 /// The f32 values that are kept as bf16: intermediates that have a place of their own.
-fn narrow(graph: &Graph) -> Vec<bool> {
+fn narrow(graph: &Graph, aliases: &Aliases, demands: Demands<'_>) -> Vec<bool> {
     let users = graph.users();
     let mut narrow = vec![false; graph.value_count()];
+    let mut names = vec![Vec::new(); graph.value_count()];
+    for id in graph.value_ids() {
+        names[aliases.root(id).index()].push(id);
+    }
+    let renames = |&(user, _): &(NodeId, usize)| {
+        graph.node(user).outputs.iter().flatten().any(|&id| aliases.is_alias(id))
+    };
     for (_, node) in graph.nodes() {
         let &[Some(y)] = node.outputs.as_slice() else { continue };
-        let kept = graph.outputs().contains(&y);
-        narrow[y.index()] = !kept && steps::is_narrow(graph, &users[y.index()], node);
+        if aliases.is_alias(y) {
+            continue;
+        }
+        let names = &names[y.index()];
+        let readers: Vec<(NodeId, usize)> = names
+            .iter()
+            .flat_map(|id| users[id.index()].iter().copied())
+            .filter(|user| !renames(user))
+            .collect();
+        let kept = graph.outputs().iter().any(|id| names.contains(id));
+        let rounds = !kept && steps::is_narrow(graph, &readers, node, demands);
+        names.iter().for_each(|id| narrow[id.index()] = rounds);
     }
     narrow
 }
@@ -272,7 +289,7 @@ impl Layout {
             output: vec![None; count],
             scratch: Vec::new(),
             copied_outputs: Vec::new(),
-            narrow: narrow(graph),
+            narrow: narrow(graph, aliases, demands),
         };
         for (index, &id) in graph.outputs().iter().enumerate() {
             let first = graph.outputs()[..index].iter().all(|&other| other != id);

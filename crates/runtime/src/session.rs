@@ -22,6 +22,9 @@ use crate::threads::Threads;
 /// Plans kept for different input shapes.
 const KEPT_PLANS: usize = 16;
 
+/// Multiply-adds and bytes after which a run that is watched asks whether to go on: some microseconds.
+const ASKED_AFTER: u64 = 1 << 18;
+
 /// What happens to a graph before it is planned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lowering {
@@ -44,8 +47,8 @@ pub struct SessionOptions {
     pub memory_limit: usize,
     /// What happens to the graph first.
     pub lowering: Lowering,
-    /// Forbids algorithms that change the last digits of f32 answers for speed: transformed tiles
-    /// in 3×3 convolutions.
+    /// Forbids algorithms that change the last digits of answers for speed: transformed tiles in
+    /// 3×3 convolutions of f32, and attention in bf16 between products of bf16.
     pub exact: bool,
 }
 
@@ -126,17 +129,22 @@ struct After {
 enum Rest {
     /// Planned again for every shape, for the products in it.
     Session(Box<Session>),
-    Interpreted(Interpreted),
+    Interpreted(Box<Interpreted>),
 }
 
 impl After {
-    fn run(&self, inputs: &[Tensor], planned: Vec<Tensor>) -> Result<Vec<Tensor>, RuntimeError> {
+    fn run(
+        &self,
+        inputs: &[Tensor],
+        planned: Vec<Tensor>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
         let mut known: Vec<Tensor> = inputs.to_vec();
         known.extend(planned);
         let told = self.telling.run(&known)?;
         known.extend(told);
         match &self.rest {
-            Rest::Session(session) => session.run(&known),
+            Rest::Session(session) => session.run_while(&known, go_on),
             Rest::Interpreted(graph) => graph.run(&known),
         }
     }
@@ -205,10 +213,32 @@ impl Session {
 
     /// Runs the graph: one tensor per input, in order; one per output comes back.
     pub fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
+        self.run_while(inputs, &|| true)
+    }
+
+    /// As [`Session::run`], for as long as `go_on` says so. It is asked between steps, after each
+    /// that takes some microseconds.
+    ///
+    /// # Errors
+    /// Those of [`Session::run`], and [`RuntimeError::Stopped`].
+    pub fn run_while(
+        &self,
+        inputs: &[Tensor],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
         let Ready { plan, after } = self.ready(inputs)?;
-        let outputs = self.execute(&plan, inputs, |step, memory| (step.run)(memory))?;
+        let mut work = 0;
+        let outputs = self.execute(&plan, inputs, |step, memory| {
+            (step.run)(memory)?;
+            work += step.multiply_adds + step.bytes;
+            if work < ASKED_AFTER {
+                return Ok(());
+            }
+            work = 0;
+            if go_on() { Ok(()) } else { Err(RuntimeError::Stopped) }
+        })?;
         match after {
-            Some(after) => after.run(inputs, outputs),
+            Some(after) => after.run(inputs, outputs, go_on),
             None => Ok(outputs),
         }
     }
@@ -240,7 +270,7 @@ impl Session {
             Ok(())
         })?;
         let outputs = match after {
-            Some(after) => after.run(inputs, outputs)?,
+            Some(after) => after.run(inputs, outputs, &|| true)?,
             None => outputs,
         };
         Ok((outputs, profile))
@@ -299,7 +329,9 @@ impl Session {
             true => {
                 Rest::Session(Box::new(Session::prepared(parts.rest, &[], self.options.clone())?))
             }
-            false => Rest::Interpreted(Interpreted::new(parts.rest, self.options.clone())),
+            false => {
+                Rest::Interpreted(Box::new(Interpreted::new(parts.rest, self.options.clone())))
+            }
         };
         let telling = Interpreted::new(parts.telling, self.options.clone());
         let after = After { telling, rest };

@@ -24,7 +24,7 @@ from .errors import (
     UsageError,
 )
 from .inplace import InPlaceReport, Layer, LeptonAI, Plan
-from .models import as_model
+from .models import as_model, load_keras
 from .search import Candidate, Estimate, Frontier, evaluate, metrics, optimize
 from .session import Profile, Session, Step
 
@@ -57,6 +57,7 @@ __all__ = [
     "__version__",
     "as_model",
     "evaluate",
+    "load_keras",
     "metrics",
     "optimize",
     "report",

@@ -25,6 +25,9 @@ _COMPRESSED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, ker
 _RAMP = 0.7
 """Share of the steps over which the kept share falls."""
 
+_TEMPERATURE = 3.0
+"""What answers are divided by before they are compared with the teacher's."""
+
 _BISECTIONS = 26
 """Halvings of the threshold: more than a float32 has bits."""
 
@@ -174,6 +177,17 @@ class _Fits:
         finally:
             attachment.end_fit()
 
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True,
+        **others: Any,
+    ) -> Any:
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training, **others)  # type: ignore[misc]
+        attachment: KerasAttachment = self.__dict__[_MODEL]
+        if attachment.teacher is None or not training:
+            return loss
+        taught = ops.stop_gradient(attachment.teacher(x, training=False))
+        return (1 - attachment.distil) * loss + attachment.distil * _distance(self, taught, y_pred)
+
     def train_step(self, *arguments: Any, **keywords: Any) -> Any:
         attachment: KerasAttachment = self.__dict__[_MODEL]
         with attachment.counted_in(arguments[0]):
@@ -253,8 +267,12 @@ class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
 class KerasAttachment(_size.Fitting):
     """The compression of one model."""
 
-    def __init__(self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None) -> None:
+    def __init__(
+        self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float
+    ) -> None:
         self.plan = plan
+        self.distil = distil
+        self.teacher = _copied(model) if distil else None
         self.steps_total = steps
         self._model = weakref.ref(model)
         self._begin = 0
@@ -418,6 +436,27 @@ class KerasAttachment(_size.Fitting):
                     weight.assign(value)
 
 
+def _copied(model: Any) -> Any:
+    """A model of the same configuration and weights."""
+    copied = keras.models.clone_model(model)
+    copied.set_weights(model.get_weights())
+    copied.trainable = False
+    return copied
+
+
+def _distance(model: Any, taught: Any, found: Any) -> Any:
+    """How far the answer is from the teacher's: of classes by temperature 3, of other numbers squared."""
+    activation = getattr(getattr(model.layers[-1], "activation", None), "__name__", "")
+    if activation in ("softmax", "sigmoid"):
+        taught, found = (ops.log(ops.clip(value, 1e-7, 1.0)) for value in (taught, found))
+        if activation == "sigmoid":
+            taught, found = (ops.stack([value, ops.log(1.0 - ops.exp(value) + 1e-7)], -1) for value in (taught, found))
+    elif not (getattr(model.loss, "_fn_kwargs", None) or {}).get("from_logits"):
+        return ops.mean(ops.square(taught - found))
+    taught, found = (ops.log_softmax(value / _TEMPERATURE, -1) for value in (taught, found))
+    return ops.mean(ops.sum(ops.exp(taught) * (taught - found), -1)) * _TEMPERATURE**2
+
+
 def _part(layer: Any, share: Share, is_open: bool, total: int) -> _size.Weights:
     """A part of a layer's kernel, as the file has its rows and columns."""
     kernel = ops.convert_to_numpy(layer._kernel)
@@ -446,11 +485,13 @@ def attached(model: Any) -> KerasAttachment | None:
     return found
 
 
-def attach(model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None) -> KerasAttachment:
+def attach(
+    model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float = 0.0
+) -> KerasAttachment:
     """Puts the model under compression."""
     if not model.built:
         raise UsageError("the model is not built", "call it once, or give it an Input")
     layers = model._flatten_layers(include_self=False)
     if not any(isinstance(layer, _COMPRESSED) and not _why_left(layer) for layer in layers):
         raise UsageError("the model has no Dense layer or convolution to compress")
-    return KerasAttachment(model, plan, steps, keep)
+    return KerasAttachment(model, plan, steps, keep, distil)

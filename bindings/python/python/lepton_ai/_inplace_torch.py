@@ -24,6 +24,9 @@ _RAMP = 0.7
 _SAMPLE = 1 << 18
 """Weights of a layer, at most, from which the threshold of its kept share is found."""
 
+_TEMPERATURE = 3.0
+"""What answers are divided by before they are compared with the teacher's."""
+
 _BITS, _OWNER = "_lepton_bits", "_lepton_owner"
 
 _attached: weakref.WeakKeyDictionary[torch.nn.Module, TorchAttachment] = weakref.WeakKeyDictionary()
@@ -99,9 +102,11 @@ class TorchAttachment(_size.Fitting):
     """The compression of one module."""
 
     def __init__(
-        self, model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None
+        self, model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float
     ) -> None:
         self.plan = plan
+        self.distil = distil
+        self.teacher: torch.nn.Module | None = copy.deepcopy(model).eval().requires_grad_(False) if distil else None
         self.steps_total = steps
         self.left: list[tuple[str, str]] = []
         self._model = weakref.ref(model)
@@ -182,6 +187,15 @@ class TorchAttachment(_size.Fitting):
             density = self.shares[name].density if name in self.shares else 1.0
             if density < 1:
                 keep_largest(weight, self.kept(density))
+
+    def distilled(self, loss: torch.Tensor, outputs: torch.Tensor, inputs: tuple[Any, ...]) -> torch.Tensor:
+        """``loss`` and the distance to the teacher's answer, weighed."""
+        assert self.teacher is not None, "asked only where there is one"
+        with torch.no_grad():
+            taught = torch.log_softmax(self.teacher(*inputs) / _TEMPERATURE, -1)
+        found = torch.log_softmax(outputs / _TEMPERATURE, -1)
+        distance = (taught.exp() * (taught - found)).sum(-1).mean() * _TEMPERATURE**2
+        return (1 - self.distil) * loss + self.distil * distance
 
     @contextmanager
     def plainly(self) -> Iterator[None]:
@@ -270,7 +284,7 @@ def attached(model: torch.nn.Module) -> TorchAttachment | None:
 
 
 def attach(
-    model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None
+    model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float = 0.0
 ) -> TorchAttachment:
     """Puts the module under compression."""
     if plan.density < 1 and steps is None:
@@ -280,7 +294,7 @@ def attach(
         )
     if not any(isinstance(m, _COMPRESSED) and not _why_left(m) for m in model.modules()):
         raise UsageError("the module has no Linear or convolution to compress")
-    attachment = TorchAttachment(model, plan, steps, keep)
+    attachment = TorchAttachment(model, plan, steps, keep, distil)
     if not _hooked:
         _hooked.append(register_optimizer_step_post_hook(_after_step))
     _attached[model] = attachment

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .errors import MissingPackageError, UsageError
+from .errors import MissingPackageError, ModelError, UnsupportedError, UsageError
 from .session import Session
 
 try:
@@ -30,6 +30,11 @@ class Prepared(BackendRep):
     def __init__(self, session: Session) -> None:
         self.session = session
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the inputs."""
+        return [spec.name for spec in self.session.inputs]
+
     def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
         """Every output in the model's order.
 
@@ -40,14 +45,58 @@ class Prepared(BackendRep):
             named = inputs
         else:
             given: Sequence[npt.NDArray[Any]] = inputs if isinstance(inputs, (list, tuple)) else [inputs]
-            names = [spec.name for spec in self.session.inputs]
-            if len(given) != len(names):
-                raise UsageError(f"{len(given)} arrays for {len(names)} inputs: {', '.join(names)}")
-            named = dict(zip(names, given))
+            if len(given) != len(self.names):
+                raise UsageError(f"{len(given)} arrays for {len(self.names)} inputs: {', '.join(self.names)}")
+            named = dict(zip(self.names, given))
+        return self._answer(named)
+
+    def _answer(self, named: dict[str, Any]) -> tuple[Any, ...]:
         answer = self.session.run(named)
         names = [spec.name for spec in self.session.outputs]
         outputs: tuple[Any, ...] = namedtupledict("Outputs", names)(*(answer[name] for name in names))
         return outputs
+
+
+class PreparedByInputs(Prepared):
+    """A model with operands that Lepton wants as constants, such as axes, and that are inputs here.
+
+    Each run reads the model again with the values of these inputs as constants.
+    """
+
+    def __init__(self, model: onnx.ModelProto, threads: int) -> None:
+        self.model = model
+        self.threads = threads
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the inputs."""
+        return _names(self.model)
+
+    def _answer(self, named: dict[str, Any]) -> tuple[Any, ...]:
+        wanted = [name for name in self.names if name in named]
+        # Operands that tell extents and axes are whole numbers; where that is not enough, all inputs.
+        few = [name for name in wanted if np.asarray(named[name]).dtype.kind in "iub"]
+        for constants in (few, wanted):
+            model = onnx.ModelProto()
+            model.CopyFrom(self.model)
+            left = [port for port in model.graph.input if port.name not in constants]
+            del model.graph.input[:]
+            model.graph.input.extend(left)
+            values = [onnx.numpy_helper.from_array(np.asarray(named[name]), name) for name in constants]
+            model.graph.initializer.extend(values)
+            try:
+                self.session = Session(model, self.threads)
+            except (ModelError, UnsupportedError):
+                if constants is wanted:
+                    raise
+                continue
+            return super()._answer({name: value for name, value in named.items() if name not in constants})
+        raise AssertionError("the second of two attempts answers or raises")
+
+
+def _names(model: onnx.ModelProto) -> list[str]:
+    fixed = {tensor.name for tensor in model.graph.initializer}
+    return [port.name for port in model.graph.input if port.name not in fixed]
 
 
 class LeptonBackend(Backend):
@@ -63,7 +112,13 @@ class LeptonBackend(Backend):
         """
         if not cls.supports_device(device):
             raise UsageError(f"no device `{device}`", "there is only CPU")
-        return Prepared(Session(model, kwargs.get("threads", 1)))
+        threads = kwargs.get("threads", 1)
+        try:
+            return Prepared(Session(model, threads))
+        except (ModelError, UnsupportedError) as error:
+            if "constant" not in error.message or not _names(model):
+                raise
+            return PreparedByInputs(model, threads)
 
     @classmethod
     def run_node(

@@ -226,7 +226,12 @@ class LeptonAI:
         self._attachment: KerasAttachment | TorchAttachment | None = self._framework.attached(model)
 
     def compress(
-        self, ratio: float, steps: int | None = None, *, keep: Mapping[str, float] | None = None
+        self,
+        ratio: float,
+        steps: int | None = None,
+        *,
+        keep: Mapping[str, float] | None = None,
+        distil: float = 0.0,
     ) -> LeptonAI:
         """Puts the model under a compression by ``ratio``; call it before the training.
 
@@ -236,6 +241,9 @@ class LeptonAI:
                 does not say it: the kept share falls by a cubic curve until 70 % of the steps.
             keep: Share of the weights to keep, above 0 and up to 1, of layers by their names; the others
                 share what remains, see :meth:`Plan.shares`.
+            distil: For a model that was trained already: how much of the loss, from 0 to 1, is the distance to
+                what the model as it is now answers (Hinton and others 2015, temperature 3); 0.7 is a good
+                start. Keras' ``fit`` adds it by itself, a PyTorch loop by :meth:`distilled`.
 
         Raises:
             UsageError: where the model is under compression already, has no weights that can be
@@ -245,8 +253,10 @@ class LeptonAI:
             raise UsageError("the model is under compression already")
         if steps is not None and (isinstance(steps, bool) or not isinstance(steps, int) or steps < 1):
             raise UsageError(f"steps is {steps!r}; it must be a whole number, 1 or above")
+        if isinstance(distil, bool) or not isinstance(distil, (int, float)) or not 0 <= distil <= 1:
+            raise UsageError(f"distil is {distil!r}; it must be a number from 0 to 1")
         plan = Plan.of(ratio)
-        attachment = self._framework.attach(self.model, plan, steps, keep)
+        attachment = self._framework.attach(self.model, plan, steps, keep, float(distil))
         weights = sum(layer.weights for layer in attachment.layers())
         if weights * 4 / plan.ratio < _SMALLEST_FILE:
             warnings.warn(
@@ -256,6 +266,23 @@ class LeptonAI:
             )
         self._attachment = attachment
         return self
+
+    def distilled(self, loss: Any, outputs: Any, *inputs: Any) -> Any:
+        """The loss of a PyTorch loop with the distance to what the model answered at :meth:`compress`.
+
+        Args:
+            loss: The loss of the batch.
+            outputs: What the module answered, ``(rows, …, classes)`` before the softmax.
+            inputs: What it was called with.
+
+        Raises:
+            UsageError: where ``compress`` was called without ``distil``, or for Keras, whose ``fit`` does it.
+        """
+        attachment = self._needed()
+        distilled = getattr(attachment, "distilled", None)
+        if distilled is None or attachment.teacher is None:
+            raise UsageError("there is nobody to learn from", "PyTorch: call compress(…, distil=0.7)")
+        return distilled(loss, outputs, inputs)
 
     def report(self, data: Any = None, **options: Any) -> InPlaceReport:
         """Where it stands: plan, kept shares, steps, and the bytes of the exported file.

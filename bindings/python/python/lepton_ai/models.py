@@ -23,7 +23,7 @@ def as_model(model: ModelLike, example_inputs: Any = None) -> Model:
     """``model`` read and verified.
 
     Args:
-        model: Path of an ``.onnx`` or ``.lepton`` file, the bytes of one, an ``onnx.ModelProto``, a
+        model: Path of an ``.onnx``, ``.tflite``, ``.lepton`` file or one of Keras (:func:`load_keras`), the bytes of one, an ``onnx.ModelProto``, a
             ``torch.nn.Module`` (exported by ``torch.onnx``), a fitted scikit-learn estimator
             (converted by ``skl2onnx``) or a Keras 3 model (by its own ``export``).
         example_inputs: For PyTorch: a tensor, or a tuple of tensors, the module can be called with;
@@ -38,6 +38,8 @@ def as_model(model: ModelLike, example_inputs: Any = None) -> Model:
     if isinstance(model, Model):
         return model
     if isinstance(model, (str, os.PathLike)):
+        if os.fspath(model).endswith((".keras", ".h5", ".hdf5")):
+            return load_keras(model)
         return Model.open(os.fspath(model))
     if isinstance(model, (bytes, bytearray, memoryview)):
         return Model.from_bytes("model", bytes(model))
@@ -47,7 +49,7 @@ def as_model(model: ModelLike, example_inputs: Any = None) -> Model:
     name = f"{_file_name(type(model).__name__)}.onnx"
     # Before PyTorch's: on that back end a Keras model is both.
     if _is_instance(model, "keras", "Model"):
-        return Model.from_bytes(name, _from_keras(model))
+        return Model.from_bytes(name, from_keras(model))
     if _is_instance(model, "torch.nn", "Module"):
         return Model.from_bytes(name, _from_torch(model, example_inputs))
     if _is_instance(model, "sklearn.base", "BaseEstimator"):
@@ -123,14 +125,13 @@ def _from_sklearn(estimator: Any, example_inputs: Any) -> bytes:
     return converted
 
 
-def _from_keras(model: Any) -> bytes:
+def from_keras(model: Any) -> bytes:
+    """A Keras model as ONNX: by its configuration where its layers are known, else by its own export."""
+    found = _by_configuration(model)
+    if found is not None:
+        return found
     _needed("onnx", "onnx", "exporting a Keras model")
     keras = sys.modules["keras"]
-    from ._keras_chain import chain_as_onnx
-
-    written = chain_as_onnx(model)
-    if written is not None:
-        return written
     backend = keras.backend.backend()
     exporter = {"tensorflow": "tf2onnx", "jax": "jax2onnx"}.get(backend)
     if exporter:
@@ -144,3 +145,39 @@ def _from_keras(model: Any) -> bytes:
         model.export(path, format="onnx", verbose=False)
         with open(path, "rb") as file:
             return file.read()
+
+
+def _by_configuration(model: Any) -> bytes | None:
+    from ._keras_graph import Unknown, written
+
+    keras = sys.modules["keras"]
+    kind = type(model).__name__
+    own = all(type(layer) is getattr(keras.layers, type(layer).__name__, None) for layer in model.layers)
+    # A subclass may do anything in its call.
+    if kind not in ("Sequential", "Functional") or not type(model).__module__.startswith("keras.") or not own:
+        return None
+    if any(getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None) for layer in model.layers):
+        return None
+
+    def weights(name: str) -> list[Any]:
+        return [keras.ops.convert_to_numpy(weight) for weight in model.get_layer(name).weights]
+
+    try:
+        return written(model.get_config(), weights, sequential=kind == "Sequential")
+    except (Unknown, KeyError):
+        return None
+
+
+def load_keras(path: str | os.PathLike[str]) -> Model:
+    """The model in a file of Keras: ``.keras``, ``.h5`` or ``.hdf5``.
+
+    Sequential and functional models of common layers are read by h5py, without Keras and TensorFlow, in the
+    files of Keras 2 as well; others go through Keras, where it is imported.
+
+    Raises:
+        MissingPackageError, FileError, ModelError, UnsupportedError: where that cannot be done.
+    """
+    from ._keras_file import keras_file_as_onnx
+
+    name = os.fspath(path)
+    return Model.from_bytes(f"{_file_name(os.path.basename(name))}.onnx", keras_file_as_onnx(name))

@@ -52,6 +52,13 @@ pub fn attribute_graph<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphP
     graph.ok_or_else(|| problem(node, format!("it has no {name}")))
 }
 
+/// True if all a graph does is to drop axes.
+fn only_squeezes(proto: &GraphProto) -> bool {
+    let is = |node: &NodeProto, name: &str| node.op_type.as_deref() == Some(name);
+    let plain = |node: &NodeProto| ["Squeeze", "Constant", "Identity"].iter().any(|n| is(node, n));
+    proto.node.iter().all(plain) && proto.node.iter().any(|node| is(node, "Squeeze"))
+}
+
 /// An error that names the node.
 pub fn problem(node: &NodeProto, why: impl Into<String>) -> FormatError {
     let operator = node.op_type.clone().unwrap_or_default();
@@ -84,8 +91,14 @@ impl Reader<'_> {
                 outer.extend(captured(second));
                 let mut seen = HashSet::new();
                 outer.retain(|name| seen.insert(*name));
-                let made = self.both(node, condition, [first, second], &outer)?;
-                made.into_iter().map(Item::Value).collect()
+                match self.both(node, condition, [first, second], &outer) {
+                    Ok(made) => made.into_iter().map(Item::Value).collect(),
+                    // An axis is dropped if its extent is one, which nobody knows yet: taken to be
+                    // so, because the branch itself refuses any other extent.
+                    Err(_) if only_squeezes(first) => self.inline(first, &[])?,
+                    Err(_) if only_squeezes(second) => self.inline(second, &[])?,
+                    Err(problem) => return Err(problem),
+                }
             }
         };
         for (name, item) in node.output.iter().zip(results) {

@@ -1,4 +1,4 @@
-//! Families of operators, a row for each: ONNX's name and which member of Lepton's operator it is.
+//! ONNX's operators that are functions of one, two or many elements, by their families.
 
 use lepton_ir::ops::binary::BinaryFunction as B;
 use lepton_ir::ops::pool::PoolFunction as P;

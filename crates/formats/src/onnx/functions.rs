@@ -6,8 +6,8 @@ use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_tensor::DType;
 
 use super::emit::{Emit, Written};
+use super::families::{BINARY, REDUCE, UNARY};
 use super::link::{float, int, word};
-use super::ops::{BINARY, REDUCE, UNARY};
 use super::proto::AttributeProto;
 use super::tensor::number_of;
 use crate::error::FormatError;

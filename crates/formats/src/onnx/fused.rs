@@ -12,9 +12,10 @@ use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_tensor::{DType, Layout};
 
 use super::emit::{Emit, Written};
+use super::families::POOL;
 use super::functions::{applied, ending};
 use super::link::{int, ints, word, words};
-use super::ops::{POOL, Row};
+use super::ops::Row;
 use super::proto::AttributeProto;
 use crate::error::FormatError;
 

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::emit::{Emit, Written};
-pub use super::families::{BINARY, POOL, Parameter, REDUCE, UNARY};
+use super::families::{BINARY, POOL, REDUCE, UNARY};
 use super::link::{AUTO_PAD, Fixed, Form, Link, link};
 use super::proto::NodeProto;
 use super::{

@@ -17,8 +17,9 @@ use lepton_ir::ops::window::AutoPad;
 use lepton_tensor::{DType, Tensor};
 
 use super::call::Call;
+use super::families::Parameter;
 use super::link::AUTO_PAD;
-use super::ops::{Parameter, Row};
+use super::ops::Row;
 use super::tensor;
 use crate::error::FormatError;
 use crate::steps::{Results, Steps};

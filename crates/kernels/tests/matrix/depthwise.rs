@@ -19,6 +19,23 @@ fn depthwise_cases() -> impl Strategy<Value = Case> {
     cases().prop_map(|case| Case { depth: case.columns, ..case })
 }
 
+/// Square kernels whose neighbours share pixels, on lines longer than a tile.
+fn neighbours() -> impl Strategy<Value = Case> {
+    let window = (1..8usize, 1..30usize, 1..4usize, 1..4usize, 0..3usize);
+    (depthwise_cases(), window).prop_map(|(case, (height, width, half, stride, pad))| {
+        let kernel = 2 * half.min(2) + 1;
+        let window = Window {
+            input: [height + kernel, width + kernel],
+            kernel: [kernel; 2],
+            stride: [1 + stride % 3, stride],
+            dilation: [1, 1 + case.seed as usize % 2 * (stride % 2)],
+            pad_before: [pad; 2],
+            pad_after: [pad + kernel, half + kernel],
+        };
+        Case { window, ..case }
+    })
+}
+
 /// Pixels and results of bf16 give what f32 gives for the same values, rounded.
 fn check_halves(
     isa: Isa,
@@ -154,6 +171,11 @@ fn check_u8s8(case: &Case) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn neighbours_match(case in neighbours()) {
+        check_f32(&case);
+    }
 
     #[test]
     fn f32_depthwise_matches(case in depthwise_cases()) {

@@ -1,9 +1,10 @@
 //! f32 products and convolutions.
 
 use lepton_kernels::Isa;
+use lepton_kernels::activations::{gemm_f32_scratch, pack_f32, scratch_f32};
 use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
-use lepton_kernels::gemm::{Input, gemm_f32, gemm_f32_scratch, pack_f32, scratch_f32};
+use lepton_kernels::gemm::{Input, gemm_f32};
 use lepton_kernels::pack::{PackedF32, WeightOrder};
 use proptest::prelude::*;
 

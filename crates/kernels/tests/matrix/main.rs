@@ -1,5 +1,6 @@
 //! Every matrix kernel on every instruction set of this machine, against naive references.
 
+mod attention;
 mod bf16;
 mod case;
 mod depthwise;

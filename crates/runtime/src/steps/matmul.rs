@@ -1,9 +1,10 @@
 //! Steps of matrix products of two activations.
 
 use lepton_ir::{Graph, Node};
+use lepton_kernels::activations::{gemm_f32_scratch, pack_f32, scratch_f32};
 use lepton_kernels::conv::Indirection;
 use lepton_kernels::epilogue::{EpilogueF32, Output};
-use lepton_kernels::gemm::{Input, gemm_f32_scratch, pack_f32, scratch_f32};
+use lepton_kernels::gemm::Input;
 
 use super::product::operand;
 use super::{Choice, Chosen, is_f32, over_rows};

@@ -174,10 +174,21 @@ pub(crate) fn scratch_bytes(
 }
 
 /// f32 values that are kept as bf16, because whoever reads them rounds them so: results of `node`.
-pub(crate) fn is_narrow(graph: &Graph, users: &[(NodeId, usize)], node: &Node) -> bool {
-    let rounds =
-        |&(user, index): &(NodeId, usize)| product::takes_bf16(graph, graph.node(user), index);
-    product::writes_bf16(graph, node) && !users.is_empty() && users.iter().all(rounds)
+pub(crate) fn is_narrow(
+    graph: &Graph,
+    users: &[(NodeId, usize)],
+    node: &Node,
+    demands: Demands<'_>,
+) -> bool {
+    let rounds = |&(user, index): &(NodeId, usize)| {
+        let user = graph.node(user);
+        product::takes_bf16(graph, user, index)
+            || index < 3 && attention::rounds(graph, user, demands)
+    };
+    let writes = product::writes_bf16(graph, node)
+        || reduce::writes_bf16(graph, node)
+        || attention::rounds(graph, node, demands);
+    writes && !users.is_empty() && users.iter().all(rounds)
 }
 
 /// The operand a node's step may write its result over.

@@ -242,6 +242,7 @@ impl Layer {
 
     fn step(&self, isa: Isa, weights: &Weights<'_>, product: &[f32], state: &mut State<'_>) {
         let step = RecurrentStep {
+            isa,
             weights: weights.recurrent.recurrent(),
             product,
             recurrent_bias: weights.recurrent_bias,

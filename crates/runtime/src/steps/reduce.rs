@@ -1,13 +1,15 @@
 //! Steps that gather statistics: reductions, normalisation, positions of extremes.
 
+use half::bf16;
 use lepton_ir::ops::normalize::{InstanceNormalization, LayerNormalization};
 use lepton_ir::ops::order::{Arg, ArgFunction};
 use lepton_ir::ops::reduce::{Reduce, ReduceFunction};
 use lepton_ir::ops::walk::resolve_axis;
-use lepton_ir::{Node, ValueId};
+use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::normalize::{
     GroupNormalization, RowNormalization, normalize_groups, normalize_rows,
 };
+use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::reduce::{
     Reduce as Walk, Reduction, Tie, arg_extreme, reduce_f32, reduce_with,
 };
@@ -96,12 +98,86 @@ fn integers(
     Some(Chosen { kernel: "reduce", run })
 }
 
-/// A parameter of `count` elements in a row.
-fn vector(builder: &Builder<'_>, id: Option<ValueId>, count: usize) -> Option<Option<Place>> {
-    let Some(id) = id else { return Some(None) };
-    let shape = builder.shape(id);
-    let leading = shape.iter().skip_while(|&&extent| extent == 1).product::<usize>();
-    (leading == count).then(|| Some(builder.place(id)))
+/// Elements of a row that is normalised, where there is a kernel: reals, and parameters as long as
+/// a row, which would otherwise repeat inside it.
+fn normalised_row(graph: &Graph, node: &Node) -> Option<usize> {
+    let Op::LayerNormalization(op) = &node.op else { return None };
+    let x = graph.fact(operand(node, 0)?);
+    let shape = x.shape()?;
+    let axis = resolve_axis(op.axis, shape.len()).ok()?;
+    let columns: usize = shape[axis..].iter().product();
+    let fits = |id: ValueId| {
+        let Some(own) = graph.fact(id).shape() else { return false };
+        let leading = own.iter().skip_while(|&&extent| extent == 1).product::<usize>();
+        leading == columns && (own.len() <= shape.len() - axis || columns == 1)
+    };
+    let parameters = [1, 2].into_iter().filter_map(|index| operand(node, index));
+    let served = x.dtype == DType::F32 && !shape.contains(&0) && parameters.into_iter().all(fits);
+    served.then_some(columns)
+}
+
+/// True for a normalisation that can write its result as bf16.
+pub(crate) fn writes_bf16(graph: &Graph, node: &Node) -> bool {
+    normalised_row(graph, node).is_some()
+}
+
+/// What is normalised, and how.
+struct Rows {
+    /// x and the result.
+    places: [Place; 2],
+    gamma: Option<Place>,
+    beta: Option<Place>,
+    epsilon: f32,
+    /// Elements of a row, and of all rows.
+    columns: usize,
+    count: usize,
+}
+
+impl Rows {
+    /// # Safety
+    /// The plan holds the floats of x and of the parameters.
+    unsafe fn operands<'a>(&self, memory: &'a Memory<'_>) -> (RowNormalization<'a>, &'a [f32]) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let parameter = |p: Option<Place>| p.map(|p| memory.slice::<f32>(p, self.columns));
+            let (gamma, beta) = (parameter(self.gamma), parameter(self.beta));
+            let how = RowNormalization { centre: true, gamma, beta, epsilon: self.epsilon };
+            (how, memory.slice::<f32>(self.places[0], self.count))
+        }
+    }
+
+    fn run(&self, memory: &Memory<'_>) {
+        let columns = self.columns;
+        over_rows(memory, self.count / columns, self.count * 8, |range| {
+            let (start, length) = (range.start * columns, range.len() * columns);
+            // SAFETY: the plan holds `count` floats at both places, which are apart, and
+            // `columns` of each parameter; ranges of rows are disjoint.
+            unsafe {
+                let (how, input) = self.operands(memory);
+                let output = memory.slice_mut(self.places[1], start, length);
+                normalize_rows(memory.isa, how, columns, &input[start..start + length], output);
+            }
+        });
+    }
+
+    /// The same, rounded to bf16 row by row.
+    fn run_rounded(&self, memory: &Memory<'_>) {
+        let columns = self.columns;
+        over_rows(memory, self.count / columns, self.count * 8, |range| {
+            let mut finished = vec![0.0; columns];
+            for row in range {
+                let start = row * columns;
+                // SAFETY: as for `run`, with bf16 at the place of the result.
+                unsafe {
+                    let (how, input) = self.operands(memory);
+                    let input = &input[start..start + columns];
+                    normalize_rows(memory.isa, how, columns, input, &mut finished);
+                    let output = memory.slice_mut::<bf16>(self.places[1], start, columns);
+                    f32_to_bf16(memory.isa, &finished, output);
+                }
+            }
+        });
+    }
 }
 
 /// Normalisation of rows.
@@ -110,47 +186,25 @@ pub(crate) fn layer_normalization(
     node: &Node,
     op: &LayerNormalization,
 ) -> Choice {
-    let (Some(x), Some(y)) = (node.inputs[0], node.outputs[0]) else { return Ok(None) };
-    let shape = builder.shape(x);
-    let Ok(axis) = resolve_axis(op.axis, shape.len()) else { return Ok(None) };
-    let columns: usize = shape[axis..].iter().product();
-    let count = builder.count(x);
-    if !is_f32(builder, node, 0) || count == 0 {
-        return Ok(None);
-    }
-    // A parameter shorter than a row would repeat inside it.
-    let suffix = |id: Option<ValueId>| {
-        id.is_none_or(|id| builder.shape(id).len() <= shape.len() - axis || columns == 1)
+    let Some(columns) = normalised_row(builder.graph, node) else { return Ok(None) };
+    let (x, y) = (node.inputs[0].expect("checked"), node.outputs[0]);
+    let Some(y) = y else { return Ok(None) };
+    let place = |index| operand(node, index).map(|id| builder.place(id));
+    let rows = Rows {
+        places: [x, y].map(|id| builder.place(id)),
+        gamma: place(1),
+        beta: place(2),
+        epsilon: op.epsilon,
+        columns,
+        count: builder.count(x),
     };
-    let (gamma, beta) = (operand(node, 1), operand(node, 2));
-    let places = (vector(builder, gamma, columns), vector(builder, beta, columns));
-    let (true, true, (Some(gamma), Some(beta))) = (suffix(gamma), suffix(beta), places) else {
-        return Ok(None);
-    };
-    let (from, to, epsilon) = (builder.place(x), builder.place(y), op.epsilon);
+    let narrow = builder.is_narrow(y);
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, count / columns, count * 8, |range| {
-            let (start, length) = (range.start * columns, range.len() * columns);
-            // SAFETY: the plan holds `count` floats at both places, which are apart, and
-            // `columns` of each parameter; ranges of rows are disjoint.
-            unsafe {
-                let parameter = |p: Option<Place>| p.map(|p| memory.slice::<f32>(p, columns));
-                let how = RowNormalization {
-                    centre: true,
-                    gamma: parameter(gamma),
-                    beta: parameter(beta),
-                    epsilon,
-                };
-                let input = &memory.slice::<f32>(from, count)[start..start + length];
-                normalize_rows(
-                    memory.isa,
-                    how,
-                    columns,
-                    input,
-                    memory.slice_mut(to, start, length),
-                );
-            }
-        });
+        if narrow {
+            rows.run_rounded(memory)
+        } else {
+            rows.run(memory)
+        }
         Ok(())
     });
     Ok(Some(Chosen { kernel: "layer-normalization", run }))

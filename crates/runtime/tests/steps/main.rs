@@ -3,6 +3,7 @@
 
 mod case;
 mod elements;
+mod halves;
 mod integers;
 mod networks;
 mod parts;

@@ -127,6 +127,14 @@ impl Configuration {
         }
     }
 
+    /// The same with so many rows of A, and of sums, in every tile of them.
+    pub(super) const fn of_rows(rows: usize) -> Self {
+        let rows = rows as u8;
+        let whole = Configuration::of_depth(16);
+        let few = [rows, rows, rows, rows, rows, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0];
+        Configuration { rows: few, ..whole }
+    }
+
     /// Makes the tiles so.
     ///
     /// # Safety
@@ -200,7 +208,7 @@ pub(crate) unsafe fn run<F: Form>(
                 for panel in pass.clone().step_by(4) {
                     let wide = (pass.end - panel).min(4);
                     // Weights are far until the first block of rows has read them.
-                    let fetch = || match row == rows.start {
+                    let fetch = || match row == rows.start && !after.near {
                         true => Fetch::Behind,
                         false => {
                             after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)

@@ -3,6 +3,7 @@
 
 pub(crate) mod gemm;
 pub(crate) mod peak;
+pub(crate) mod recurrent;
 pub(crate) mod stem;
 
 use std::arch::asm;

@@ -5,12 +5,14 @@
 
 pub(crate) mod depthwise_f32;
 pub(crate) mod depthwise_lines;
+pub(crate) mod depthwise_shared;
 pub(crate) mod depthwise_u8s8;
 pub(crate) mod epilogue;
 pub(crate) mod gemm_bf16;
 pub(crate) mod gemm_f32;
 pub(crate) mod gemm_u8s8;
 pub(crate) mod groups;
+pub(crate) mod pairs;
 pub(crate) mod sparse;
 
 pub(crate) mod map;

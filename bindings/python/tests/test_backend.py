@@ -12,12 +12,12 @@ import lepton_ai
 
 onnx = pytest.importorskip("onnx")
 
-PASSING = 1790
+PASSING = 1825
 """Node cases that pass; the number may only grow. The others are refused with an error that says why,
 but for those that differ, which are the engine's own (crates/lepton/tests/conformance/failures.txt)."""
 
-DIFFERING = 16
-"""Node cases whose numbers differ; the number may only shrink."""
+DIFFERING = 22
+"""Node cases whose numbers differ, six of them draws at random; the number may only shrink."""
 
 
 def test_the_interface(linear):
@@ -46,9 +46,9 @@ def test_operands_may_be_inputs():
     rows = np.zeros((1, 3, 1), np.float32)
     for axes in ([0], [2], [0, 2]):
         assert backend.run_node(node, [rows, np.array(axes)])[0].shape == np.squeeze(rows, tuple(axes)).shape
-    node = onnx.helper.make_node("Bernoulli", ["x"], ["y"])
+    node = onnx.helper.make_node("Nowhere", ["x"], ["y"], domain="none")
     with pytest.raises(lepton_ai.UnsupportedError):
-        backend.run_node(node, [rows])
+        backend.run_node(node, [rows], opset_version=1)
 
 
 def _cases(path):
@@ -85,7 +85,7 @@ def _passes(files) -> str:
             for x, y in zip(found, expected):
                 if x.dtype != y.dtype or x.shape != y.shape:
                     return "differs"
-                if y.dtype.kind in "biu":
+                if y.dtype.kind in "biuOUS":
                     same = np.array_equal(x, y)
                 else:
                     same = np.allclose(x.astype(np.float64), y.astype(np.float64), 1e-3, 1e-7, equal_nan=True)

@@ -152,10 +152,32 @@ def test_convolutions(tmp_path):
     rows = np.random.default_rng(0).random((64, 8, 8, 3)).astype(np.float32)
     expected = model.predict(rows, verbose=0)
     lepton = LeptonAI(model).compress(4)
-    assert [layer.weights for layer in lepton.report().layers] == [216, 640]
-    assert "DepthwiseConv2D" in lepton.report().left[0][1]
+    assert [layer.weights for layer in lepton.report().layers] == [216, 72, 640]
     lepton.export(tmp_path / "m.lepton", calibration=rows)
-    np.testing.assert_allclose(Session(tmp_path / "m.lepton").predict(rows), expected, atol=0.05)
+    found = Session(tmp_path / "m.lepton").predict(rows)
+    np.testing.assert_allclose(found, expected, atol=0.05)
+    assert not np.allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(found, model.predict(rows, verbose=0), atol=1e-4)
+    model.save(tmp_path / "m.keras")
+    loaded = keras.models.load_model(tmp_path / "m.keras")
+    assert type(loaded.layers[1]) is keras.layers.DepthwiseConv2D
+    np.testing.assert_allclose(loaded.predict(rows, verbose=0), found, atol=1e-4)
+
+
+def test_depthwise_kernels_are_pruned_and_lie_on_the_grid():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((8, 8, 16)), keras.layers.DepthwiseConv2D(3, depth_multiplier=2),
+                              keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    depthwise = model.layers[0]
+    rows = np.random.default_rng(0).random((64, 8, 8, 16)).astype(np.float32)
+    LeptonAI(model).compress(8, keep={depthwise.name: 0.5})
+    seen = keras.ops.convert_to_numpy(depthwise.kernel)
+    assert max(len(np.unique(channel)) for channel in seen.reshape(9, 32).T) <= 9
+    steps = np.abs(seen).max((0, 1)) / 7
+    np.testing.assert_allclose(seen / steps, np.rint(seen / steps), atol=1e-4)
+    model.fit(rows, rows.mean((1, 2))[:, :3], epochs=3, verbose=0)
+    assert float((keras.ops.convert_to_numpy(depthwise.kernel) == 0).mean()) >= 0.45
 
 
 def test_steps_are_counted_as_fit_counts_them():
@@ -167,6 +189,12 @@ def test_steps_are_counted_as_fit_counts_them():
     assert _steps_of({**base, "batch_size": 10, "validation_split": 0.2}) == 24
     assert _steps_of({**base, "steps_per_epoch": 5, "initial_epoch": 1}) == 10
     assert _steps_of({**base, "x": iter([]), "y": None}) is None
+
+
+def test_layers_that_are_left_are_named():
+    model = keras.Sequential([keras.Input((6, 4)), keras.layers.LSTM(5), keras.layers.Dense(8)])
+    assert [layer.weights for layer in LeptonAI(model).compress(4).report().layers] == [40]
+    assert "LSTM" in LeptonAI(model).report().left[0][1] or "LSTMCell" in LeptonAI(model).report().left[0][1]
 
 
 def test_what_makes_no_sense_is_refused():

@@ -312,6 +312,14 @@ unsafe fn products<
             multiply!(sums[0]);
         }
     }
+    added(&sums)
+}
+
+/// The sums of all parts.
+#[inline(always)]
+fn added<V: Vector, const ROWS: usize, const GATES: usize, const PARTS: usize>(
+    sums: &[[[[V; PARTS]; GATES]; ROWS]],
+) -> [[[V; PARTS]; GATES]; ROWS] {
     let mut total = sums[0];
     for sum in &sums[1..] {
         for r in 0..ROWS {

@@ -19,8 +19,11 @@ from . import _size
 from .errors import UsageError
 from .inplace import Layer, Plan, Share
 
-_COMPRESSED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-"""Layers whose ``kernel`` has the output channels last."""
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+"""Layers of whose ``kernel`` the last two axes are channels."""
+
+_COMPRESSED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *_DEPTHWISE)
+"""Layers that have one ``kernel``, with the output channels last."""
 
 _RAMP = 0.7
 """Share of the steps over which the kept share falls."""
@@ -56,10 +59,19 @@ def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
     return made
 
 
+def _latent(layer: Any) -> Any:
+    """The variable behind ``kernel``."""
+    return layer.__dict__["kernel"] if isinstance(layer, _DEPTHWISE) else layer._kernel
+
+
+def _channel_axes(layer: Any) -> int:
+    return 2 if isinstance(layer, _DEPTHWISE) else 1
+
+
 @functools.cache
-def _grid() -> Callable[..., Any]:
+def _grid(channel_axes: int) -> Callable[..., Any]:
     def rounded(kernel: Any, largest: Any) -> Any:
-        axes = tuple(range(len(kernel.shape) - 1))
+        axes = tuple(range(len(kernel.shape) - channel_axes))
         step = ops.maximum(ops.max(ops.abs(kernel), axis=axes, keepdims=True), 1e-30) / largest
         return ops.clip(ops.round(kernel / step), -largest, largest) * step
 
@@ -95,9 +107,9 @@ def _value(variable: Any) -> Any:
     return inner.value() if callable(getattr(inner, "value", None)) else inner
 
 
-def on_grid(kernel: Any, bits: int) -> Any:
-    """``kernel`` rounded to multiples of a step, one a channel of its last axis; zero stays zero."""
-    return _grid()(_value(kernel), ops.convert_to_tensor(float(2 ** (bits - 1) - 1), dtype=kernel.dtype))
+def on_grid(kernel: Any, bits: int, channel_axes: int = 1) -> Any:
+    """``kernel`` rounded to multiples of a step, one a channel of its last axes; zero stays zero."""
+    return _grid(channel_axes)(_value(kernel), ops.convert_to_tensor(float(2 ** (bits - 1) - 1), dtype=kernel.dtype))
 
 
 def keep_largest(kernel: Any, density: Any) -> Any:
@@ -108,7 +120,12 @@ def keep_largest(kernel: Any, density: Any) -> Any:
     return _mask()(_value(kernel), ops.cast(density, kernel.dtype))
 
 
-def _seen(kernel: Any, bits: int, through: Any) -> Any:
+def _used(layer: Any) -> Any:
+    """The kernel of a compressed layer, on its grid."""
+    return on_grid(_latent(layer), layer.__dict__[_BITS], _channel_axes(layer))
+
+
+def _seen(kernel: Any, bits: int, channel_axes: int, through: Any) -> Any:
     """``kernel`` on its grid where ``through`` says so; gradients pass as if it were not."""
 
     @ops.custom_gradient
@@ -117,8 +134,8 @@ def _seen(kernel: Any, bits: int, through: Any) -> Any:
             return arguments[0] if upstream is None else upstream
 
         if through is True:
-            return on_grid(value, bits), gradient
-        return ops.cond(through, lambda: on_grid(value, bits), lambda: value), gradient
+            return on_grid(value, bits, channel_axes), gradient
+        return ops.cond(through, lambda: on_grid(value, bits, channel_axes), lambda: value), gradient
 
     return straight(kernel)
 
@@ -131,17 +148,26 @@ class _OnGrid:
 
     @property
     def kernel(self) -> Any:
-        latent = type(self).__mro__[2].kernel.fget(self)  # type: ignore[attr-defined]
-        if self.__dict__.get(_PLAIN) or latent is None:
+        latent = _latent(self)
+        if self.__dict__.get(_PLAIN):
             return latent
         attachment: KerasAttachment | None = self.__dict__[_OWNER]()
         through = True if attachment is None else attachment.sees_grid()
-        return _seen(_value(latent), self.__dict__[_BITS], through)
+        return _seen(_value(latent), self.__dict__[_BITS], _channel_axes(self), through)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         # Copies made from a configuration, such as clone_model's, are plain layers.
         return cls.__mro__[2].from_config(config)  # type: ignore[attr-defined]
+
+    def save_own_variables(self, store: Any) -> None:
+        # Of other layers Keras itself saves `kernel`; of these the variable.
+        latent = ops.convert_to_numpy(_latent(self)) if isinstance(self, _DEPTHWISE) else None
+        if latent is not None:
+            _latent(self).assign(_used(self))
+        super().save_own_variables(store)  # type: ignore[misc]
+        if latent is not None:
+            _latent(self).assign(latent)
 
     def load_own_variables(self, store: Any) -> None:
         self.__dict__[_PLAIN] = True
@@ -282,12 +308,12 @@ class KerasAttachment(_size.Fitting):
         every = [(layer, _why_left(layer)) for layer in model._flatten_layers(include_self=False)]
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
-        self.shares = plan.shares({layer.name: math.prod(layer._kernel.shape) for layer in chosen}, keep)
+        self.shares = plan.shares({layer.name: math.prod(_latent(layer).shape) for layer in chosen}, keep)
         self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
         for layer in chosen:
             share = self.shares[layer.name]
             if share.density < 1:
-                layer._kernel.constraint = KeepLargest(self, layer.name, layer._kernel.constraint)
+                _latent(layer).constraint = KeepLargest(self, layer.name, _latent(layer).constraint)
             layer.__dict__[_BITS] = share.bits
             layer.__dict__[_OWNER] = weakref.ref(self)
             _become(layer, _swapped(type(layer), _OnGrid))
@@ -334,7 +360,7 @@ class KerasAttachment(_size.Fitting):
         """The compressed layers with what is kept of them now."""
         found = []
         for layer in self.modules():
-            kernel = ops.convert_to_numpy(on_grid(layer._kernel, layer.__dict__[_BITS]))
+            kernel = ops.convert_to_numpy(_used(layer))
             found.append(Layer(layer.name, kernel.size, float(np.count_nonzero(kernel)) / max(kernel.size, 1)))
         return found
 
@@ -350,9 +376,9 @@ class KerasAttachment(_size.Fitting):
     def parts(self) -> tuple[list[_size.Weights], int, int]:
         """A part of each layer's weights; numbers of the model; channels of the layers."""
         modules, model = self.modules(), self._model()
-        total = sum(math.prod(layer._kernel.shape) for layer in modules)
+        total = sum(math.prod(_latent(layer).shape) for layer in modules)
         weights = [_part(layer, self.shares[layer.name], layer.name in self.open, total) for layer in modules]
-        return weights, 0 if model is None else model.count_params(), sum(layer._kernel.shape[-1] for layer in modules)
+        return weights, 0 if model is None else model.count_params(), sum(map(_channels, modules))
 
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
@@ -397,7 +423,7 @@ class KerasAttachment(_size.Fitting):
         self._done = self.steps_done()
         self.fit_at_end(self._done)
         for layer in self.modules():
-            kernel = layer._kernel
+            kernel = _latent(layer)
             if self.prunes() and self._done and kernel.constraint is not None:
                 kernel.assign(kernel.constraint(kernel))
 
@@ -408,15 +434,15 @@ class KerasAttachment(_size.Fitting):
         model = self._model()
         try:
             for layer in self.modules():
-                latents.append((layer, ops.convert_to_numpy(layer._kernel)))
-                layer._kernel.assign(on_grid(layer._kernel, layer.__dict__[_BITS]))
+                latents.append((layer, ops.convert_to_numpy(_latent(layer))))
+                _latent(layer).assign(_used(layer))
                 _become(layer, type(layer).__mro__[2])
             yield
         finally:
             for layer, latent in latents:
                 if not isinstance(layer, _OnGrid):
                     _become(layer, _swapped(type(layer), _OnGrid))
-                layer._kernel.assign(latent)
+                _latent(layer).assign(latent)
             if model is not None:
                 model.predict_function = model.test_function = None
 
@@ -457,11 +483,17 @@ def _distance(model: Any, taught: Any, found: Any) -> Any:
     return ops.mean(ops.sum(ops.exp(taught) * (taught - found), -1)) * _TEMPERATURE**2
 
 
+def _channels(layer: Any) -> int:
+    return math.prod(_latent(layer).shape[-_channel_axes(layer) :])
+
+
 def _part(layer: Any, share: Share, is_open: bool, total: int) -> _size.Weights:
     """A part of a layer's kernel, as the file has its rows and columns."""
-    kernel = ops.convert_to_numpy(layer._kernel)
+    kernel = ops.convert_to_numpy(_latent(layer))
     axis = 1
-    if kernel.ndim > 2:
+    if isinstance(layer, _DEPTHWISE):
+        kernel, axis = np.moveaxis(kernel, (-2, -1), (0, 1)).reshape(_channels(layer), -1), 0
+    elif kernel.ndim > 2:
         # ONNX has the output channels first, Keras last.
         kernel, axis = np.moveaxis(kernel, (-1, -2), (0, 1)).reshape(kernel.shape[-1], -1), 0
     return _size.part_of(kernel, axis, share.bits, None if is_open else share.density, total)
@@ -472,7 +504,7 @@ def _why_left(layer: Any) -> str:
     if isinstance(layer, _COMPRESSED):
         if not layer.built:
             return "it is not built"
-        if layer.lora_enabled or getattr(layer, "quantization_mode", None):
+        if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
             return "it is quantised or has LoRA weights already"
         return ""
     own = [v for v in getattr(layer, "_trainable_variables", []) if len(v.shape) > 1]

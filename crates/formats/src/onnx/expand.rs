@@ -96,9 +96,10 @@ impl<'a> Expander<'a> {
         made.sparse_initializer.clone_from(&graph.sparse_initializer);
         made.input.clone_from(&graph.input);
         made.output.clone_from(&graph.output);
+        made.value_info.clone_from(&graph.value_info);
         if let Some(scope) = scope {
             let names = made.initializer.iter_mut().filter_map(|tensor| tensor.name.as_mut());
-            let values = made.input.iter_mut().chain(&mut made.output);
+            let values = made.input.iter_mut().chain(&mut made.output).chain(&mut made.value_info);
             for name in names.chain(values.filter_map(|value| value.name.as_mut())) {
                 *name = scope.name(name);
             }

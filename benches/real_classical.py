@@ -30,11 +30,13 @@ def keep(path, model, feed):
 
 
 def lists_for_arrays():
-    """Lets exporters that write arrays as attributes do so, which the newest `onnx` refuses."""
+    """Lets exporters write arrays and truth values as attributes, which the newest `onnx` refuses."""
     import onnx.helper
 
     make = onnx.helper.make_attribute
-    as_list = lambda value: value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
+    number = lambda value: int(value) if isinstance(value, (bool, np.bool_)) else value
+    is_list = lambda value: isinstance(value, list) or isinstance(value, np.ndarray) and value.ndim == 1
+    as_list = lambda value: [number(v) for v in np.asarray(value).tolist()] if is_list(value) else value
     onnx.helper.make_attribute = lambda key, value, *rest, **more: make(key, as_list(value), *rest, **more)
 
 

@@ -129,7 +129,7 @@ struct After {
 enum Rest {
     /// Planned again for every shape, for the products in it.
     Session(Box<Session>),
-    Interpreted(Interpreted),
+    Interpreted(Box<Interpreted>),
 }
 
 impl After {
@@ -329,7 +329,9 @@ impl Session {
             true => {
                 Rest::Session(Box::new(Session::prepared(parts.rest, &[], self.options.clone())?))
             }
-            false => Rest::Interpreted(Interpreted::new(parts.rest, self.options.clone())),
+            false => {
+                Rest::Interpreted(Box::new(Interpreted::new(parts.rest, self.options.clone())))
+            }
         };
         let telling = Interpreted::new(parts.telling, self.options.clone());
         let after = After { telling, rest };

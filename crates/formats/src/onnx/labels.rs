@@ -7,6 +7,7 @@ use lepton_tensor::{DType, Tensor};
 
 use super::NoExternalData;
 use super::call::Call;
+use super::ops::Row;
 use super::tensor;
 use crate::error::FormatError;
 use crate::steps::{Made, Results, Steps};
@@ -156,4 +157,12 @@ pub fn zip_map(call: &mut Call<'_>) -> Results {
     call.check_attributes(&[], &["classlabels_int64s", "classlabels_strings"])?;
     let x = call.input(0);
     call.emit(lepton_ir::ops::unary::Unary::default(), &[x])
+}
+
+/// The words of strings; marks before the first and behind the last are not made.
+pub fn tokenizer(call: &mut Call<'_>, row: &Row) -> Results {
+    if call.int("mark", 0) != 0 {
+        return Err(call.error("marks at both ends of a text are not supported"));
+    }
+    super::rows::direct(call, row)
 }

@@ -279,6 +279,18 @@ pub const ROWS: &[Row] = &[
         )],
     ),
     row("StringConcat", "StringConcat", &[]),
+    row(
+        "com.microsoft.Tokenizer",
+        "Tokenizer",
+        &[
+            link("tokenexp", "word", Form::Text),
+            link("separators", "separators", Form::Texts),
+            link("mincharnum", "shortest", Form::Int(1)),
+            link("pad_value", "fill", Form::Text),
+        ],
+    )
+    .also(&["mark"])
+    .read(labels::tokenizer),
     row("RegexFullMatch", "RegexFullMatch", &[link("pattern", "pattern", Form::Text)]),
     row(
         "StringSplit",

@@ -123,20 +123,24 @@ pub fn regressor(call: &mut Call<'_>) -> Results {
     Ok(vec![call.select(inside, yes?, no?)?])
 }
 
-/// How the kernels of support vectors weigh in the decision between each two of `classes`: a row
-/// for each vector and a column for each pair.
+/// Each two of some classes.
+fn pairs_of(classes: usize) -> Vec<(usize, usize)> {
+    (0..classes).flat_map(|i| (i + 1..classes).map(move |j| (i, j))).collect()
+}
+
+/// How the kernels of support vectors weigh in the decision between each two classes: a row for
+/// each vector and a column for each pair.
 fn weights(
     call: &Call<'_>,
     sizes: &[usize],
     coefficients: &[f32],
-) -> Result<(Vec<(usize, usize)>, Vec<f32>), FormatError> {
+) -> Result<Vec<f32>, FormatError> {
     let (classes, count) = (sizes.len(), sizes.iter().sum::<usize>());
     if coefficients.len() != (classes - 1) * count {
         return Err(call.error("the coefficients do not go with the vectors of each class"));
     }
     let start = |class: usize| sizes[..class].iter().sum::<usize>();
-    let pairs: Vec<(usize, usize)> =
-        (0..classes).flat_map(|i| (i + 1..classes).map(move |j| (i, j))).collect();
+    let pairs = pairs_of(classes);
     let mut table = vec![0f32; count * pairs.len()];
     for (column, &(i, j)) in pairs.iter().enumerate() {
         // The coefficients of a class leave out itself: those against a later one are a row before.
@@ -146,7 +150,7 @@ fn weights(
             }
         }
     }
-    Ok((pairs, table))
+    Ok(table)
 }
 
 /// The class with the most decisions for it: `[N]` positions.
@@ -204,7 +208,8 @@ pub fn classifier(call: &mut Call<'_>) -> Results {
     if sizes.len() != labels.len() || labels.len() < 2 {
         return Err(call.error("its vectors do not go with its labels"));
     }
-    let (pairs, table) = weights(call, &sizes, &coefficients)?;
+    let pairs = pairs_of(sizes.len());
+    let table = weights(call, &sizes, &coefficients)?;
     let count = sizes.iter().sum();
     let kernels = kernels(call, &floats(call, "support_vectors"), count)?;
     let table = rows(call, [count, pairs.len()], &table)?;

@@ -35,12 +35,10 @@ impl CouplePairs {
     fn form(&self, pairs: &[f64]) -> Vec<Vec<f64>> {
         let count = self.classes;
         let mut against = vec![vec![0.0; count]; count];
-        let mut rest = pairs.iter();
-        for i in 0..count {
-            for j in i + 1..count {
-                against[i][j] = rest.next().map_or(0.5, |p| p.clamp(1e-7, 1.0 - 1e-7));
-                against[j][i] = 1.0 - against[i][j];
-            }
+        let all = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
+        for ((i, j), p) in all.zip(pairs) {
+            against[i][j] = p.clamp(1e-7, 1.0 - 1e-7);
+            against[j][i] = 1.0 - against[i][j];
         }
         let mut form = vec![vec![0.0; count]; count];
         for i in 0..count {

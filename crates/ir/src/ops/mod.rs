@@ -111,7 +111,7 @@ operators! {
     bits::{ Bitwise, BitCast }
     algebra::{ Det }
     ngram::{ Ngrams }
-    strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch }
+    strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch, Tokenizer }
     labels::{ LabelEncoder }
     image::{ ImageDecoder }
     random::{ Random, Draw }
@@ -159,6 +159,7 @@ const TAKE_STRINGS: &[&str] = &[
     "StringConcat",
     "StringSplit",
     "RegexFullMatch",
+    "Tokenizer",
     "LabelEncoder",
 ];
 

@@ -60,6 +60,21 @@ attributes! {
     }
 }
 
+attributes! {
+    /// The words of each string of x `[…]`: `[…,most words of a string]`, filled with `fill`. Words
+    /// are what goes with `word`, or, where that is empty, what lies between separators.
+    pub struct Tokenizer {
+        /// A pattern in the syntax of RE2.
+        pub word: String = String::new(),
+        /// Patterns; one that is empty stands between any two letters.
+        pub separators: Vec<String> = Vec::new(),
+        /// Words with fewer letters are left out.
+        pub shortest: usize = 1,
+        /// What stands where a string has no further word.
+        pub fill: String = String::new(),
+    }
+}
+
 fn require_strings(what: &'static str, dtype: DType) -> Result<(), Problem> {
     if dtype == DType::Str { Ok(()) } else { Err(Problem::dtype(what, "str", dtype)) }
 }
@@ -202,6 +217,74 @@ impl Operator for StringSplit {
         }
         let counts = Tensor::from_slice(x.shape(), &counts)?;
         Ok(vec![Tensor::from_strings(shape, &filled)?, counts])
+    }
+}
+
+impl Tokenizer {
+    /// The pattern, and whether it is that of words or of what lies between them.
+    fn compiled(&self) -> Result<(Regex, bool), Problem> {
+        let bare = |pattern: &String| {
+            let made = translated(pattern);
+            made[r"\A".len()..made.len() - r"\z".len()].to_string()
+        };
+        let (pattern, of_words) = match self.separators.iter().any(String::is_empty) {
+            _ if !self.word.is_empty() => (bare(&self.word), true),
+            true => ("(?s:.)".to_string(), true),
+            false => (self.separators.iter().map(bare).collect::<Vec<_>>().join("|"), false),
+        };
+        let compiled = Regex::new(&pattern);
+        let compiled = compiled.map_err(|why| Problem::attribute("word", why.to_string()))?;
+        Ok((compiled, of_words))
+    }
+
+    fn words<'a>(&self, string: &'a str, pattern: &Regex, of_words: bool) -> Vec<&'a str> {
+        let long = |word: &&str| !word.is_empty() && word.chars().count() >= self.shortest;
+        match of_words {
+            true => pattern.find_iter(string).map(|found| found.as_str()).filter(long).collect(),
+            false => pattern.split(string).filter(long).collect(),
+        }
+    }
+}
+
+impl Operator for Tokenizer {
+    facets! {
+        arity = Arity::exactly(1),
+        stops = "strings are not numbers",
+        frozen = "how many words there are depends on the strings",
+        quant = Quant::NotApplicable,
+        element_ops = 64,
+    }
+
+    fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
+        let x = inputs.required(0, "x")?;
+        require_strings("x", x.dtype)?;
+        self.compiled()?;
+        if let Some(known) = &x.constant {
+            return Ok(vec![Fact::dense(
+                DType::Str,
+                self.eval(Operands(&[Some(known)]))?[0].shape(),
+            )]);
+        }
+        let mut dims = x.dims.clone();
+        dims.push(Dim::unknown());
+        Ok(vec![Fact::new(DType::Str, dims)])
+    }
+
+    fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+        let x = inputs.required(0, "x")?;
+        let (pattern, of_words) = self.compiled()?;
+        let words = |string| self.words(string, &pattern, of_words);
+        let rows: Vec<Vec<&str>> = x.strings()?.into_iter().map(words).collect();
+        let most = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let mut shape = x.shape().to_vec();
+        shape.push(most);
+        Tensor::zeros(DType::Str, shape.clone())?;
+        let mut filled = Vec::with_capacity(rows.len() * most);
+        for mut row in rows {
+            row.resize(most, &self.fill);
+            filled.extend(row);
+        }
+        Ok(vec![Tensor::from_strings(shape, &filled)?])
     }
 }
 

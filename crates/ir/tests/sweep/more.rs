@@ -144,6 +144,8 @@ fn strings_and_others() -> Vec<Case> {
             StringNormalizer { stop_words: vec!["C".into()], ..Default::default() },
             [pair[0].clone()],
         ),
+        case(Tokenizer { word: "[a-c]".into(), ..Default::default() }, [pair[0].clone()]),
+        case(Tokenizer { separators: vec![", ".into()], ..Default::default() }, [pair[0].clone()]),
         case(RegexFullMatch { pattern: "[a-c]?".into() }, [pair[0].clone()]),
         case(labels, [words(&["a", "b", "x"])]),
         case(Cast { to: DType::Str }, [ints(&[2, -5])]),

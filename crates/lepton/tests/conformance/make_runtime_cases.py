@@ -224,6 +224,10 @@ def labels():
     case("categories", "CategoryMapper", [words], cats_strings=["a", "b"], cats_int64s=[4, 5], **ml)
     case("hot_words", "OneHotEncoder", [words], cats_strings=["a", "b", ""], **ml)
     case("hot_numbers", "OneHotEncoder", [numbers], cats_int64s=[1, 7], **ml)
+    lines = np.array(["a cat, a dog", "", "naïve 12 x"], dtype=object)
+    case("words", "Tokenizer", [lines], tokenexp="[a-zA-Z0-9_]+", mark=0, mincharnum=2, pad_value="#")
+    case("words_between", "Tokenizer", [lines], separators=[" ", ","], mark=0, mincharnum=1, pad_value="")
+    case("words_letters", "Tokenizer", [lines[:1]], separators=[""], mark=0, mincharnum=1, pad_value="#")
     gaps = reals(4, 3)
     gaps[1, 1], gaps[2, 0] = np.nan, np.nan
     case("imputer", "Imputer", [gaps], imputed_value_floats=[1.0, 2.0, 3.0], replaced_value_float=float("nan"), **ml)

@@ -28,7 +28,7 @@ attributes! {
 
 impl CouplePairs {
     fn pairs(&self) -> usize {
-        self.classes * self.classes.saturating_sub(1) / 2
+        self.classes.saturating_mul(self.classes.saturating_sub(1)) / 2
     }
 
     /// The quadratic form whose minimum over probabilities is wanted.
@@ -41,10 +41,10 @@ impl CouplePairs {
             against[j][i] = 1.0 - against[i][j];
         }
         let mut form = vec![vec![0.0; count]; count];
-        for i in 0..count {
+        for (i, row) in form.iter_mut().enumerate() {
             for j in (0..count).filter(|&j| j != i) {
-                form[i][i] += against[j][i] * against[j][i];
-                form[i][j] = -against[j][i] * against[i][j];
+                row[i] += against[j][i] * against[j][i];
+                row[j] = -against[j][i] * against[i][j];
             }
         }
         form

@@ -121,7 +121,7 @@ impl Dim {
     /// The quotient rounded toward minus infinity. Division by zero is unknown.
     pub fn floor_div(&self, divisor: &Dim) -> Dim {
         if let (Some(a), Some(b)) = (self.as_known(), divisor.as_known()) {
-            return if b == 0 { Dim::unknown() } else { Dim::known(a.div_euclid(b)) };
+            return a.checked_div_euclid(b).map_or_else(Dim::unknown, Dim::known);
         }
         if divisor.is(1) {
             return self.clone();
@@ -147,7 +147,7 @@ impl Dim {
                 let at = rest.iter().position(|a| a == atom)?;
                 rest.remove(at);
             }
-            (value % coefficient == 0).then(|| (rest, value / coefficient))
+            (value.checked_rem(*coefficient)? == 0).then(|| (rest, value / coefficient))
         };
         Some(Dim::normalised(self.terms.iter().map(divide).collect::<Option<Vec<_>>>()?))
     }

@@ -10,8 +10,9 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Most bytes that reading may allocate: a fixed part, and a part per byte of the file.
-const FIXED_BYTES: usize = 24 << 20;
+/// Most bytes that reading may allocate: a fixed part, which the constants that decompositions make
+/// may take, and a part per byte of the file.
+const FIXED_BYTES: usize = 152 << 20;
 const BYTES_PER_BYTE: usize = 256;
 const LONGEST: Duration = Duration::from_secs(5);
 

@@ -27,6 +27,9 @@ impl Operator for Concat {
     fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
         let first = inputs.required(0, "x")?;
         let axis = resolve_axis(self.axis, first.rank())?;
+        if first.rank() == 0 {
+            return Err(Problem::shape("scalars have no axis to be joined along"));
+        }
         let mut dims = first.dims.clone();
         let mut integers = first.integers.clone();
         for index in 1..inputs.len() {

@@ -331,9 +331,10 @@ impl Reader<'_> {
                 self.read_list_input(input)?;
                 continue;
             }
-            let shape = self.fixed.shapes.get(name);
-            let fact = input_fact(name, input)
-                .and_then(|fact| shape.map_or(Ok(fact.clone()), |s| fix_shape(name, fact, s)));
+            let fact = input_fact(name, input).and_then(|fact| match self.fixed.shapes.get(name) {
+                Some(shape) => fix_shape(name, fact, shape),
+                None => Ok(fact),
+            });
             match fact {
                 Ok(fact) => {
                     let id = self.graph.add_input(name, fact);

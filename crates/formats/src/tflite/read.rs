@@ -288,7 +288,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let label = label(graph, number, index, node);
-            if let Err(problem) = self.read_node(graph, &mut held, node, &label) {
+            if let Err(problem) = self.read_node(graph, &mut held, node, code, &label) {
                 self.problems.push(located(graph, node, code, &label, problem));
                 self.leave_out(graph, &mut held, node)?;
                 if self.problems.len() >= MOST_PROBLEMS {
@@ -311,9 +311,9 @@ impl<'a> Reader<'a> {
         graph: &'a SubGraph<'a>,
         held: &mut Vec<Held>,
         node: &'a Operator<'a>,
+        code: &Code,
         label: &str,
     ) -> Result<(), FormatError> {
-        let code = code_of(self.model, node)?;
         let (operator, label) = (ops::name(code), label.to_string());
         let mut call = Call { reader: self, graph, held, node, operator, label };
         let results = ops::translate(&mut call, code)?;

@@ -57,7 +57,7 @@ def lung_ct(assets: Path, train: int, test: int) -> dict[str, Any]:
 
 
 def cifar_10(assets: Path, train: int, test: int) -> dict[str, Any]:
-    """CIFAR-10's ten classes, 32x32 in colour, the first rows of its shuffled archives."""
+    """CIFAR-10, 32x32 in colour, the first rows of its shuffled archives; label 1 is a vehicle, 0 an animal."""
     image = importlib.import_module("PIL.Image")
     found: dict[str, Any] = {}
     for name, archive_name, count in (("train", "train_50k_jpeg", train), ("test", "test_10k_jpeg", test)):
@@ -70,15 +70,16 @@ def cifar_10(assets: Path, train: int, test: int) -> dict[str, Any]:
                 assert file is not None
                 images.append(np.asarray(image.open(io.BytesIO(file.read())).convert("RGB")))
                 labels.append(int(member.name.rpartition("_")[2].partition(".")[0]))
-        found[f"{name}_images"], found[f"{name}_labels"] = np.stack(images), np.array(labels, np.int64)
+        vehicles = np.isin(labels, (0, 1, 8, 9))
+        found[f"{name}_images"], found[f"{name}_labels"] = np.stack(images), vehicles.astype(np.int64)
     return found
 
 
-TASKS: dict[str, tuple[Callable[[Path, int, int], dict[str, Any]], int, int, int]] = {
-    "lung-ct": (lung_ct, 3217, 690, 1),
-    "cifar-10": (cifar_10, 10000, 2000, 10),
+TASKS: dict[str, tuple[Callable[[Path, int, int], dict[str, Any]], int, int]] = {
+    "lung-ct": (lung_ct, 3217, 690),
+    "cifar-10": (cifar_10, 8000, 2000),
 }
-"""What reads a task's images, how many for training and test by default, and the network's outputs."""
+"""What reads a task's images, and how many for training and test by default. Each has two classes."""
 
 
 def resized(images: Any) -> Any:
@@ -120,44 +121,38 @@ def rows_of(options: argparse.Namespace) -> tuple[Any, Any, Any, Any]:
 
 def prepare(options: argparse.Namespace) -> None:
     """Writes the images of a task as bytes, in the size they come in, to one file."""
-    read, train, test, _ = TASKS[options.task]
+    read, train, test = TASKS[options.task]
     found = read(options.data, options.train or train, options.test or test)
     np.savez_compressed(options.prepare, task=np.array(options.task), **found)
     shapes = {name: array.shape for name, array in found.items()}
     print(f"{options.prepare}: {options.prepare.stat().st_size} bytes, {shapes}")
 
 
-def network(outputs: int) -> Any:
-    """The network of the promise; ten classes need ten outputs."""
+def network() -> Any:
+    """The network of the promise."""
     import keras
 
     layers = keras.layers
-    last = layers.Dense(1, activation="sigmoid") if outputs == 1 else layers.Dense(outputs, activation="softmax")
     return keras.Sequential([
         keras.Input((SIDE, SIDE, 3)), layers.Conv2D(32, 3, activation="relu"), layers.MaxPooling2D(), layers.Flatten(),
-        layers.Dense(128, activation="relu"), last,
+        layers.Dense(128, activation="relu"), layers.Dense(1, activation="sigmoid"),
     ])
 
 
-def compiled(seed: int, outputs: int, rate: float) -> Any:
+def compiled(seed: int, rate: float) -> Any:
     """The network, with the seed's weights, ready to train."""
     import keras
 
     keras.utils.set_random_seed(seed)
-    model = network(outputs)
-    loss = "binary_crossentropy" if outputs == 1 else "sparse_categorical_crossentropy"
-    model.compile(keras.optimizers.Adam(rate), loss, metrics=["accuracy"])
+    model = network()
+    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
     return model
 
 
 def scores(predictions: Any, labels: Any) -> tuple[float, float]:
-    """Accuracy, and recall: of class 1 of two, the mean of the classes of more."""
-    if predictions.shape[-1] == 1:
-        found, counted = (predictions.reshape(-1) > 0.5).astype(int), [1]
-    else:
-        found, counted = predictions.argmax(-1), sorted(set(labels.tolist()))
-    recall = statistics.fmean(float((found[labels == one] == one).mean()) for one in counted)
-    return float((found == labels).mean()), recall
+    """Accuracy, and recall of class 1."""
+    found = predictions.reshape(-1) > 0.5
+    return float((found == labels).mean()), float(found[labels == 1].mean())
 
 
 def trained(seed: int, data: Any, options: argparse.Namespace) -> tuple[Any, Any, Any, list[float], list[float]]:
@@ -170,8 +165,7 @@ def trained(seed: int, data: Any, options: argparse.Namespace) -> tuple[Any, Any
     from lepton_ai import LeptonAI
 
     rows, labels = data[:2]
-    outputs = TASKS[options.task][3]
-    plain, model = compiled(seed, outputs, options.rate), compiled(seed, outputs, options.rate)
+    plain, model = compiled(seed, options.rate), compiled(seed, options.rate)
     steps = -(-len(rows) // options.batch)
     lepton = LeptonAI(model).compress(RATIO, steps=steps * options.epochs)
     times: tuple[list[float], list[float]] = ([], [])
@@ -335,7 +329,7 @@ def page(lines: list[str]) -> str:
         f"# What `compress({RATIO})` does to a network of 50 million weights\n\nMade by "
         "[promise.py](../bindings/python/benches/promise.py) of [its results](../bindings/python/benches/promise.jsonl): "
         "the same network trained without compression and under it, an epoch of each in turn, same seed, same images. "
-        "Recall is that of class 1 of two classes, the mean of the classes of more. Intervals are Student's t over the "
+        "Recall is that of class 1: COVID, a vehicle. Intervals are Student's t over the "
         "seeds' paired differences. Rate and epochs were chosen on images held out of the training split.\n",
         *(section(found) for found in settings.values()),
     ]
@@ -354,9 +348,9 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--train", type=int, help="images to train with; default: all")
     parser.add_argument("--test", type=int, help="images to measure with; default: all")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rate", type=float, default=1e-5)
+    parser.add_argument("--rate", type=float, default=1e-3, help="of Adam; Keras' own by default")
     parser.add_argument("--out", type=Path, help="file to append the lines of JSON to")
     options = parser.parse_args()
     if options.prepare:

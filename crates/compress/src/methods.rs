@@ -121,7 +121,7 @@ pub const METHODS: &[Method] = &[
                 answers where the weights lie on a grid already",
         params: &[Parameter {
             name: "exact",
-            about: "leave weights that lie on no 4- or 8-bit grid in f32",
+            about: "leave weights that lie on no grid of 4 to 8 bits in f32",
             kind: Kind::Flag { default: false },
         }],
         needs: NOTHING,

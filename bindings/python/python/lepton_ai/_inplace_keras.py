@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import math
 import weakref
@@ -15,7 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from . import _size
+from . import _schedule, _size
+from ._masks_keras import KeepLargest, fused, value_of
 from .errors import UsageError
 from .inplace import Layer, Plan, Share
 
@@ -25,38 +25,14 @@ _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 _COMPRESSED = (keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D, *_DEPTHWISE)
 """Layers that have one ``kernel``, with the output channels last."""
 
-_RAMP = 0.7
-"""Share of the steps over which the kept share falls."""
-
 _TEMPERATURE = 3.0
 """What answers are divided by before they are compared with the teacher's."""
-
-_BISECTIONS = 26
-"""Halvings of the threshold: more than a float32 has bits."""
 
 _BITS, _PLAIN, _MODEL, _OWNER = "_lepton_bits", "_lepton_plain", "_lepton_attachment", "_lepton_owner"
 
 
-_SAMPLE = 1 << 18
-"""Weights of a layer, at most, from which the threshold of its kept share is found."""
-
-
 def _is_jax() -> bool:
     return bool(keras.backend.backend() == "jax")
-
-
-def _fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` as one loop over memory where the back end would otherwise make one an operation."""
-    if keras.backend.backend() != "tensorflow":
-        return function
-    tensorflow = importlib.import_module("tensorflow")
-    try:
-        compiled = tensorflow.function(function, jit_compile=True)
-        compiled(ops.ones((2, 2)), ops.convert_to_tensor(1.0))
-    except Exception:  # noqa: BLE001 # a build without the compiler: the same numbers, more slowly
-        return function
-    made: Callable[..., Any] = compiled
-    return made
 
 
 def _latent(layer: Any) -> Any:
@@ -75,49 +51,12 @@ def _grid(channel_axes: int) -> Callable[..., Any]:
         step = ops.maximum(ops.max(ops.abs(kernel), axis=axes, keepdims=True), 1e-30) / largest
         return ops.clip(ops.round(kernel / step), -largest, largest) * step
 
-    return _fused(rounded)
-
-
-@functools.cache
-def _mask() -> Callable[..., Any]:
-    def masked(kernel: Any, density: Any) -> Any:
-        sample = ops.abs(kernel)
-        rows = int(kernel.shape[0])
-        row = max(math.prod(kernel.shape[1:]), 1)
-        # Odd, so that it does not keep in step with channels.
-        stride = max(rows * row // _SAMPLE, 1) | 1
-        if rows * row > _SAMPLE and stride < rows:
-            sample = ops.abs(kernel[::stride])
-        keep = density * float(math.prod(sample.shape))
-        low, high = ops.zeros_like(ops.max(sample)), ops.max(sample)
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            more = ops.sum(ops.cast(sample > middle, "float32")) > keep
-            low, high = ops.where(more, middle, low), ops.where(more, high, middle)
-        return ops.where(ops.abs(kernel) > low, kernel, ops.zeros_like(kernel))
-
-    return _fused(masked)
-
-
-def _value(variable: Any) -> Any:
-    """What a Keras variable, or a tensor, holds. On TensorFlow a variable passes for a tensor, but is none."""
-    if not isinstance(variable, keras.Variable):
-        return ops.convert_to_tensor(variable)
-    inner = variable.value
-    return inner.value() if callable(getattr(inner, "value", None)) else inner
+    return fused(rounded)
 
 
 def on_grid(kernel: Any, bits: int, channel_axes: int = 1) -> Any:
     """``kernel`` rounded to multiples of a step, one a channel of its last axes; zero stays zero."""
-    return _grid(channel_axes)(_value(kernel), ops.convert_to_tensor(float(2 ** (bits - 1) - 1), dtype=kernel.dtype))
-
-
-def keep_largest(kernel: Any, density: Any) -> Any:
-    """``kernel`` with all but about the largest ``density`` of its weights set to zero.
-
-    The threshold is that of every n-th row where the kernel is large.
-    """
-    return _mask()(_value(kernel), ops.cast(density, kernel.dtype))
+    return _grid(channel_axes)(value_of(kernel), ops.convert_to_tensor(float(2 ** (bits - 1) - 1), dtype=kernel.dtype))
 
 
 def _used(layer: Any) -> Any:
@@ -153,7 +92,7 @@ class _OnGrid:
             return latent
         attachment: KerasAttachment | None = self.__dict__[_OWNER]()
         through = True if attachment is None else attachment.sees_grid()
-        return _seen(_value(latent), self.__dict__[_BITS], _channel_axes(self), through)
+        return _seen(value_of(latent), self.__dict__[_BITS], _channel_axes(self), through)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
@@ -251,22 +190,6 @@ def _steps_of(arguments: dict[str, Any]) -> int | None:
     return math.ceil(rows / (arguments["batch_size"] or 32)) * epochs
 
 
-class KeepLargest(keras.constraints.Constraint):  # type: ignore[misc]
-    """All but the largest weights set to zero; how many is a function of the optimiser's iterations."""
-
-    def __init__(self, attachment: KerasAttachment, name: str, before: Any) -> None:
-        self.attachment = weakref.ref(attachment)
-        self.name = name
-        self.before = before
-
-    def __call__(self, w: Any) -> Any:
-        attachment = self.attachment()
-        value = _value(w if self.before is None else self.before(w))
-        if attachment is None or attachment.shares[self.name].density >= 1:
-            return value
-        return keep_largest(value, attachment.kept(attachment.shares[self.name].density))
-
-
 class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
     """Fits the share to keep at the marks of the schedule."""
 
@@ -313,24 +236,25 @@ class KerasAttachment(_size.Fitting):
         for layer in chosen:
             share = self.shares[layer.name]
             if share.density < 1:
-                _latent(layer).constraint = KeepLargest(self, layer.name, _latent(layer).constraint)
-            layer.__dict__[_BITS] = share.bits
+                latent = _latent(layer)
+                latent.constraint = KeepLargest(self, layer.name, latent, _channel_axes(layer))
             layer.__dict__[_OWNER] = weakref.ref(self)
             _become(layer, _swapped(type(layer), _OnGrid))
+        self._hold_grids(chosen)
         _become(model, _swapped(type(model), _Fits))
         model.__dict__[_MODEL] = self
         self._begin = self._iterations() or 0
         # Functions traced before have neither masks nor grid in them.
         model.train_function = model.test_function = model.predict_function = None
 
-    def _optimizer(self) -> Any:
-        # Late: compiling again makes another.
+    def optimizer(self) -> Any:
+        """The model's optimiser now: compiling again makes another."""
         model = self._model()
         return getattr(model, "optimizer", None)
 
     def _iterations(self) -> int | None:
         """Steps of the optimiser so far; ``None`` where JAX's ``fit`` was broken off and took them along."""
-        optimizer = self._optimizer()
+        optimizer = self.optimizer()
         if optimizer is None:
             return 0
         if _is_jax() and optimizer.iterations._value is None:
@@ -343,7 +267,7 @@ class KerasAttachment(_size.Fitting):
         if not _is_jax():
             yield
             return
-        optimizer = self._optimizer()
+        optimizer = self.optimizer()
         at = next(at for at, one in enumerate(optimizer.variables) if one is optimizer.iterations)
         self._traced = state[2][at]
         try:
@@ -356,12 +280,24 @@ class KerasAttachment(_size.Fitting):
         model = self._model()
         return [] if model is None else [m for m in model._flatten_layers() if isinstance(m, _OnGrid)]
 
+    def grids_changed(self) -> None:
+        """Called where the bits of a layer's grid are others."""
+        self._hold_grids(self.modules())
+        model = self._model()
+        if model is not None:
+            model.test_function = model.predict_function = None
+
+    def _hold_grids(self, layers: list[Any]) -> None:
+        for layer in layers:
+            layer.__dict__[_BITS] = self.shares[layer.name].bits
+
     def layers(self) -> list[Layer]:
         """The compressed layers with what is kept of them now."""
         found = []
         for layer in self.modules():
             kernel = ops.convert_to_numpy(_used(layer))
-            found.append(Layer(layer.name, kernel.size, float(np.count_nonzero(kernel)) / max(kernel.size, 1)))
+            kept = float(np.count_nonzero(kernel)) / max(kernel.size, 1)
+            found.append(Layer(layer.name, kernel.size, kept, layer.__dict__[_BITS]))
         return found
 
     def steps_done(self) -> int:
@@ -382,20 +318,21 @@ class KerasAttachment(_size.Fitting):
 
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
-        optimizer = self._optimizer()
+        optimizer = self.optimizer()
         if self.steps_total is None or optimizer is None or not self.prunes():
             return ops.convert_to_tensor(1.0)
         count = optimizer.iterations if self._traced is None else self._traced
         done = ops.cast(count, "float32") + (ahead - self._begin)
-        return ops.clip(done / (_RAMP * self.steps_total), 0.0, 1.0)
+        begin, end = (share * self.steps_total for share in (_schedule.BEGIN, _schedule.END))
+        return ops.clip((done - begin) / (end - begin), 0.0, 1.0)
 
     def kept(self, density: float) -> Any:
         """The share to keep after the step that is being done of a layer that ends at ``density``."""
-        return 1.0 - (1.0 - density) * (1.0 - (1.0 - self._progress(1.0)) ** 3)
+        return _schedule.kept(density, self._progress(1.0))
 
     def sees_grid(self) -> Any:
         """Whether forward passes see the grid: once the pruning is complete, as a tensor or True."""
-        if self.steps_total is None or self._optimizer() is None or not self.prunes():
+        if self.steps_total is None or self.optimizer() is None or not self.prunes():
             return True
         # On JAX only the step of training knows how far it is: all else sees what would be exported.
         if _is_jax() and self._traced is None:

@@ -11,15 +11,12 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from . import _size
+from . import _schedule, _size
 from .errors import UsageError
 from .inplace import Layer, Plan, Share
 
 _COMPRESSED = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 """Layers whose ``weight`` has the output channels first."""
-
-_RAMP = 0.7
-"""Share of the steps over which the kept share falls."""
 
 _SAMPLE = 1 << 18
 """Weights of a layer, at most, from which the threshold of its kept share is found."""
@@ -121,9 +118,9 @@ class TorchAttachment(_size.Fitting):
         self.shares = plan.shares({name: _latent(module).numel() for name, module in chosen.items()}, keep)
         self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
         for name, module in chosen.items():
-            module.__dict__[_BITS] = self.shares[name].bits
             module.__dict__[_OWNER] = weakref.ref(self)
             module.__class__ = _swapped(type(module))
+        self.grids_changed()
 
     def modules(self) -> list[tuple[str, torch.nn.Module]]:
         """Name and module of every compressed layer."""
@@ -132,13 +129,18 @@ class TorchAttachment(_size.Fitting):
             return []
         return [(name or "weight", m) for name, m in model.named_modules() if isinstance(m, _OnGrid)]
 
+    def grids_changed(self) -> None:
+        """Called where the bits of a layer's grid are others."""
+        for name, module in self.modules():
+            module.__dict__[_BITS] = self.shares[name].bits
+
     def layers(self) -> list[Layer]:
         """The compressed layers with what is kept of them now."""
         found = []
         for name, module in self.modules():
             weight = _latent(module).detach()
             kept = int(torch.count_nonzero(on_grid(weight, module.__dict__[_BITS])))
-            found.append(Layer(name, weight.numel(), kept / max(weight.numel(), 1)))
+            found.append(Layer(name, weight.numel(), kept / max(weight.numel(), 1), module.__dict__[_BITS]))
         return found
 
     def steps_done(self) -> int:
@@ -162,11 +164,12 @@ class TorchAttachment(_size.Fitting):
         """How far the pruning is, from 0 to 1."""
         if self.steps_total is None or not self.prunes():
             return 1.0
-        return min(self._done / (_RAMP * self.steps_total), 1.0)
+        begin, end = (share * self.steps_total for share in (_schedule.BEGIN, _schedule.END))
+        return min(max((self._done - begin) / (end - begin), 0.0), 1.0)
 
     def kept(self, density: float) -> float:
         """The share to keep after the steps done so far of a layer that ends at ``density``."""
-        return 1.0 - (1.0 - density) * (1.0 - (1.0 - self._progress()) ** 3)
+        return float(_schedule.kept(density, self._progress()))
 
     def sees_grid(self) -> bool:
         """Whether forward passes see the grid: once the pruning is complete."""
@@ -186,7 +189,7 @@ class TorchAttachment(_size.Fitting):
         for name, weight in weights:
             density = self.shares[name].density if name in self.shares else 1.0
             if density < 1:
-                keep_largest(weight, self.kept(density))
+                keep_largest(weight, self.kept(density), learning_channels(optimizer, weight))
 
     def distilled(self, loss: torch.Tensor, outputs: torch.Tensor, inputs: tuple[Any, ...]) -> torch.Tensor:
         """``loss`` and the distance to the teacher's answer, weighed."""
@@ -246,11 +249,17 @@ def _part(module: torch.nn.Module, share: Share, is_open: bool, total: int) -> _
 
 
 @torch.no_grad()
-def keep_largest(weight: torch.Tensor, density: float) -> None:
+def keep_largest(weight: torch.Tensor, density: float, learning: torch.Tensor | None = None) -> None:
     """Sets all but about the largest ``density`` of the weights, at least one, to zero.
 
     The threshold is that of every n-th weight where there are many.
+
+    Args:
+        learning: For each channel of the first axis whether it learns; nothing is kept of the others. Default: all do.
     """
+    # Before the pruning begins a channel may be idle and still wake up.
+    if learning is not None and density < 1 and not learning.all():
+        weight[~learning] = 0.0
     # Odd, so that it does not keep in step with channels.
     stride = 1 if weight.numel() <= _SAMPLE else weight.numel() // _SAMPLE | 1
     sample = weight.detach().reshape(-1)[::stride].abs()
@@ -258,6 +267,30 @@ def keep_largest(weight: torch.Tensor, density: float) -> None:
     if dropped > 0:
         threshold = sample.kthvalue(dropped).values
         weight.masked_fill_(weight.abs() <= threshold, 0.0)
+
+
+@torch.no_grad()
+def learning_channels(optimizer: torch.optim.Optimizer, weight: torch.Tensor) -> torch.Tensor | None:
+    """Which channels of the first axis still learn, by the averages of gradients that ``optimizer`` keeps.
+
+    A unit that a rectifier has switched off for every row gets no gradient any more, and never will: it is worth
+    nothing, however large its weights are. ``None`` where the optimiser keeps no such average.
+    """
+    state = optimizer.state.get(weight, {})
+    short = state.get("exp_avg", state.get("momentum_buffer"))
+    if short is None or short.shape != weight.shape:
+        return None
+    now = _mean_of_columns(short.square())
+    # Asked so that what is not a number counts as learning: it must not disappear.
+    idle = now < _schedule.IDLE_BESIDE_OTHERS**2 * now.max()
+    long = state.get("exp_avg_sq")
+    if long is not None:
+        idle &= now <= _schedule.IDLE_BESIDE_ITSELF**2 * _mean_of_columns(long)
+    return ~idle
+
+
+def _mean_of_columns(values: torch.Tensor) -> torch.Tensor:
+    return values.flatten(1).mean(1)
 
 
 def _why_left(module: torch.nn.Module) -> str:

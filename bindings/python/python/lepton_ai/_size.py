@@ -40,6 +40,9 @@ _HEADER_BYTES, _LAYER_BYTES = 700, 120
 
 _ROUNDS = 8
 
+GRIDS = (4, 5, 6, 8)
+"""Bits of the grids that pruned weights may be stored on."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -58,16 +61,25 @@ class Weights:
     count: int
     """Weights of the whole layer."""
 
-    def bytes(self, density: float) -> float:
-        """Bytes of the whole layer with this share kept, or the one that is decided."""
-        share = density if self.density is None else self.density
-        levels = 2 ** (self.bits - 1) - 1
-        integers = np.rint(self.part * (levels / np.maximum(self.largest, 1e-30)))
-        if share < 1:
-            at = max(round((1 - share) * len(self.magnitudes)) - 1, 0)
+    def integers(self, density: float, bits: int) -> npt.NDArray[np.float32]:
+        """The part on a grid of ``bits``, with this share of the layer kept."""
+        levels = 2 ** (bits - 1) - 1
+        integers: npt.NDArray[np.float32] = np.rint(self.part * (levels / np.maximum(self.largest, 1e-30)))
+        if density < 1:
+            at = max(round((1 - density) * len(self.magnitudes)) - 1, 0)
             integers[np.abs(self.part) <= self.magnitudes[at]] = 0
-        coded = _native.coded_bytes(np.ascontiguousarray(integers, np.int8))
+        return integers
+
+    def bytes(self, density: float, bits: int) -> float:
+        """Bytes of the whole layer with this share kept on a grid of ``bits``, or what is decided for it."""
+        share, grid = (density, bits) if self.density is None else (self.density, self.bits)
+        coded = _native.coded_bytes(np.ascontiguousarray(self.integers(share, grid), np.int8))
         return coded * self.count / max(self.part.size, 1)
+
+    def error(self, density: float, bits: int) -> float:
+        """The sum of the squares of what the whole layer loses."""
+        kept = self.integers(density, bits) * (np.maximum(self.largest, 1e-30) / (2 ** (bits - 1) - 1))
+        return float(np.square(self.part - kept).sum(dtype=np.float64)) * self.count / max(self.part.size, 1)
 
 
 def part_of(weights: Any, channel_axis: int, bits: int, density: float | None, total: int) -> Weights:
@@ -110,22 +122,36 @@ def budget_bytes(ratio: float, every: int, compressed: int, channels: int, layer
     return max(4 * every / ratio - rest, 4 * compressed / ratio / 2)
 
 
-def fitted(layers: Sequence[Weights], budget: float, density: float) -> float:
+def fitted(layers: Sequence[Weights], budget: float, density: float, bits: int) -> float:
     """The share to keep of the layers that leave it open, so that all take ``budget`` bytes.
 
     Args:
         density: Where to begin.
+        bits: Of the grid of these layers.
     """
-    closed = sum(layer.bytes(1.0) for layer in layers if layer.density is not None)
+    closed = sum(layer.bytes(1.0, bits) for layer in layers if layer.density is not None)
     open_layers = [layer for layer in layers if layer.density is None]
     wanted = max(budget - closed, budget / 10)
+    # More than there is now would let weights grow back whose bytes nobody has counted.
+    held = sum(float((layer.magnitudes > 0).mean()) * layer.count for layer in open_layers)
+    most = min(max(held / max(sum(layer.count for layer in open_layers), 1), 1e-5), 0.9)
+    density = min(density, most)
     for _ in range(_ROUNDS):
-        taken = sum(layer.bytes(density) for layer in open_layers)
+        taken = sum(layer.bytes(density, bits) for layer in open_layers)
         if abs(taken / wanted - 1) < 0.002:
             break
         # Twice the weights take less than twice the bytes.
-        density = min(max(density * (wanted / max(taken, 1.0)) ** 1.15, 1e-5), 0.9)
+        density = min(max(density * (wanted / max(taken, 1.0)) ** 1.15, 1e-5), most)
     return density
+
+
+def best(layers: Sequence[Weights], budget: float, density: float) -> tuple[float, int]:
+    """Share and bits of the open layers that lose least of the weights in ``budget`` bytes.
+
+    Fewer bits leave room for more weights, but round to zero what is small beside a channel's largest.
+    """
+    choices = [(fitted(layers, budget, density, bits), bits) for bits in GRIDS]
+    return min(choices, key=lambda one: sum(layer.error(*one) for layer in layers if layer.density is None))
 
 
 class Fitting:
@@ -148,21 +174,37 @@ class Fitting:
         passed, self._marks = len(left) < len(self._marks), left
         return passed and bool(self.open)
 
-    def fit_shares(self, aim: float = AIM, only_fewer: bool = False) -> bool:
-        """Fits the share to keep to the size that the file would have; whether it changed."""
+    def grids_changed(self) -> None:
+        """Called where the bits of a layer's grid are others."""
+        raise NotImplementedError
+
+    def fit_shares(self, aim: float = AIM) -> bool:
+        """Fits share and grid of what is pruned to the size that the file would have; whether they changed."""
         if not self.open:
             return False
-        weights, every, channels = self.parts()
-        compressed = sum(layer.count for layer in weights)
-        budget = budget_bytes(self.plan.ratio * aim, every, compressed, channels, len(weights))
-        before = self.shares[next(iter(self.open))].density
-        found = fitted(weights, budget, before)
-        if abs(found / before - 1) < 0.003 or (only_fewer and found > before):
+        weights, budget = self._weights_and_budget(aim)
+        before = self.shares[next(iter(self.open))]
+        density, bits = best(weights, budget, before.density)
+        if abs(density / before.density - 1) < 0.003 and bits == before.bits:
             return False
-        self.shares |= {name: replace(self.shares[name], density=found) for name in self.open}
+        self.shares |= {name: Share(bits, density) for name in self.open}
+        if bits != before.bits:
+            self.grids_changed()
         return True
 
     def fit_at_end(self, done: int) -> bool:
         """Takes weights away after the last step where the file would be too large; whether it did."""
-        over = self.steps_total is not None and done >= self.steps_total
-        return over and self.fit_shares(SLACK, only_fewer=True)
+        if not self.open or self.steps_total is None or done < self.steps_total:
+            return False
+        weights, budget = self._weights_and_budget(SLACK)
+        before = self.shares[next(iter(self.open))]
+        density = fitted(weights, budget, before.density, before.bits)
+        if density > before.density * 0.997:
+            return False
+        self.shares |= {name: replace(self.shares[name], density=density) for name in self.open}
+        return True
+
+    def _weights_and_budget(self, aim: float) -> tuple[list[Weights], float]:
+        weights, every, channels = self.parts()
+        compressed = sum(layer.count for layer in weights)
+        return weights, budget_bytes(self.plan.ratio * aim, every, compressed, channels, len(weights))

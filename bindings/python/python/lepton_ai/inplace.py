@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import _native, comparison
+from . import _native, _schedule, comparison
 from .errors import MissingPackageError, UnsupportedError, UsageError
 from .models import _is_instance, as_model
 
@@ -142,6 +142,8 @@ class Layer:
     """Number of its weights, the bias left out."""
     density: float
     """Share of them that is not zero now."""
+    bits: int
+    """Bits of the grid they are on."""
 
 
 @dataclass(frozen=True)
@@ -187,10 +189,10 @@ class InPlaceReport:
 
     def __str__(self) -> str:
         plan = self.plan
-        lines = [f"asked for {plan.ratio:g}x: {plan.bits}-bit weights, {plan.density:.1%} kept"]
+        lines = [f"asked for {plan.ratio:g}x: planned {plan.bits}-bit weights, {plan.density:.1%} kept"]
         total = "" if self.steps_total is None else f" of {self.steps_total}"
         lines.append(f"{self.steps_done}{total} steps done")
-        lines += [f"  {layer.name}: {layer.weights} weights, {layer.density:.2%} not zero" for layer in self.layers]
+        lines += [f"  {layer.name}: {layer.weights} weights of {layer.bits} bits, {layer.density:.2%} not zero" for layer in self.layers]
         lines += [f"  {name}: left as it is, {why}" for name, why in self.left]
         if self.file_ratio is not None:
             lines.append(
@@ -240,7 +242,7 @@ class LeptonAI:
             steps: Optimiser steps of the training. Needed where weights are pruned and Keras' ``fit``
                 does not say it: the kept share falls by a cubic curve until 70 % of the steps.
             keep: Share of the weights to keep, above 0 and up to 1, of layers by their names; the others
-                share what remains, see :meth:`Plan.shares`.
+                share what remains, see :meth:`Plan.shares`. Nothing is kept of units that no longer learn.
             distil: For a model that was trained already: how much of the loss, from 0 to 1, is the distance to
                 what the model as it is now answers (Hinton and others 2015, temperature 3); 0.7 is a good
                 start. Keras' ``fit`` adds it by itself, a PyTorch loop by :meth:`distilled`.
@@ -385,7 +387,7 @@ class LeptonAI:
     def _notes(self, attachment: KerasAttachment | TorchAttachment) -> list[str]:
         notes = list(self._export_notes)
         if attachment.prunes() and attachment.steps_total is not None:
-            missing = math.ceil(0.7 * attachment.steps_total) - attachment.steps_done()
+            missing = math.ceil(_schedule.END * attachment.steps_total) - attachment.steps_done()
             if missing > 0:
                 notes.append(f"the pruning is complete after {missing} more steps")
         reached = None if not self._file_bytes or not self._dense_bytes else self._dense_bytes / self._file_bytes

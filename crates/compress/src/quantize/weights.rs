@@ -7,14 +7,14 @@ use lepton_tensor::{DType, QuantParams, Tensor, row_major_strides};
 use super::place::operand;
 use crate::error::CompressError;
 
-/// The largest integers of the grids that are recognised, the coarsest first: 4 and 8 bits.
-const LARGEST: &[f32] = &[7.0, 127.0];
+/// The largest integers of the grids that are recognised, the coarsest first: 4 to 8 bits.
+const LARGEST: &[f32] = &[7.0, 15.0, 31.0, 63.0, 127.0];
 
 /// How far from a multiple of the step, in steps, a weight may lie and still be on the grid.
 const TOLERANCE: f32 = 1e-3;
 
 /// Stores the weights of convolutions and matrix products as symmetric i8 with a step per output
-/// channel. Weights that lie on a 4- or 8-bit grid already keep their values; others are rounded
+/// channel. Weights that lie on a grid of 4 to 8 bits already keep their values; others are rounded
 /// to 8 bits, or with `exact` stay f32.
 ///
 /// # Errors

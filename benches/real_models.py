@@ -2,6 +2,7 @@
 
     pip install torch torchvision transformers onnx onnxruntime onnxscript scikit-learn skl2onnx
     pip install xgboost lightgbm onnxmltools pandas
+    pip install tensorflow-cpu keras tf2onnx      # may need an environment of its own
     python benches/real_models.py [NAME …]        # LEPTON_RELEASE: folder of the binary `lepton`
 
 With names, only those rows of the page are made again; `--speed` keeps the differences.
@@ -27,6 +28,7 @@ import traceback
 import numpy as np
 
 from real_classical import classical
+from real_keras import keras_models
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LEPTON = pathlib.Path(os.environ.get("LEPTON_RELEASE", ROOT / "target/release")) / "lepton"
@@ -169,7 +171,7 @@ def all_models():
         rows += [(n, exporter, vision("s", n, 64)) for n in SEGMENTERS]
         rows += [(n, exporter, make) for n, make in transformers_models().items()]
     rows += [(n, "script", vision("d", n, 96)) for n in DETECTORS]
-    return rows + classical()
+    return rows + keras_models() + classical()
 
 
 def feed_of(session, rng):

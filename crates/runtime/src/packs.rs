@@ -22,21 +22,28 @@ struct Made {
 }
 
 /// Packed forms of constants, by constant and form.
-#[derive(Default)]
 pub(crate) struct Packs {
+    /// Values below this number are the same in every specialisation. What one of them made for
+    /// itself may go by the number of something else in another, so its packs are not kept.
+    shared: usize,
     made: Mutex<HashMap<Key, Made>>,
     /// Forms that came with the model.
     given: HashMap<(ValueId, String), Vec<Storage>>,
 }
 
 impl Packs {
-    /// Packs some of which came with the model.
-    pub fn given(constants: &[ValueId], packs: &[StoredPack]) -> Self {
+    /// No packs yet, for specialisations of a graph of so many values.
+    pub fn of(values: usize) -> Self {
+        Packs { shared: values, made: Mutex::default(), given: HashMap::new() }
+    }
+
+    /// Packs some of which came with the model, a graph of so many values.
+    pub fn given(values: usize, constants: &[ValueId], packs: &[StoredPack]) -> Self {
         let given = packs.iter().filter_map(|pack| {
             let constant = *constants.get(pack.constant)?;
             Some(((constant, pack.form.clone()), pack.parts.clone()))
         });
-        Packs { made: Mutex::default(), given: given.collect() }
+        Packs { shared: values, made: Mutex::default(), given: given.collect() }
     }
 
     /// The packed form `form` of `constant`: the one that came with the model if it fits `order`,
@@ -71,6 +78,9 @@ impl Packs {
         key: Key,
         make: impl FnOnce() -> (T, Option<Vec<Storage>>),
     ) -> Arc<T> {
+        if key.0.index() >= self.shared {
+            return Arc::new(make().0);
+        }
         let mut made = self.lock();
         if let Some(found) = made.get(&key)
             && let Ok(pack) = found.pack.clone().downcast::<T>()

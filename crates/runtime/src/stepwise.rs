@@ -1,22 +1,36 @@
-//! The interpreter for what cannot be planned, with branches that have products in them run as
-//! sessions of their own.
+//! Graphs that run node by node, for what follows extents that depend on data: each node by the
+//! kernel a plan would take, else by its `eval`; branches as graphs of their own.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use lepton_ir::interpret::Made;
 use lepton_ir::ops::branch::If;
 use lepton_ir::{Graph, GraphError, Node, Op, Operands, Problem, interpret};
 use lepton_tensor::Tensor;
 
+use crate::engine::Engine;
 use crate::error::RuntimeError;
-use crate::session::{Session, SessionOptions};
+use crate::session::Session;
+use crate::single::Single;
+use crate::steps::found;
 
-/// A graph for the interpreter, and the sessions of its branches that ran so far.
-pub(crate) struct Interpreted {
+/// A graph that runs node by node.
+pub(crate) struct Stepwise {
     graph: Graph,
-    options: SessionOptions,
+    engine: Arc<Engine>,
+    /// By the place of each node's first result.
+    singles: HashMap<usize, Single>,
     /// By the place of the node's first result, and which branch it is.
-    sessions: Mutex<HashMap<(usize, bool), Arc<Session>>>,
+    branches: Mutex<HashMap<(usize, bool), Arc<Branch>>>,
+}
+
+/// What runs a branch.
+enum Branch {
+    /// A plan for each set of shapes, for products.
+    Planned(Session),
+    Stepwise(Stepwise),
 }
 
 fn has_products(graph: &Graph) -> bool {
@@ -33,17 +47,58 @@ pub(crate) fn is_heavy(branches: &If) -> bool {
     has_products(&branches.then_branch) || has_products(&branches.else_branch)
 }
 
-impl Interpreted {
-    pub(crate) fn new(graph: Graph, options: SessionOptions) -> Self {
-        Interpreted { graph, options, sessions: Mutex::default() }
+/// The place of a node's first result.
+fn place(node: &Node) -> usize {
+    node.outputs.iter().flatten().next().map_or(0, |id| id.index())
+}
+
+impl Stepwise {
+    pub(crate) fn new(graph: Graph, engine: Arc<Engine>) -> Self {
+        let singles = graph.nodes().map(|(_, node)| (place(node), Single::new())).collect();
+        Stepwise { graph, engine, singles, branches: Mutex::default() }
     }
 
-    pub(crate) fn run(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, RuntimeError> {
-        let run_node = |node: &Node, operands: Operands<'_, Tensor>| match &node.op {
-            Op::If(branches) if is_heavy(branches) => Some(self.branch(node, branches, operands)),
+    /// Runs the graph for as long as `go_on` says so.
+    pub(crate) fn run(
+        &self,
+        inputs: &[Tensor],
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        let stopped = Cell::new(false);
+        let run_node = |node: &Node, operands: Operands<'_, Tensor>| {
+            stopped.set(!go_on());
+            if stopped.get() {
+                return Some(Err(self.graph.node_error(node, Problem::value("it was stopped"))));
+            }
+            self.node(node, operands, go_on)
+        };
+        let made = interpret::run_with(&self.graph, inputs, run_node);
+        if stopped.get() { Err(RuntimeError::Stopped) } else { Ok(made?) }
+    }
+
+    /// The results of a node; `None` where only its `eval` gives them.
+    fn node(&self, node: &Node, operands: Operands<'_, Tensor>, go_on: &dyn Fn() -> bool) -> Made {
+        let found = match &node.op {
+            Op::If(branches) => return Some(self.branch(node, branches, operands, go_on)),
+            Op::NonMaxSuppression(op) => found::boxes(self.engine.options.isa, op, operands),
+            Op::NonZero(_) => found::non_zero(operands),
             _ => None,
         };
-        Ok(interpret::run_with(&self.graph, inputs, run_node)?)
+        if let Some(found) = found {
+            return Some(Ok(vec![found]));
+        }
+        let single = self.singles.get(&place(node))?;
+        let made = single.run(&self.engine, &self.graph, node, operands).transpose()?;
+        Some(made.map_err(|error| self.named(node, error)))
+    }
+
+    /// An error of a node as one of the graph.
+    fn named(&self, node: &Node, error: RuntimeError) -> GraphError {
+        match error {
+            RuntimeError::Graph(error) => error,
+            RuntimeError::Data { why, .. } => self.graph.node_error(node, Problem::value(why)),
+            other => self.graph.node_error(node, Problem::value(other.to_string())),
+        }
     }
 
     fn branch(
@@ -51,24 +106,32 @@ impl Interpreted {
         node: &Node,
         branches: &If,
         operands: Operands<'_, Tensor>,
+        go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Tensor>, GraphError> {
         let fail = |problem: Problem| self.graph.node_error(node, problem);
         let truth = branches.holds(operands).map_err(fail)?;
         let given: Option<Vec<Tensor>> = operands.0[1..].iter().map(|t| t.cloned()).collect();
         let given = given.ok_or_else(|| fail(Problem::value("an operand is missing")))?;
         let graph = if truth { &branches.then_branch } else { &branches.else_branch };
-        let key = (node.outputs.iter().flatten().next().map_or(0, |id| id.index()), truth);
-        let known = self.sessions.lock().unwrap_or_else(|e| e.into_inner()).get(&key).cloned();
+        let key = (place(node), truth);
+        let known = self.branches.lock().unwrap_or_else(|e| e.into_inner()).get(&key).cloned();
         let run = |error: RuntimeError| fail(Problem::value(error.to_string()));
-        let session = match known {
-            Some(session) => session,
+        let branch = match known {
+            Some(branch) => branch,
             None => {
-                let made = Arc::new(Session::new(graph, self.options.clone()).map_err(run)?);
-                let mut sessions = self.sessions.lock().unwrap_or_else(|e| e.into_inner());
-                sessions.entry(key).or_insert(made).clone()
+                let engine = self.engine.clone();
+                let made = Arc::new(match has_products(graph) {
+                    true => Branch::Planned(Session::within(graph, engine).map_err(run)?),
+                    false => Branch::Stepwise(Stepwise::new(graph.clone(), engine)),
+                });
+                let mut branches = self.branches.lock().unwrap_or_else(|e| e.into_inner());
+                branches.entry(key).or_insert(made).clone()
             }
         };
-        session.run(&given).map_err(run)
+        match &*branch {
+            Branch::Planned(session) => session.run_while(&given, go_on).map_err(run),
+            Branch::Stepwise(graph) => graph.run(&given, go_on).map_err(run),
+        }
     }
 }
 
@@ -79,6 +142,7 @@ mod tests {
     use lepton_tensor::DType;
 
     use super::*;
+    use crate::session::SessionOptions;
 
     fn branch(factor: f32) -> Graph {
         let mut graph = Graph::new("branch");

@@ -29,12 +29,21 @@ pub(crate) struct Packs {
     made: Mutex<HashMap<Key, Made>>,
     /// Forms that came with the model.
     given: HashMap<(ValueId, String), Vec<Storage>>,
+    /// Those of the graph that a graph of one node is taken from.
+    outer: Option<Outer>,
+}
+
+/// Packs of a graph for a part of it.
+struct Outer {
+    packs: Arc<Packs>,
+    /// What the first values of the part are called in the graph.
+    names: Vec<Option<ValueId>>,
 }
 
 impl Packs {
     /// No packs yet, for specialisations of a graph of so many values.
     pub fn of(values: usize) -> Self {
-        Packs { shared: values, made: Mutex::default(), given: HashMap::new() }
+        Packs { shared: values, made: Mutex::default(), given: HashMap::new(), outer: None }
     }
 
     /// Packs some of which came with the model, a graph of so many values.
@@ -43,7 +52,21 @@ impl Packs {
             let constant = *constants.get(pack.constant)?;
             Some(((constant, pack.form.clone()), pack.parts.clone()))
         });
-        Packs { shared: values, made: Mutex::default(), given: given.collect() }
+        Packs { shared: values, made: Mutex::default(), given: given.collect(), outer: None }
+    }
+
+    /// Packs of a part of a graph, for any number of plans of the part: those of constants that all
+    /// specialisations of the graph share are kept with the graph's. `names` tells what the first
+    /// values of the part are called in the graph.
+    pub fn within(packs: Arc<Packs>, names: Vec<Option<ValueId>>) -> Self {
+        Packs { outer: Some(Outer { packs, names }), ..Packs::of(usize::MAX) }
+    }
+
+    /// Where the packs of a constant are kept, if that is with an outer graph, and its name there.
+    fn outside(&self, constant: ValueId) -> Option<(&Packs, ValueId)> {
+        let outer = self.outer.as_ref()?;
+        let name = outer.names.get(constant.index()).copied().flatten()?;
+        (name.index() < outer.packs.shared).then_some((&*outer.packs, name))
     }
 
     /// The packed form `form` of `constant`: the one that came with the model if it fits `order`,
@@ -55,6 +78,9 @@ impl Packs {
         order: &T::Order,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
+        if let Some((outer, name)) = self.outside(constant) {
+            return outer.get_or_load(name, form, order, pack);
+        }
         self.get_or_make((constant, form), || {
             let given = self.given.get(&(constant, form.to_string()));
             let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
@@ -70,7 +96,8 @@ impl Packs {
         form: &'static str,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
-        self.get_or_make((constant, form), || (pack(), None))
+        let (packs, name) = self.outside(constant).unwrap_or((self, constant));
+        packs.get_or_make((name, form), || (pack(), None))
     }
 
     fn get_or_make<T: Send + Sync + 'static>(

@@ -103,7 +103,7 @@ pub struct PlanSummary {
 pub struct Session {
     lowered: Graph,
     engine: Arc<Engine>,
-    packs: Packs,
+    packs: Arc<Packs>,
     /// Algorithms chosen by measurement.
     choices: Mutex<Arc<Choices>>,
     plans: Mutex<VecDeque<(Vec<Vec<usize>>, Ready)>>,
@@ -134,7 +134,7 @@ impl Session {
         let lowered = lowered.compacted();
         lowered.verify()?;
         Ok(Session {
-            packs: Packs::of(lowered.value_count()),
+            packs: Arc::new(Packs::of(lowered.value_count())),
             lowered,
             engine,
             choices: Mutex::default(),
@@ -149,7 +149,7 @@ impl Session {
         options: SessionOptions,
     ) -> Result<Self, RuntimeError> {
         Ok(Session {
-            packs: Packs::given(lowered.value_count(), &lowered.constants(), packs),
+            packs: Arc::new(Packs::given(lowered.value_count(), &lowered.constants(), packs)),
             choices: Mutex::new(Arc::new(Choices::of_packs(&lowered.constants(), packs))),
             lowered,
             engine: Arc::new(Engine::new(options)),
@@ -293,7 +293,7 @@ impl Session {
         let parts = Parts::of(graph);
         let plan = self.plan(&parts.planned, choices)?;
         let plan = Arc::new(plan.expect("extents of this part are known"));
-        let rest = Stepwise::new(parts.rest, self.engine.clone());
+        let rest = Stepwise::new(parts.rest, &self.packs, self.engine.clone());
         Ok(Ready { plan, rest: Some(Arc::new(rest)) })
     }
 

@@ -27,16 +27,22 @@ struct Known {
     values: Option<Vec<i64>>,
 }
 
-/// A plan and what it serves; without one `eval` serves it.
-struct Kept {
-    operands: Vec<Option<Known>>,
+/// What serves a node; without a plan `eval` does.
+#[derive(Clone)]
+struct Served {
     plan: Option<Arc<Plan>>,
     /// Operands that are inputs of the plan.
     given: Arc<[usize]>,
 }
 
+/// What serves a node with certain operands.
+struct Kept {
+    operands: Vec<Option<Known>>,
+    by: Served,
+}
+
 /// The plans of a node. Packed weights are shared by all of them: operands have the same numbers
-/// in each.
+/// in each, whether they are known or not.
 pub(crate) struct Single {
     packs: Packs,
     kept: Mutex<VecDeque<Kept>>,
@@ -76,8 +82,12 @@ impl Kept {
 }
 
 impl Single {
-    pub fn new() -> Self {
-        Single { packs: Packs::of(usize::MAX), kept: Mutex::default() }
+    /// Room for the plans of a node of a graph with these packs.
+    pub fn new(node: &Node, packs: &Arc<Packs>) -> Self {
+        // The order in which a graph of the node alone numbers its values.
+        let operands = node.inputs.iter().filter(|id| id.is_some());
+        let names = operands.chain(&node.outputs).copied().collect();
+        Single { packs: Packs::within(packs.clone(), names), kept: Mutex::default() }
     }
 
     /// The results of a node of `graph`; `None` where its `eval` is as fast.
@@ -98,24 +108,24 @@ impl Single {
         if renames || few || strange {
             return Ok(None);
         }
-        let (plan, given) = self.plan(engine, graph, node, operands)?;
+        let Served { plan, given } = self.served(engine, graph, node, operands)?;
         let Some(plan) = plan else { return Ok(None) };
         let given: Vec<&Tensor> = given.iter().filter_map(|&at| operands.optional(at)).collect();
         engine.execute(&plan, &given, |step, memory| (step.run)(memory)).map(Some)
     }
 
-    /// The plan for these operands, and which of them are its inputs.
-    fn plan(
+    /// What serves these operands.
+    fn served(
         &self,
         engine: &Engine,
         graph: &Graph,
         node: &Node,
         operands: Operands<'_, Tensor>,
-    ) -> Result<(Option<Arc<Plan>>, Arc<[usize]>), RuntimeError> {
+    ) -> Result<Served, RuntimeError> {
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(at) = kept.iter().position(|kept| kept.serves(operands)) {
             kept.swap(0, at);
-            return Ok((kept[0].plan.clone(), kept[0].given.clone()));
+            return Ok(kept[0].by.clone());
         }
         let constant = |at: &usize| {
             let id = node.inputs.get(*at).copied().flatten();
@@ -132,12 +142,12 @@ impl Single {
         } else {
             given = all;
         }
-        let (plan, given) = (made.map(Arc::new), Arc::<[usize]>::from(given));
+        let by = Served { plan: made.map(Arc::new), given: given.into() };
         let known = |tensor: &Option<&Tensor>| tensor.map(|t| Known::of(t, with_values));
         let operands = operands.0.iter().map(known).collect();
-        kept.push_front(Kept { operands, plan: plan.clone(), given: given.clone() });
+        kept.push_front(Kept { operands, by: by.clone() });
         kept.truncate(KEPT_PLANS);
-        Ok((plan, given))
+        Ok(by)
     }
 
     /// A plan of the node alone, of which the operands `given` are inputs and the others constants;
@@ -174,6 +184,7 @@ impl Single {
         let choices = Choices::default();
         let plan = plan::build(&single, &self.packs, engine.demands(&choices))?;
         let served = plan.steps.iter().all(|step| step.kernel != "reference");
-        Ok(served.then_some(plan))
+        let fits = plan.arena_bytes <= engine.options.memory_limit;
+        Ok((served && fits).then_some(plan))
     }
 }

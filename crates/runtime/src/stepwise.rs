@@ -12,6 +12,7 @@ use lepton_tensor::Tensor;
 
 use crate::engine::Engine;
 use crate::error::RuntimeError;
+use crate::packs::Packs;
 use crate::session::Session;
 use crate::single::Single;
 use crate::steps::found;
@@ -53,8 +54,10 @@ fn place(node: &Node) -> usize {
 }
 
 impl Stepwise {
-    pub(crate) fn new(graph: Graph, engine: Arc<Engine>) -> Self {
-        let singles = graph.nodes().map(|(_, node)| (place(node), Single::new())).collect();
+    /// A graph whose constants have these packs.
+    pub(crate) fn new(graph: Graph, packs: &Arc<Packs>, engine: Arc<Engine>) -> Self {
+        let single = |node: &Node| (place(node), Single::new(node, packs));
+        let singles = graph.nodes().map(|(_, node)| single(node)).collect();
         Stepwise { graph, engine, singles, branches: Mutex::default() }
     }
 
@@ -73,7 +76,9 @@ impl Stepwise {
             self.node(node, operands, go_on)
         };
         let made = interpret::run_with(&self.graph, inputs, run_node);
-        if stopped.get() { Err(RuntimeError::Stopped) } else { Ok(made?) }
+        // A branch that was stopped says so as an error of its node.
+        let stopped = stopped.get() || made.is_err() && !go_on();
+        if stopped { Err(RuntimeError::Stopped) } else { Ok(made?) }
     }
 
     /// The results of a node; `None` where only its `eval` gives them.
@@ -122,7 +127,10 @@ impl Stepwise {
                 let engine = self.engine.clone();
                 let made = Arc::new(match has_products(graph) {
                     true => Branch::Planned(Session::within(graph, engine).map_err(run)?),
-                    false => Branch::Stepwise(Stepwise::new(graph.clone(), engine)),
+                    false => {
+                        let packs = Arc::new(Packs::of(graph.value_count()));
+                        Branch::Stepwise(Stepwise::new(graph.clone(), &packs, engine))
+                    }
                 });
                 let mut branches = self.branches.lock().unwrap_or_else(|e| e.into_inner());
                 branches.entry(key).or_insert(made).clone()

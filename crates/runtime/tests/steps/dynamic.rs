@@ -177,3 +177,16 @@ fn an_index_outside_names_its_node() {
     let error = session.run(&inputs).unwrap_err().to_string();
     assert!(error.contains("`pick`") && error.contains("outside an axis of 3"), "{error}");
 }
+
+#[test]
+fn a_run_that_is_watched_stops_after_the_plan() {
+    let source = "graph \"g\" { input %x: f32[n,6]
+        %p: i64[2,f] = NonZero(%x)
+        %t: i64[f,2] = Transpose(%p)
+        %y: f32[f] = GatherND(%x, %t)\noutput %y }";
+    let (_, session) = session(source, Isa::best(), 1);
+    let inputs = [tensor(&[20, 6], &values(120, 5))];
+    assert_eq!(session.run(&inputs).unwrap()[0].shape(), [120]);
+    let stopped = session.run_while(&inputs, &|| false).unwrap_err();
+    assert!(matches!(stopped, lepton_runtime::RuntimeError::Stopped), "{stopped}");
+}

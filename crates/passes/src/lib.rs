@@ -15,5 +15,6 @@ pub mod pipelines;
 mod scale;
 mod sequences;
 mod sink;
+mod windows;
 
 pub use pass::{Pass, PassError, run_pipeline};

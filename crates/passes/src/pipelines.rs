@@ -3,7 +3,7 @@
 use crate::integers::{self, moves, pools, products, tables, weights};
 use crate::{
     Pass, attention, constants, epilogue, identity, layout, linear, patterns, scale, sequences,
-    sink,
+    sink, windows,
 };
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
@@ -11,6 +11,14 @@ pub const SIMPLIFY: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
     Pass { name: "fold-batch-norm", run: scale::fold },
+];
+
+/// [`SIMPLIFY`] for a graph that was lowered before its extents were known.
+pub const SPECIALISE: &[Pass] = &[
+    Pass { name: "fold-constants", run: constants::fold },
+    Pass { name: "remove-identities", run: identity::remove },
+    Pass { name: "fold-batch-norm", run: scale::fold },
+    Pass { name: "trim-windows", run: windows::trim },
 ];
 
 /// Gives matrix products with constant weights their one form, [`Linear`](lepton_ir::ops::matmul::Linear)
@@ -58,6 +66,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "channels-last", run: layout::channels_last },
     Pass { name: "sink-transposes", run: sink::sink },
     Pass { name: "merge-transposes", run: layout::merge },
+    Pass { name: "trim-windows", run: windows::trim },
     Pass { name: "unsigned-activations", run: integers::unsign },
     Pass { name: "cancel-quantisations", run: moves::cancel },
     Pass { name: "move-bytes", run: moves::lower },

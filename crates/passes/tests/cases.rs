@@ -271,6 +271,24 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "trim-windows",
+        "input %x: f32[1,1,2,3] const %w: f32[1,1,3,3] = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+         %y: f32[1,1,2,3] = Conv(%x, %w) {pads=[4, 2, 4, 2], dilations=[4, 2]}
+         output %y",
+        "input %x: f32[1,1,2,3] const %w: f32[1,1,1,3] = [4, 5, 6]
+         %y: f32[1,1,2,3] = Conv(%x, %w) {pads=[0, 2, 0, 2], dilations=[4, 2]}
+         output %y",
+    ),
+    (
+        "trim-windows",
+        "input %x: f32[1,2,2,1] const %w: f32[1,3,3,1] = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+         %y: f32[1,1,2,1] = Conv(%x, %w) {pads=[1, 1, 0, 1], strides=[2, 1], layout=\"nhwc\"}
+         output %y",
+        "input %x: f32[1,2,2,1] const %w: f32[1,2,3,1] = [4, 5, 6, 7, 8, 9]
+         %y: f32[1,1,2,1] = Conv(%x, %w) {pads=[0, 1, 0, 1], strides=[2, 1], layout=\"nhwc\"}
+         output %y",
+    ),
+    (
         "sink-transposes",
         "input %x: f32[1,4,4,2] const %f: i64[1] = [1] const %e: i64[1] = [3]
          const %k: i64[1] = [2] const %p: i64[8] = [0, 1, 0, 0, 0, 0, 0, 0]

@@ -5,8 +5,8 @@
 #![allow(clippy::result_large_err)]
 
 mod arena;
-mod branches;
 mod choices;
+mod engine;
 mod error;
 mod limits;
 mod packs;
@@ -14,7 +14,9 @@ mod parts;
 mod place;
 mod plan;
 mod session;
+mod single;
 mod steps;
+mod stepwise;
 mod threads;
 
 pub use error::RuntimeError;

@@ -22,21 +22,51 @@ struct Made {
 }
 
 /// Packed forms of constants, by constant and form.
-#[derive(Default)]
 pub(crate) struct Packs {
+    /// Values below this number are the same in every specialisation. What one of them made for
+    /// itself may go by the number of something else in another, so its packs are not kept.
+    shared: usize,
     made: Mutex<HashMap<Key, Made>>,
     /// Forms that came with the model.
     given: HashMap<(ValueId, String), Vec<Storage>>,
+    /// Those of the graph that a graph of one node is taken from.
+    outer: Option<Outer>,
+}
+
+/// Packs of a graph for a part of it.
+struct Outer {
+    packs: Arc<Packs>,
+    /// What the first values of the part are called in the graph.
+    names: Vec<Option<ValueId>>,
 }
 
 impl Packs {
-    /// Packs some of which came with the model.
-    pub fn given(constants: &[ValueId], packs: &[StoredPack]) -> Self {
+    /// No packs yet, for specialisations of a graph of so many values.
+    pub fn of(values: usize) -> Self {
+        Packs { shared: values, made: Mutex::default(), given: HashMap::new(), outer: None }
+    }
+
+    /// Packs some of which came with the model, a graph of so many values.
+    pub fn given(values: usize, constants: &[ValueId], packs: &[StoredPack]) -> Self {
         let given = packs.iter().filter_map(|pack| {
             let constant = *constants.get(pack.constant)?;
             Some(((constant, pack.form.clone()), pack.parts.clone()))
         });
-        Packs { made: Mutex::default(), given: given.collect() }
+        Packs { shared: values, made: Mutex::default(), given: given.collect(), outer: None }
+    }
+
+    /// Packs of a part of a graph, for any number of plans of the part: those of constants that all
+    /// specialisations of the graph share are kept with the graph's. `names` tells what the first
+    /// values of the part are called in the graph.
+    pub fn within(packs: Arc<Packs>, names: Vec<Option<ValueId>>) -> Self {
+        Packs { outer: Some(Outer { packs, names }), ..Packs::of(usize::MAX) }
+    }
+
+    /// Where the packs of a constant are kept, if that is with an outer graph, and its name there.
+    fn outside(&self, constant: ValueId) -> Option<(&Packs, ValueId)> {
+        let outer = self.outer.as_ref()?;
+        let name = outer.names.get(constant.index()).copied().flatten()?;
+        (name.index() < outer.packs.shared).then_some((&*outer.packs, name))
     }
 
     /// The packed form `form` of `constant`: the one that came with the model if it fits `order`,
@@ -48,6 +78,9 @@ impl Packs {
         order: &T::Order,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
+        if let Some((outer, name)) = self.outside(constant) {
+            return outer.get_or_load(name, form, order, pack);
+        }
         self.get_or_make((constant, form), || {
             let given = self.given.get(&(constant, form.to_string()));
             let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
@@ -63,7 +96,8 @@ impl Packs {
         form: &'static str,
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
-        self.get_or_make((constant, form), || (pack(), None))
+        let (packs, name) = self.outside(constant).unwrap_or((self, constant));
+        packs.get_or_make((name, form), || (pack(), None))
     }
 
     fn get_or_make<T: Send + Sync + 'static>(
@@ -71,6 +105,9 @@ impl Packs {
         key: Key,
         make: impl FnOnce() -> (T, Option<Vec<Storage>>),
     ) -> Arc<T> {
+        if key.0.index() >= self.shared {
+            return Arc::new(make().0);
+        }
         let mut made = self.lock();
         if let Some(found) = made.get(&key)
             && let Ok(pack) = found.pack.clone().downcast::<T>()

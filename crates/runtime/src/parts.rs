@@ -1,19 +1,16 @@
-//! Graphs some of whose extents depend on data: what can be planned before they are known, the
-//! nodes that tell them, and the rest. Strings, and branches that run
-//! as sessions, are not planned either.
+//! Graphs some of whose extents depend on data: what can be planned before they are known, and the
+//! rest. Strings, and branches that run as sessions, are not planned either.
 
-use crate::branches::is_heavy;
 use crate::plan::is_plannable;
-use lepton_ir::{Fact, Graph, Node, NodeId, Op, ValueId};
+use crate::stepwise::is_heavy;
+use lepton_ir::{Fact, Graph, NodeId, Op, ValueId};
 
-/// A graph in three parts that run one after the other. Each has the inputs of the graph first, then
-/// the outputs of the parts before it; the outputs of the last are those of the graph.
+/// A graph in two parts that run one after the other. The second has the inputs of the graph first,
+/// then the outputs of the first; its outputs are those of the graph.
 pub(crate) struct Parts {
     /// What has known extents.
     pub planned: Graph,
-    /// The nodes of which what they make has extents that depend on data; for the interpreter.
-    pub telling: Graph,
-    /// Everything after them.
+    /// Everything else.
     pub rest: Graph,
 }
 
@@ -22,12 +19,8 @@ pub(crate) struct Parts {
 enum Part {
     Given,
     Planned,
-    Telling,
     Rest,
 }
-
-/// Constants of products with fewer values are not worth a plan for every shape.
-const HEAVY_WEIGHTS: usize = 1 << 14;
 
 impl Parts {
     /// The parts of a graph that is not static as a whole, at known shapes of its inputs.
@@ -45,33 +38,13 @@ impl Parts {
                 {
                     Part::Planned
                 }
-                Part::Given | Part::Planned => Part::Telling,
                 _ => Part::Rest,
             };
             node.outputs.iter().flatten().for_each(|y| part[y.index()] = own);
             nodes.push((id, own));
         }
         let planned = crossing(graph, &nodes, &part, Part::Planned);
-        let telling = crossing(graph, &nodes, &part, Part::Telling);
-        Parts {
-            planned: ending(graph, &planned),
-            telling: ending(&beginning(graph, &[&planned]), &telling),
-            rest: beginning(graph, &[&planned, &telling]),
-        }
-    }
-
-    /// True if the rest has products that are worth a plan of their own.
-    pub fn is_heavy(&self) -> bool {
-        let heavy = |(_, node): (NodeId, &Node)| {
-            let product = matches!(
-                node.op,
-                Op::Conv(_) | Op::Linear(_) | Op::IntegerConv(_) | Op::IntegerLinear(_)
-            );
-            let weights = node.inputs.get(1).copied().flatten();
-            let count = weights.and_then(|w| self.rest.constant(w)).map_or(0, |w| w.len());
-            product && count >= HEAVY_WEIGHTS
-        };
-        self.rest.nodes().any(heavy)
+        Parts { planned: ending(graph, &planned), rest: beginning(graph, &planned) }
     }
 }
 
@@ -97,9 +70,9 @@ fn ending(graph: &Graph, values: &[ValueId]) -> Graph {
 }
 
 /// The graph from some values on, which become inputs of it.
-fn beginning(graph: &Graph, values: &[&[ValueId]]) -> Graph {
+fn beginning(graph: &Graph, values: &[ValueId]) -> Graph {
     let mut rest = graph.clone();
-    for &id in values.iter().copied().flatten() {
+    for &id in values {
         let fact = graph.fact(id);
         let name = format!("between.{}", id.index());
         let input = rest.add_input(name, Fact::new(fact.dtype, fact.dims.clone()));

@@ -5,7 +5,6 @@ use lepton_kernels::Isa;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
-use crate::branches::is_heavy;
 use crate::choices::Choices;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
@@ -14,6 +13,7 @@ use crate::place::{Base, Memory, Place};
 use crate::steps;
 use crate::steps::product::{Following, Next};
 use crate::steps::strips::{self, Strips};
+use crate::stepwise::is_heavy;
 
 /// What a step does, with everything it needs inside.
 pub(crate) type Run = Box<dyn Fn(&Memory<'_>) -> Result<(), RuntimeError> + Send + Sync>;

@@ -7,17 +7,17 @@ use std::time::Instant;
 use lepton_ir::{Graph, StoredPack};
 use lepton_kernels::Isa;
 use lepton_passes::{pipelines, run_pipeline};
-use lepton_tensor::{Storage, Tensor};
+use lepton_tensor::Tensor;
 
-use crate::branches::Interpreted;
 use crate::choices::{self, Choices};
+use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::limits::{Arithmetic, Limits};
 use crate::packs::Packs;
 use crate::parts::Parts;
 use crate::place::Memory;
-use crate::plan::{self, Demands, Plan};
-use crate::threads::Threads;
+use crate::plan::{self, Plan};
+use crate::stepwise::Stepwise;
 
 /// Plans kept for different input shapes.
 const KEPT_PLANS: usize = 16;
@@ -102,13 +102,11 @@ pub struct PlanSummary {
 /// A graph ready to run.
 pub struct Session {
     lowered: Graph,
-    options: SessionOptions,
-    threads: Threads,
-    packs: Packs,
+    engine: Arc<Engine>,
+    packs: Arc<Packs>,
     /// Algorithms chosen by measurement.
     choices: Mutex<Arc<Choices>>,
     plans: Mutex<VecDeque<(Vec<Vec<usize>>, Ready)>>,
-    arena: Mutex<Vec<Storage>>,
 }
 
 /// What runs for inputs of certain shapes.
@@ -116,45 +114,19 @@ pub struct Session {
 struct Ready {
     plan: Arc<Plan>,
     /// What follows the plan, where some extents depend on data.
-    after: Option<Arc<After>>,
-}
-
-/// What comes after the planned part of a graph.
-struct After {
-    telling: Interpreted,
-    rest: Rest,
-}
-
-/// What comes after extents that depend on data.
-enum Rest {
-    /// Planned again for every shape, for the products in it.
-    Session(Box<Session>),
-    Interpreted(Box<Interpreted>),
-}
-
-impl After {
-    fn run(
-        &self,
-        inputs: &[Tensor],
-        planned: Vec<Tensor>,
-        go_on: &dyn Fn() -> bool,
-    ) -> Result<Vec<Tensor>, RuntimeError> {
-        let mut known: Vec<Tensor> = inputs.to_vec();
-        known.extend(planned);
-        let told = self.telling.run(&known)?;
-        known.extend(told);
-        match &self.rest {
-            Rest::Session(session) => session.run_while(&known, go_on),
-            Rest::Interpreted(graph) => graph.run(&known),
-        }
-    }
+    rest: Option<Arc<Stepwise>>,
 }
 
 impl Session {
     /// Lowers the graph; plans are made when shapes are known.
     pub fn new(graph: &Graph, options: SessionOptions) -> Result<Self, RuntimeError> {
+        Session::within(graph, Arc::new(Engine::new(options)))
+    }
+
+    /// A session that shares threads and arenas with others.
+    pub(crate) fn within(graph: &Graph, engine: Arc<Engine>) -> Result<Self, RuntimeError> {
         let mut lowered = graph.clone();
-        let pipeline = match options.lowering {
+        let pipeline = match engine.options.lowering {
             Lowering::Full => pipelines::LOWER,
             Lowering::Plain => pipelines::PLAIN,
         };
@@ -162,13 +134,11 @@ impl Session {
         let lowered = lowered.compacted();
         lowered.verify()?;
         Ok(Session {
+            packs: Arc::new(Packs::of(lowered.value_count())),
             lowered,
-            threads: Threads::new(options.threads),
-            options,
-            packs: Packs::default(),
+            engine,
             choices: Mutex::default(),
             plans: Mutex::default(),
-            arena: Mutex::default(),
         })
     }
 
@@ -179,13 +149,11 @@ impl Session {
         options: SessionOptions,
     ) -> Result<Self, RuntimeError> {
         Ok(Session {
-            packs: Packs::given(&lowered.constants(), packs),
+            packs: Arc::new(Packs::given(lowered.value_count(), &lowered.constants(), packs)),
             choices: Mutex::new(Arc::new(Choices::of_packs(&lowered.constants(), packs))),
             lowered,
-            threads: Threads::new(options.threads),
-            options,
+            engine: Arc::new(Engine::new(options)),
             plans: Mutex::default(),
-            arena: Mutex::default(),
         })
     }
 
@@ -202,13 +170,13 @@ impl Session {
 
     /// The instruction set it uses.
     pub fn isa(&self) -> Isa {
-        self.options.isa
+        self.engine.options.isa
     }
 
     /// What this machine can do at most with the session's instruction set and threads; measured,
     /// which takes some tens of milliseconds.
     pub fn limits(&self) -> Limits {
-        Limits::measure(self.options.isa, self.threads.count())
+        Limits::measure(self.isa(), self.engine.threads.count())
     }
 
     /// Runs the graph: one tensor per input, in order; one per output comes back.
@@ -226,7 +194,7 @@ impl Session {
         inputs: &[Tensor],
         go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        let Ready { plan, after } = self.ready(inputs)?;
+        let Ready { plan, rest } = self.ready(inputs)?;
         let mut work = 0;
         let outputs = self.execute(&plan, inputs, |step, memory| {
             (step.run)(memory)?;
@@ -237,8 +205,8 @@ impl Session {
             work = 0;
             if go_on() { Ok(()) } else { Err(RuntimeError::Stopped) }
         })?;
-        match after {
-            Some(after) => after.run(inputs, outputs, go_on),
+        match rest {
+            Some(rest) => rest.run(&[inputs, &outputs].concat(), go_on),
             None => Ok(outputs),
         }
     }
@@ -249,7 +217,7 @@ impl Session {
         &self,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
-        let Ready { plan, after } = self.ready(inputs)?;
+        let Ready { plan, rest } = self.ready(inputs)?;
         let mut profile = Vec::with_capacity(plan.steps.len());
         let start = Instant::now();
         let us = |d: std::time::Duration| d.as_secs_f64() * 1e6;
@@ -269,8 +237,8 @@ impl Session {
             });
             Ok(())
         })?;
-        let outputs = match after {
-            Some(after) => after.run(inputs, outputs, &|| true)?,
+        let outputs = match rest {
+            Some(rest) => rest.run(&[inputs, &outputs].concat(), &|| true)?,
             None => outputs,
         };
         Ok((outputs, profile))
@@ -304,7 +272,7 @@ impl Session {
         let choices = self.choices();
         let graph = self.specialised(inputs)?;
         let ready = match self.plan(&graph, &choices)? {
-            Some(plan) => Ready { plan: Arc::new(plan), after: None },
+            Some(plan) => Ready { plan: Arc::new(plan), rest: None },
             None => self.in_parts(&graph, &choices)?,
         };
         let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
@@ -317,7 +285,7 @@ impl Session {
     pub(crate) fn specialised(&self, inputs: &[Tensor]) -> Result<Graph, RuntimeError> {
         let bindings = self.lowered.check_inputs(inputs)?;
         let mut graph = self.lowered.specialised(&bindings)?;
-        run_pipeline(pipelines::SIMPLIFY, &mut graph)?;
+        run_pipeline(pipelines::SPECIALISE, &mut graph)?;
         Ok(graph)
     }
 
@@ -325,17 +293,8 @@ impl Session {
         let parts = Parts::of(graph);
         let plan = self.plan(&parts.planned, choices)?;
         let plan = Arc::new(plan.expect("extents of this part are known"));
-        let rest = match parts.is_heavy() {
-            true => {
-                Rest::Session(Box::new(Session::prepared(parts.rest, &[], self.options.clone())?))
-            }
-            false => {
-                Rest::Interpreted(Box::new(Interpreted::new(parts.rest, self.options.clone())))
-            }
-        };
-        let telling = Interpreted::new(parts.telling, self.options.clone());
-        let after = After { telling, rest };
-        Ok(Ready { plan, after: Some(Arc::new(after)) })
+        let rest = Stepwise::new(parts.rest, &self.packs, self.engine.clone());
+        Ok(Ready { plan, rest: Some(Arc::new(rest)) })
     }
 
     /// A plan of a graph specialised to its inputs; `None` where extents depend on data.
@@ -347,11 +306,10 @@ impl Session {
         if !plan::is_static(graph) {
             return Ok(None);
         }
-        let SessionOptions { isa, exact, .. } = self.options;
-        let demands = Demands { isa, threads: self.threads.count(), exact, choices };
-        let plan = plan::build(graph, &self.packs, demands)?;
-        if plan.arena_bytes > self.options.memory_limit {
-            let (needed, limit) = (plan.arena_bytes, self.options.memory_limit);
+        let plan = plan::build(graph, &self.packs, self.engine.demands(choices))?;
+        let limit = self.engine.options.memory_limit;
+        if plan.arena_bytes > limit {
+            let needed = plan.arena_bytes;
             return Err(RuntimeError::Memory { needed, limit });
         }
         Ok(Some(plan))
@@ -368,7 +326,7 @@ impl Session {
     /// # Errors
     /// Those of [`Session::run`].
     pub fn choose(&self, inputs: &[Tensor]) -> Result<(), RuntimeError> {
-        if self.options.exact {
+        if self.engine.options.exact {
             return Ok(());
         }
         let choices = choices::measure(self, inputs)?;
@@ -382,47 +340,8 @@ impl Session {
         &self,
         plan: &Plan,
         inputs: &[Tensor],
-        mut run_step: impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError>,
+        run_step: impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        let mut arena = self.take_arena(plan.arena_bytes);
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (dtype, shape) in &plan.outputs {
-            outputs.push(Tensor::zeros(*dtype, shape.clone())?);
-        }
-        let input_pointers: Vec<*const u8> = inputs.iter().map(|t| t.bytes().as_ptr()).collect();
-        let output_pointers: Vec<*mut u8> =
-            outputs.iter_mut().map(|t| t.bytes_mut().as_mut_ptr()).collect();
-        let memory = Memory {
-            isa: self.options.isa,
-            threads: &self.threads,
-            arena: arena.make_mut().as_mut_ptr(),
-            inputs: &input_pointers,
-            outputs: &output_pointers,
-        };
-        for step in &plan.steps {
-            run_step(step, &memory)?;
-        }
-        for &(from, index, bytes) in &plan.copies {
-            // SAFETY: the plan recorded `bytes` as the size of both, and they are apart.
-            unsafe {
-                let to = output_pointers[index as usize];
-                std::ptr::copy_nonoverlapping(memory.read::<u8>(from), to, bytes);
-            }
-        }
-        self.return_arena(arena);
-        Ok(outputs)
-    }
-
-    fn take_arena(&self, bytes: usize) -> Storage {
-        let mut free = self.arena.lock().unwrap_or_else(|e| e.into_inner());
-        let fits = free.iter().position(|storage| storage.len() >= bytes);
-        fits.map_or_else(|| Storage::zeroed(bytes), |at| free.swap_remove(at))
-    }
-
-    fn return_arena(&self, arena: Storage) {
-        let mut free = self.arena.lock().unwrap_or_else(|e| e.into_inner());
-        if free.len() < self.options.threads.max(2) {
-            free.push(arena);
-        }
+        self.engine.execute(plan, inputs, run_step)
     }
 }

@@ -2,21 +2,27 @@
 
 mod attention;
 mod average;
+mod couple;
 mod dynamic;
 mod elementwise;
+pub(crate) mod found;
 mod groups;
+mod indexed;
 mod integer;
 mod matmul;
 mod moves;
 pub(crate) mod product;
+mod ranks;
 mod recurrent;
 mod reduce;
 mod reference;
+mod regions;
 mod resize;
 mod rows;
 mod select;
 mod shape;
 pub(crate) mod strips;
+mod trees;
 mod winograd;
 
 use lepton_ir::{Graph, Node, NodeId, Op, Operands};
@@ -139,12 +145,20 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         Op::Split(split) => moves::split(builder, node, split.axis),
         Op::Pad(pad) => moves::pad(builder, node, pad),
         Op::Gather(gather) => moves::gather(builder, node, gather),
+        Op::GatherND(op) => indexed::gather_tuples(builder, node, op),
+        Op::GatherElements(op) => indexed::gather_elements(builder, node, op),
+        Op::ScatterND(op) => indexed::scatter_tuples(builder, node, op),
+        Op::ScatterElements(op) => indexed::scatter_elements(builder, node, op),
+        Op::CouplePairs(op) => couple::couple(builder, node, op),
+        Op::TopK(op) => ranks::top(builder, node, op),
+        Op::RoiAlign(op) => regions::align(builder, node, op),
         Op::Reduce(reduce) => reduce::reduce(builder, node, reduce),
         Op::LayerNormalization(op) => reduce::layer_normalization(builder, node, op),
         Op::InstanceNormalization(op) => reduce::instance_normalization(builder, node, op),
         Op::Resize(op) => resize::resize(builder, node, op),
         Op::Arg(arg) => reduce::arg(builder, node, arg),
         Op::LSTM(_) | Op::GRU(_) => recurrent::layer(builder, node),
+        Op::TreeEnsemble(op) => trees::ensemble(builder, node, op),
         Op::Where(_) => select::choose(builder, node),
         Op::Not(_) => select::not(builder, node),
         Op::Cast(cast) => select::cast(builder, node, cast),
@@ -166,6 +180,7 @@ pub(crate) fn scratch_bytes(
         Op::Conv(_) => product::rounded_copy(graph, node, narrow),
         Op::MatMul(_) => matmul::scratch_bytes(graph, node),
         Op::Resize(op) => resize::scratch_bytes(graph, node, op),
+        Op::RoiAlign(_) => regions::scratch_bytes(graph, node),
         Op::Linear(_) => groups::scratch_bytes(graph, node, demands),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
         Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),

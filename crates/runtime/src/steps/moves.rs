@@ -209,6 +209,12 @@ pub(crate) fn gather(builder: &mut Builder<'_>, node: &Node, op: &Gather) -> Cho
     let length = shape[axis + 1..].iter().product::<usize>() * size;
     let (extent, picked) = (shape[axis], builder.count(indices));
     let outer: usize = shape[..axis].iter().product();
+    if picked == 1
+        && length == size
+        && let Some(run) = super::indexed::column(builder, node, [outer, extent])
+    {
+        return Ok(Some(Chosen { kernel: "gather", run }));
+    }
     let places = [builder.place(x), builder.place(indices), builder.place(y)];
     let label = builder.graph.node_label(node);
     let run = Box::new(move |memory: &Memory<'_>| {

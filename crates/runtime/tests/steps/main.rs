@@ -2,6 +2,7 @@
 //! and two threads; every step has a kernel.
 
 mod case;
+mod dynamic;
 mod elements;
 mod halves;
 mod integers;
@@ -9,3 +10,4 @@ mod networks;
 mod parts;
 mod sparse;
 mod tiles;
+mod trees;

@@ -11,4 +11,5 @@ pub(crate) mod gemm_u8s8;
 
 pub(crate) mod map;
 pub(crate) mod transpose;
+pub(crate) mod trees;
 pub(crate) mod vector;

@@ -17,4 +17,5 @@ pub(crate) mod sparse;
 
 pub(crate) mod map;
 pub(crate) mod transpose;
+pub(crate) mod trees;
 pub(crate) mod vector;

@@ -5,5 +5,6 @@ pub(crate) mod epilogue;
 pub(crate) mod gemm;
 pub(crate) mod groups;
 pub(crate) mod sparse;
+pub(crate) mod trees;
 
 pub(crate) mod vector;

@@ -15,6 +15,7 @@ pub mod pipelines;
 mod scale;
 mod sequences;
 mod sink;
+mod transposed;
 mod windows;
 
 pub use pass::{Pass, PassError, run_pipeline};

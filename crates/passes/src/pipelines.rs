@@ -3,7 +3,7 @@
 use crate::integers::{self, moves, pools, products, tables, weights};
 use crate::{
     Pass, attention, constants, epilogue, identity, layout, linear, patterns, scale, sequences,
-    sink, windows,
+    sink, transposed, windows,
 };
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
@@ -18,6 +18,8 @@ pub const SPECIALISE: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
     Pass { name: "fold-batch-norm", run: scale::fold },
+    Pass { name: "transposed-convolutions", run: transposed::form },
+    Pass { name: "merge-transposes", run: layout::merge },
     Pass { name: "trim-windows", run: windows::trim },
 ];
 
@@ -57,6 +59,7 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "bounds", run: patterns::bounds },
     Pass { name: "gates", run: patterns::gates },
     Pass { name: "layer-normalization", run: patterns::layer_normalization },
+    Pass { name: "transposed-convolutions", run: transposed::form },
     Pass { name: "attention", run: attention::form },
     Pass { name: "linear", run: linear::form },
     Pass { name: "fuse-bias", run: epilogue::fuse_bias },

@@ -271,6 +271,22 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "transposed-convolutions",
+        "input %x: f32[1,1,2,3] const %w: f32[1,1,2,2] = [1, 2, 3, 4] const %b: f32[1] = [5]
+         %y: f32[1,1,4,6] = ConvTranspose(%x, %w, %b) {strides=[2, 2]}
+         output %y",
+        "input %x: f32[1,1,2,3] const %w: f32[4,1,1,1] = [1, 2, 3, 4]
+         const %b: f32[4] = [5, 5, 5, 5] const %s: i64[7] = [0, 2, 3, 1, 2, 2, 1]
+         const %t: i64[4] = [0, 4, 6, 1]
+         %i: f32[1,2,3,1] = Transpose(%x) {permutation=[0, 2, 3, 1]}
+         %c: f32[1,2,3,4] = Conv(%i, %w, %b) {pads=[0, 0, 0, 0], dilations=[1, 1], layout=\"nhwc\"}
+         %p: f32[1,2,3,1,2,2,1] = Reshape(%c, %s)
+         %q: f32[1,2,2,3,2,1,1] = Transpose(%p) {permutation=[0, 1, 4, 2, 5, 3, 6]}
+         %r: f32[1,4,6,1] = Reshape(%q, %t)
+         %y: f32[1,1,4,6] = Transpose(%r) {permutation=[0, 3, 1, 2]}
+         output %y",
+    ),
+    (
         "trim-windows",
         "input %x: f32[1,1,2,3] const %w: f32[1,1,3,3] = [1, 2, 3, 4, 5, 6, 7, 8, 9]
          %y: f32[1,1,2,3] = Conv(%x, %w) {pads=[4, 2, 4, 2], dilations=[4, 2]}

@@ -205,7 +205,7 @@ impl Operator for ConvTranspose {
 
 impl ConvTranspose {
     /// The plain convolution it is the transpose of, for an operand of these spatial extents.
-    pub(crate) fn resolved(&self, w: &Fact, spatial: &[usize]) -> Result<Window, Problem> {
+    pub fn resolved(&self, w: &Fact, spatial: &[usize]) -> Result<Window, Problem> {
         let window = self.window(kernel_of(w)?)?;
         let axes = spatial.len();
         let mut pads = vec![0; 2 * axes];

@@ -1,11 +1,12 @@
 //! Transposes move from the operands of a node to its results, until they meet others and cancel
 //! or reach the border of the graph.
 
+use lepton_ir::ops::gather::Gather;
 use lepton_ir::ops::pad::Pad;
 use lepton_ir::ops::reduce::Reduce;
 use lepton_ir::ops::slice::Slice;
 use lepton_ir::ops::walk::resolve_axis;
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Operands, Operator, ValueId};
 use lepton_tensor::Tensor;
 
 use crate::layout::{Sunk, added, transpose_of, transposed, untransposed};
@@ -85,6 +86,7 @@ fn sinking(graph: &Graph, node: &Node) -> Option<Sinking> {
         Op::Slice(Slice {}) => with_axes(graph, node, 3, false),
         Op::Pad(Pad { .. }) => with_axes(graph, node, 3, true),
         Op::Reduce(op) => reduced(graph, node, op),
+        Op::Resize(_) => resized(graph, node),
         Op::Squeeze(_) => squeezed(graph, node),
         Op::Unsqueeze(_) => unsqueezed(graph, node),
         _ => None,
@@ -181,6 +183,29 @@ fn reduced(graph: &Graph, node: &Node, op: &Reduce) -> Option<Sinking> {
     if !list.is_empty() {
         sinking.inputs.truncate(1);
         sinking.inputs.push(Sunk::Constant(Tensor::vector(&list)));
+    }
+    Some(sinking)
+}
+
+/// A resampling to known factors or extents of each axis, without a region to cut out.
+fn resized(graph: &Graph, node: &Node) -> Option<Sinking> {
+    let mut sinking = first(graph, node)?;
+    let rank = sinking.permutation.len();
+    for (position, input) in node.inputs.iter().enumerate().skip(1) {
+        let Some(id) = *input else { continue };
+        let list = graph.constant(id)?;
+        if list.is_empty() {
+            continue;
+        }
+        if position == 1 || list.shape() != [rank] {
+            return None;
+        }
+        // The factor of an axis of the result is that of the axis it came from.
+        let mut sources = vec![0; rank];
+        sinking.permutation.iter().enumerate().for_each(|(i, &axis)| sources[axis] = i as i64);
+        let sources = Tensor::vector(&sources);
+        let picked = Gather { axis: 0 }.eval(Operands(&[Some(list), Some(&sources)])).ok()?;
+        sinking.inputs[position] = Sunk::Constant(picked.into_iter().next()?);
     }
     Some(sinking)
 }

@@ -306,6 +306,17 @@ const CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "sink-transposes",
+        "input %x: f32[1,2,3,4] const %s: f32[4] = [1, 1, 2, 4]
+         %i: f32[1,4,2,3] = Transpose(%x) {permutation=[0, 3, 1, 2]}
+         %y: f32[1,4,4,12] = Resize(%i, _, %s) {mode=\"linear\"}
+         output %y",
+        "input %x: f32[1,2,3,4] const %s: f32[4] = [1, 2, 4, 1]
+         %r: f32[1,4,12,4] = Resize(%x, _, %s) {mode=\"linear\"}
+         %y: f32[1,4,4,12] = Transpose(%r) {permutation=[0, 3, 1, 2]}
+         output %y",
+    ),
+    (
+        "sink-transposes",
         "input %x: f32[1,4,4,2] const %f: i64[1] = [1] const %e: i64[1] = [3]
          const %k: i64[1] = [2] const %p: i64[8] = [0, 1, 0, 0, 0, 0, 0, 0]
          const %s: f32[3,1,1] = [1, 2, 3] const %r: i64[2] = [2, 3]

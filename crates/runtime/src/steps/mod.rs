@@ -8,6 +8,7 @@ mod groups;
 mod integer;
 mod matmul;
 mod moves;
+mod parts;
 pub(crate) mod product;
 mod recurrent;
 mod reduce;

@@ -1,10 +1,11 @@
-"""Measures Lepton beside ONNX Runtime and OpenVINO, and writes benches/RESULTS.md.
+"""Measures Lepton beside ONNX Runtime, OpenVINO and TensorFlow Lite, and writes benches/RESULTS.md.
 
 `cargo xtask bench-peers` calls it with everything prepared. Each row is a model at a precision, a
 number of threads and a batch. All runtimes get the same inputs. They take turns in rounds: in each
 round each of them runs for --seconds, and its median counts. A row has the median over rounds, the
 10th and 90th percentile, the ratio to the fastest peer (median of the ratios of each round), and
-the largest difference of any output from ONNX Runtime's f32, in units of its largest value.
+the largest difference of any output from ONNX Runtime's f32, in units of its largest value; models
+of TensorFlow Lite have its interpreter with XNNPACK beside them, and are compared with it.
 Peers have their best settings: all graph optimisations, one stream, f32 pinned where the row says
 f32 (OpenVINO would take bf16 otherwise; its bf16 has a column of its own).
 """
@@ -38,10 +39,10 @@ def outputs_difference(reference, outputs):
 
 def measure_row(row, arguments, folder):
     """One row of the table, as a dictionary."""
-    feed = models.feed(row.model, row.batch)
-    inputs = folder / f"{row.model.name}-{row.batch}.npz"
+    feed = row.feed()
+    inputs = folder / f"{row.model.name}-{row.batch}{'-' + row.precision if row.model.files else ''}.npz"
     np.savez(inputs, **feed)
-    reference = runtimes.OnnxRuntime(row.model.path, 1).run(feed)
+    reference = runtimes.reference(row).run(feed)
     sides = {}
     for name, make in runtimes.sides(row, folder, inputs).items():
         try:

@@ -17,6 +17,8 @@ class Model:
     # True if static int8 quantisation makes sense and the batch is free.
     quantises: bool = True
     batches: bool = True
+    # Of a TensorFlow Lite model, its file at each precision; its inputs are told by them.
+    files: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -26,16 +28,53 @@ class Row:
     threads: int
     batch: int
 
+    def path(self):
+        return self.model.files.get(self.precision, self.model.path)
+
+    def feed(self):
+        """Its inputs by name."""
+        return tflite_feed(self.path()) if self.model.files else feed(self.model, self.batch)
+
     def exists(self):
-        if not self.model.path.exists():
-            print(f"skipped: {self.model.path} does not exist")
+        if not self.path().exists():
+            print(f"skipped: {self.path()} does not exist")
             return False
+        if self.model.files:
+            return self.precision in self.model.files and self.batch == 1
         return (self.precision != "int8" or self.model.quantises) and (
             self.batch == 1 or self.model.batches)
 
 
 IMAGE = [("x", ["N", 3, 224, 224], "normal")]
 TEXT = [("input_ids", ["N", 128], "tokens"), ("attention_mask", ["N", 128], "ones")]
+
+
+# MLPerf Tiny: name, folder, file of f32 and of int8. That of kws has weights of int8 in both.
+TINY = [
+    ("ad01", "audio/mlperf_tiny_ad", "ad01_fp32", "ad01_int8"),
+    ("kws", "audio/mlperf_tiny_kws", "kws_ref_model_float32", "kws_ref_model"),
+    ("resnet8", "image/mlperf_tiny_resnet8", "pretrainedResnet", "pretrainedResnet_quant"),
+    ("vww", "image/mlperf_tiny_vww", "vww_96_float", "vww_96_int8"),
+]
+
+
+def tiny(assets, name, folder, *files):
+    """A model of MLPerf Tiny."""
+    paths = [assets / folder / f"{file}.tflite" for file in files]
+    return Model(name, paths[0], [], files=dict(zip(["f32", "int8"], paths)))
+
+
+def tflite_feed(path):
+    """Inputs by name for a TensorFlow Lite file."""
+    from ai_edge_litert import interpreter
+
+    random, made = np.random.default_rng(0), {}
+    for details in interpreter.Interpreter(str(path)).get_input_details():
+        shape, kind = details["shape"], details["dtype"]
+        made[details["name"]] = (
+            random.standard_normal(shape, dtype=np.float32) if kind == np.float32
+            else random.integers(-128, 128, shape).astype(kind))
+    return made
 
 
 def all_models():
@@ -60,6 +99,7 @@ def all_models():
                ("sr", [], "rate")], quantises=False, batches=False),
         Model("ultraface", assets / "image/ultraface/version-RFB-320_without_postprocessing.onnx",
               [("input", [1, 3, 240, 320], "normal")], batches=False),
+        *[tiny(assets, *names) for names in TINY],
         Model("chain_1000", chain(zoo.parent / "chain_1000.onnx"),
               [("x", [1, 16], "normal")], quantises=False, batches=False),
     ]

@@ -9,7 +9,8 @@ import subprocess
 
 import numpy as np
 
-COLUMNS = ["Lepton", "ONNX Runtime", "OpenVINO", "OpenVINO bf16", "Lepton, ORT's file"]
+COLUMNS = ["Lepton", "ONNX Runtime", "OpenVINO", "OpenVINO bf16", "TensorFlow Lite",
+           "Lepton, ORT's file"]
 
 
 def machine():
@@ -23,7 +24,7 @@ def machine():
 
 
 def versions():
-    names = ["onnxruntime", "openvino", "nncf", "numpy"]
+    names = ["onnxruntime", "openvino", "nncf", "ai-edge-litert", "numpy"]
     told = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return f"lepton {commit.stdout.strip()}, {told}"
@@ -34,7 +35,8 @@ def cell(side):
         return ""
     if "failed" in side:
         return "failed"
-    return f"{side['us']:.0f} [{side['low']:.0f}–{side['high']:.0f}]"
+    digits = 0 if side["us"] >= 1000 else 1
+    return f"{side['us']:.{digits}f} [{side['low']:.{digits}f}–{side['high']:.{digits}f}]"
 
 
 def ratio_text(ratio):
@@ -105,8 +107,7 @@ class Store:
             told += [f"## {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
             told += self.table(rows)
         told += self.scaling() + self.beside()
-        told += ["Measured by programs of their own: TensorFlow Lite (docs/tflite-support.md), weights of 4 "
-                 "bits (int4.md), blocks of zeros (sparsity.md).", ""]
+        told += ["Measured by programs of their own: weights of 4 bits (int4.md), blocks of zeros (sparsity.md).", ""]
         latest = max(self.rows, key=lambda r: r["date"])
         told += [f"Last: {latest['date']}, {latest['versions']}, `{latest['command']}`.", ""]
         return "\n".join(told)

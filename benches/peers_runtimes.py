@@ -13,8 +13,7 @@ import numpy as np
 import peers_quantise as quantise
 
 # Columns that compete at the precision of the row; the others stand beside.
-SAME_PRECISION = ["ONNX Runtime", "OpenVINO"]
-
+SAME_PRECISION = ["ONNX Runtime", "OpenVINO", "TensorFlow Lite"]
 
 # Times a model is loaded; the median counts.
 STARTS = 3
@@ -163,12 +162,20 @@ def sessions(path):
     return json.loads(subprocess.run([tool, path], capture_output=True, check=True).stdout)
 
 
+def reference(row):
+    """The runtime whose answer the others are compared with."""
+    return TfLite(row.path(), 1) if row.model.files else OnnxRuntime(row.model.path, 1)
+
+
 def sides(row, folder, inputs):
     """Makers of the runtimes of a row, in the order they take turns and have columns."""
     model, threads = row.model, row.threads
-    import peers_models
-
-    shapes = {n: a.shape for n, a in peers_models.feed(model, row.batch).items()}
+    if model.files:
+        return {
+            "Lepton": lambda: Lepton(row.path(), threads, inputs),
+            "TensorFlow Lite": lambda: TfLite(row.path(), threads),
+        }
+    shapes = {n: a.shape for n, a in row.feed().items()}
     if row.precision == "f32":
         return {
             "Lepton": lambda: Lepton(model.path, threads, inputs),

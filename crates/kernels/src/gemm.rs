@@ -12,7 +12,8 @@ use crate::epilogue::{
 use crate::isa::{self, Isa};
 use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
 use crate::real::Real;
-use crate::tile::{Ahead, Direct, Gathered, Micro, Rounded, RowSource, resolver, run};
+use crate::tile::{Ahead, Direct, Gathered, Micro, Rounded, RowSource, resolver};
+use crate::walk::run;
 
 /// The rows of A.
 #[derive(Clone, Copy, Debug)]

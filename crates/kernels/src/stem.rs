@@ -15,7 +15,8 @@ use crate::gemm::{micro_bf16, micro_f32, micro_u8s8};
 use crate::isa::{self, Isa};
 use crate::pack::{PackedF32, PanelView, TapsBf16, TapsS8, WeightOrder};
 use crate::real::Real;
-use crate::tile::{Ahead, Micro, PITCH, RowSource, run};
+use crate::tile::{Ahead, Micro, PITCH, RowSource};
+use crate::walk::run;
 
 /// Most channels of an image whose lines are copied.
 const MOST_CHANNELS: usize = 3;

@@ -9,7 +9,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{LINE_BYTES, Resolver};
-use crate::epilogue::{Block, Finish, InRegisters};
+use crate::epilogue::InRegisters;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
@@ -55,7 +55,7 @@ pub(crate) struct Ahead {
     next: *const u8,
     bytes: usize,
     /// Lines in four steps.
-    in_four: usize,
+    pub in_four: usize,
     /// True where the weights at hand are in cache already.
     pub near: bool,
 }
@@ -75,18 +75,18 @@ impl Ahead {
     }
 
     /// The weights of a later pass, if there is one.
-    fn of_pass(view: &PanelView, panels: Range<usize>) -> Option<Self> {
+    pub fn of_pass(view: &PanelView, panels: Range<usize>) -> Option<Self> {
         let next = view.weights.wrapping_add(panels.start * view.panel_bytes());
-        let bytes = (panels.len() * view.panel_bytes()).min(AHEAD_BYTES);
+        let bytes = panels.len() * view.panel_bytes();
         (!panels.is_empty()).then_some(Ahead { next, bytes, in_four: 4, near: false })
     }
 
-    /// The same, spread over so many steps as evenly as can be: memory that is asked faster than
-    /// it answers makes other loads wait.
-    fn over(self, steps: usize) -> Self {
+    /// The same, spread over so many steps as evenly as can be, at most so many lines in four of
+    /// them: memory that is asked faster than it answers makes other loads wait.
+    pub fn over(self, steps: usize, most: usize) -> Self {
         let lines = self.bytes / 64;
         let enough = |in_four: &usize| steps * in_four >= lines * 4;
-        Ahead { in_four: [1, 2].into_iter().find(enough).unwrap_or(4), ..self }
+        Ahead { in_four: [1, 2].into_iter().find(enough).unwrap_or(most), ..self }
     }
 
     /// Where the next `lines` lines begin, if any are left.
@@ -130,6 +130,11 @@ pub(crate) trait RowSource {
     /// The address of row 0 and the bytes between rows, where rows lie evenly.
     fn strided(&self) -> Option<(usize, usize)> {
         None
+    }
+
+    /// True if rows are copied before they are read, each time anew.
+    fn copies(&self) -> bool {
+        false
     }
 
     /// True if a tall tile's rows evict each other from L1.
@@ -230,6 +235,10 @@ impl<'a> Gathered<'a> {
 }
 
 impl RowSource for Gathered<'_> {
+    fn copies(&self) -> bool {
+        true
+    }
+
     unsafe fn addresses(
         &mut self,
         row: usize,
@@ -274,6 +283,10 @@ impl<'a, T: Real> Rounded<'a, T> {
 }
 
 impl<T: Real> RowSource for Rounded<'_, T> {
+    fn copies(&self) -> bool {
+        true
+    }
+
     unsafe fn addresses(
         &mut self,
         row: usize,
@@ -320,178 +333,13 @@ impl<A> Accumulators<A> {
     }
 }
 
-/// A kernel for tiles of one panel: rows, tile.
-type TileKernel<A> = unsafe fn(usize, &Tile<A>);
-
-/// What stays the same while the tiles of a product are walked.
-struct Walk<'a, A, S, F> {
-    micro: &'a Micro<A>,
-    source: &'a mut S,
-    view: &'a PanelView,
-    /// The last column, plus one.
-    end: usize,
-    finish: F,
-    /// [`TAP_BLOCK`] times [`PITCH`] slots.
-    addresses: *mut usize,
-    accumulators: *mut A,
-    /// The kernel of narrow tiles and the width of the output's lines, where it serves.
-    narrow: Option<(TileKernel<A>, usize)>,
-    most_rows: usize,
-    ahead: Ahead,
-}
-
-impl<A, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
-    /// Rows of the tile at `row`, of those before `end`.
-    fn tile_rows(&self, row: usize, end: usize) -> usize {
-        match self.narrow {
-            Some((_, width)) => even((end - row).min(width - row % width), TILE_ROWS),
-            None => even(end - row, self.most_rows),
-        }
-    }
-
-    /// The steps of a pass over so many rows and panels.
-    fn steps(&self, rows: usize, panels: usize) -> usize {
-        let wide = tile_panels(self.micro, self.most_rows, 4);
-        rows.div_ceil(self.most_rows) * panels.div_ceil(wide) * self.view.taps * self.view.steps
-    }
-
-    /// The tiles of `count` rows and these panels.
-    ///
-    /// # Safety
-    /// As [`run`].
-    #[inline(always)]
-    unsafe fn row_of_tiles(&mut self, row: usize, count: usize, panels: Range<usize>) {
-        let mut resolved = usize::MAX;
-        let mut panel = panels.start;
-        while panel < panels.end {
-            let wide = tile_panels(self.micro, count, panels.end - panel);
-            let place = [row, panel * PANEL];
-            let width = (wide * PANEL).min(self.end - panel * PANEL);
-            let in_registers = self.finish.in_registers(place, width);
-            for tap in (0..self.view.taps).step_by(TAP_BLOCK) {
-                let taps = tap..self.view.taps.min(tap + TAP_BLOCK);
-                // SAFETY: the addresses have room for a tile; the rest is the caller's promise.
-                unsafe {
-                    if resolved != tap {
-                        self.source.addresses(row, count, taps.clone(), self.addresses);
-                        resolved = tap;
-                    }
-                    self.tile(count, [panel, wide], taps, in_registers);
-                }
-            }
-            let block = Block::new(self.accumulators, place, [count, width]);
-            self.finish.finish(&block, in_registers.is_some());
-            panel += wide;
-        }
-    }
-
-    /// One tile of `count` rows and some panels, for taps whose addresses are resolved.
-    ///
-    /// # Safety
-    /// As [`run`].
-    #[inline(always)]
-    unsafe fn tile(
-        &mut self,
-        count: usize,
-        [panel, wide]: [usize; 2],
-        taps: Range<usize>,
-        in_registers: Option<InRegisters>,
-    ) {
-        let view = self.view;
-        let line = panel * view.panel_bytes() + taps.start * view.steps * 64;
-        let in_four = self.ahead.in_four;
-        let lines = self.ahead.take(taps.len() * view.steps * in_four / 4);
-        let tile = Tile {
-            addresses: self.addresses,
-            taps: taps.len(),
-            depth: view.depth,
-            weights: view.weights.wrapping_add(line),
-            panel_bytes: view.panel_bytes(),
-            accumulators: self.accumulators,
-            accumulate: taps.start > 0,
-            ahead: lines.unwrap_or(std::ptr::null()),
-            ahead_in_four: lines.map_or(0, |_| in_four),
-            finish: in_registers.filter(|_| taps.end == view.taps),
-        };
-        // SAFETY: accumulators have room for a tile; the panels are inside the view; rows are
-        // readable by the caller's promise.
-        unsafe {
-            match self.narrow {
-                Some((kernel, _)) => kernel(count, &tile),
-                None => (self.micro.tile)(count, wide, &tile),
-            }
-        }
-    }
-}
-
-/// Walks the tiles of `rows` × `columns`, and hands each finished block to `finish`. What comes
-/// `after` the last pass is brought near during it.
-///
-/// # Safety
-/// The micro-kernels' instruction set is there; the source's rows are readable for `view.depth`
-/// elements per tap; `columns` starts on a panel and ends inside `view.columns`.
-pub(crate) unsafe fn run<A>(
-    micro: &Micro<A>,
-    source: &mut impl RowSource,
-    view: &PanelView,
-    rows: Range<usize>,
-    columns: Range<usize>,
-    after: Ahead,
-    finish: impl Finish<A>,
-) {
-    assert!(columns.start.is_multiple_of(PANEL) && columns.end <= view.columns, "columns");
-    if view.taps == 0 || rows.is_empty() || columns.is_empty() {
-        return;
-    }
-    let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-    let mut storage = Accumulators::<A>::new();
-    let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
-    let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
-    let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
-    let most_rows = micro.panels.len().min(if source.rows_collide() { 6 } else { TILE_ROWS });
-    let mut walk = Walk {
-        micro,
-        source,
-        view,
-        end: columns.end,
-        finish,
-        addresses: addresses.as_mut_ptr().cast::<usize>(),
-        accumulators: storage.pointer(),
-        narrow,
-        most_rows,
-        ahead: after,
-    };
-    let panels_per_pass = panels_in_cache(view);
-    for first in panels.clone().step_by(panels_per_pass) {
-        let pass = first..panels.end.min(first + panels_per_pass);
-        let next_pass = pass.end..panels.end.min(pass.end + panels_per_pass);
-        let ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
-        walk.ahead = ahead.over(walk.steps(rows.len(), pass.len()));
-        let mut row = rows.start;
-        while row < rows.end {
-            let count = walk.tile_rows(row, rows.end);
-            // SAFETY: the caller's promise.
-            unsafe { walk.row_of_tiles(row, count, pass.clone()) };
-            row += count;
-        }
-    }
-}
-
-/// Panels that are worked on together because their weights stay in L2.
-fn panels_in_cache(view: &PanelView) -> usize {
-    match WEIGHTS_IN_CACHE / view.panel_bytes().max(64) {
-        fit @ 4.. => fit / 4 * 4,
-        _ => 2,
-    }
-}
-
 /// Rows of the next tile, so that `left` rows fall into even tiles of at most `most`.
 pub(crate) fn even(left: usize, most: usize) -> usize {
     left.div_ceil(left.div_ceil(most))
 }
 
 /// The most panels (4, 2 or 1) that fit a tile of `count` rows and the panels left.
-fn tile_panels<A>(micro: &Micro<A>, count: usize, left: usize) -> usize {
+pub(crate) fn tile_panels<A>(micro: &Micro<A>, count: usize, left: usize) -> usize {
     match micro.panels.get(count - 1).map_or(1, |&most| most.min(left)) {
         0 | 1 => 1,
         2 | 3 => 2,

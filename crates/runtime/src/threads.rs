@@ -1,12 +1,15 @@
 //! The engine's own pool: the caller is worker 0, workers spin for a moment inside a run and park
 //! between runs.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, TryLockError};
 use std::thread::JoinHandle;
 
 /// How often a waiting worker looks again before it parks: some ten microseconds.
 const SPINS: usize = 4000;
+
+/// Tasks that have a bit of their own, so that each can be taken by a certain thread.
+const BITS: usize = u64::BITS as usize;
 
 /// A task of the current job, erased to a pointer that outlives the job.
 #[derive(Clone, Copy)]
@@ -21,7 +24,12 @@ unsafe impl Send for Job {}
 struct Shared {
     /// Counts jobs; a change wakes spinning workers.
     generation: AtomicUsize,
+    /// Of the first tasks, a bit for each that somebody has taken.
+    taken: AtomicU64,
+    /// The next of the others.
     next_task: AtomicUsize,
+    /// Workers that wait for `wake`, or are about to.
+    parked: AtomicUsize,
     workers_inside: AtomicUsize,
     stop: AtomicBool,
     failed: AtomicBool,
@@ -42,7 +50,9 @@ impl Threads {
     pub fn new(count: usize) -> Self {
         let shared = Arc::new(Shared {
             generation: AtomicUsize::new(0),
+            taken: AtomicU64::new(0),
             next_task: AtomicUsize::new(0),
+            parked: AtomicUsize::new(0),
             workers_inside: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -52,7 +62,7 @@ impl Threads {
         let spawn = |index: usize| {
             let shared = shared.clone();
             let name = format!("lepton-{index}");
-            std::thread::Builder::new().name(name).spawn(move || work(&shared)).ok()
+            std::thread::Builder::new().name(name).spawn(move || work(&shared, index)).ok()
         };
         let workers = (1..count.max(1)).map_while(spawn).collect();
         Threads { shared, occupied: Mutex::new(()), workers }
@@ -63,8 +73,9 @@ impl Threads {
         self.workers.len() + 1
     }
 
-    /// Calls `task(0) … task(count − 1)`, each once, on any thread, and returns when all are done.
-    /// While another caller has the workers, the caller does all of it.
+    /// Calls `task(0) … task(count − 1)`, each once, and returns when all are done. Every thread
+    /// begins with the task of its own number, whose data its cache may hold from the job before,
+    /// and takes those of others that are late. While another caller has the workers, the caller does all of it.
     ///
     /// # Panics
     /// If a task panics.
@@ -90,13 +101,19 @@ impl Threads {
         let shared = &*self.shared;
         {
             let mut job = shared.job.lock().unwrap_or_else(|e| e.into_inner());
-            shared.next_task.store(0, Ordering::Relaxed);
+            shared.taken.store(0, Ordering::Relaxed);
+            shared.next_task.store(BITS, Ordering::Relaxed);
             *job = Some(Job { run, count });
-            shared.generation.fetch_add(1, Ordering::Release);
+        }
+        // Behind the lock, so that spinning workers find it free. Either this sees a worker that
+        // is about to park, or that worker sees the new generation.
+        shared.generation.fetch_add(1, Ordering::SeqCst);
+        if shared.parked.load(Ordering::SeqCst) > 0 {
+            let _guard = shared.job.lock().unwrap_or_else(|e| e.into_inner());
             shared.wake.notify_all();
         }
         let leave = Leave { shared };
-        take_tasks(shared, count, task);
+        take_tasks(shared, count, 0, task);
         drop(leave);
         if shared.failed.swap(false, Ordering::Relaxed) {
             panic!("a task of a parallel step panicked");
@@ -118,7 +135,16 @@ impl Drop for Leave<'_> {
     }
 }
 
-fn take_tasks(shared: &Shared, count: usize, task: &dyn Fn(usize)) {
+fn take_tasks(shared: &Shared, count: usize, own: usize, task: &dyn Fn(usize)) {
+    let first = count.min(BITS);
+    for index in (0..first).map(|i| (own + i) % first) {
+        let bit = 1 << index;
+        if shared.taken.load(Ordering::Relaxed) & bit == 0
+            && shared.taken.fetch_or(bit, Ordering::Relaxed) & bit == 0
+        {
+            task(index);
+        }
+    }
     loop {
         let index = shared.next_task.fetch_add(1, Ordering::Relaxed);
         if index >= count {
@@ -128,7 +154,7 @@ fn take_tasks(shared: &Shared, count: usize, task: &dyn Fn(usize)) {
     }
 }
 
-fn work(shared: &Shared) {
+fn work(shared: &Shared, own: usize) {
     let mut seen = 0;
     while !shared.stop.load(Ordering::Acquire) {
         let mut spins = 0;
@@ -137,11 +163,13 @@ fn work(shared: &Shared) {
             spins += 1;
         }
         let mut guard = shared.job.lock().unwrap_or_else(|e| e.into_inner());
-        while shared.generation.load(Ordering::Acquire) == seen
+        shared.parked.fetch_add(1, Ordering::SeqCst);
+        while shared.generation.load(Ordering::SeqCst) == seen
             && !shared.stop.load(Ordering::Acquire)
         {
             guard = shared.wake.wait(guard).unwrap_or_else(|e| e.into_inner());
         }
+        shared.parked.fetch_sub(1, Ordering::SeqCst);
         seen = shared.generation.load(Ordering::Acquire);
         let job = *guard;
         if job.is_some() {
@@ -152,7 +180,7 @@ fn work(shared: &Shared) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             // SAFETY: the job was open when `workers_inside` was raised under the lock, and
             // `Leave` waits for it to fall again.
-            take_tasks(shared, job.count, unsafe { &*job.run });
+            take_tasks(shared, job.count, own, unsafe { &*job.run });
         }));
         if outcome.is_err() {
             shared.failed.store(true, Ordering::Relaxed);

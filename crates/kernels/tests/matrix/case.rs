@@ -122,6 +122,17 @@ pub fn cases() -> impl Strategy<Value = Case> {
         })
 }
 
+/// Deep products of few rows: weights that are walked in slices of K, inside of taps and across
+/// them.
+pub fn deep(kernel: usize, input: [usize; 2], depth: usize, columns: usize) -> Case {
+    let pad = [kernel / 2; 2];
+    let kernel = [kernel; 2];
+    let window =
+        Window { input, kernel, stride: [1; 2], dilation: [1; 2], pad_before: pad, pad_after: pad };
+    let (input_gap, output_gap) = (3, 1);
+    Case { window, images: 1, depth, columns, input_gap, output_gap, residual: true, seed: 5 }
+}
+
 /// A small generator, so that a case is its seed (splitmix64).
 pub struct Random(pub u64);
 

@@ -8,7 +8,7 @@ use lepton_kernels::gemm::{Input, gemm_f32};
 use lepton_kernels::pack::{PackedF32, WeightOrder};
 use proptest::prelude::*;
 
-use crate::case::{Case, Random, activated, cases};
+use crate::case::{Case, Random, activated, cases, deep};
 
 /// Inputs of one case.
 struct Data {
@@ -187,4 +187,13 @@ fn many_taps_and_many_panels() {
         Window { input: [1, 17], kernel: [1, 1], pad_before: [0; 2], pad_after: [0; 2], ..window };
     let plain = Window { stride: [1, 1], ..plain };
     check(&Case { window: plain, images: 1, depth: 2000, columns: 150, ..case }, Activation::None);
+}
+
+#[test]
+fn deep_products_match() {
+    check(&deep(1, [1, 31], 2101, 70), Activation::Gelu);
+    check(&deep(1, [1, 250], 2100, 64), Activation::None);
+    check(&deep(3, [5, 5], 251, 80), Activation::Relu);
+    check(&deep(5, [6, 5], 90, 100), Activation::None);
+    check(&deep(7, [7, 7], 45, 65), Activation::None);
 }

@@ -8,7 +8,7 @@ use lepton_kernels::gemm::{Input, gemm_u8s8, gemm_u8s8_f32, gemm_u8s8_s32};
 use lepton_kernels::pack::{PackedS8, WeightOrder};
 use proptest::prelude::*;
 
-use crate::case::{Case, Random, cases};
+use crate::case::{Case, Random, cases, deep};
 
 /// Inputs of one case, and the exact accumulators.
 pub struct Data {
@@ -184,4 +184,11 @@ fn many_taps() {
         };
         check(&case);
     }
+}
+
+#[test]
+fn deep_products_are_exact() {
+    check(&deep(1, [1, 31], 8302, 70));
+    check(&deep(3, [5, 5], 1001, 80));
+    check(&deep(5, [6, 5], 360, 70));
 }

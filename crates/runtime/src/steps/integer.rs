@@ -25,6 +25,7 @@ use lepton_kernels::stem::{Lines, MOST_U8, stem_u8s8, stem_u8s8_f32};
 use lepton_tensor::DType;
 
 use super::average::average;
+use super::parts::{Extents, Part, over_parts};
 use super::product::{Following, Next, activation, image_window, operand, refused};
 use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::{Memory, Place};
@@ -52,6 +53,7 @@ struct Product {
     table: Option<Place>,
     y: Place,
     padding: Vec<u8>,
+    x_count: usize,
     row_count: usize,
     columns: usize,
     work: usize,
@@ -60,16 +62,32 @@ struct Product {
 
 impl Product {
     fn run(&self, memory: &Memory<'_>) {
-        over_rows(memory, self.row_count, self.work, |rows| {
+        over_parts(memory, &self.extents(), |part| {
             if self.epilogue.output == DType::U8 {
-                self.to_u8(memory, rows);
+                self.to_u8(memory, part);
             } else {
-                self.to_f32(memory, rows);
+                self.to_f32(memory, part);
             }
         });
     }
 
-    fn to_u8(&self, memory: &Memory<'_>, rows: std::ops::Range<usize>) {
+    fn extents(&self) -> Extents {
+        let weight_bytes = match &self.weights {
+            Weights::Dense(weights, _) => weights.bytes().len(),
+            _ => 0,
+        };
+        Extents {
+            rows: self.row_count,
+            columns: self.columns,
+            row_bytes: self.x_count,
+            weight_bytes,
+            work: self.work,
+        }
+    }
+
+    fn to_u8(&self, memory: &Memory<'_>, part: &Part) {
+        let (rows, columns) = (part.rows.clone(), part.columns.clone());
+        let next = part.of_next(Next::bytes(&self.next));
         let (n, e) = (self.columns, &self.epilogue);
         let residual = self.residual.map(|place| ResidualU8 {
             rows: Residual { pointer: memory.read::<u8>(place), row_stride: n },
@@ -93,8 +111,8 @@ impl Product {
             match &self.weights {
                 Weights::Dense(w, geometry) => {
                     let input = Input { base, rows: geometry, padding };
-                    let next = Next::bytes(&self.next);
-                    gemm_u8s8_before(memory.isa, &input, w, &epilogue, &output, rows, 0..n, next);
+                    let isa = memory.isa;
+                    gemm_u8s8_before(isa, &input, w, &epilogue, &output, rows, columns, next);
                 }
                 Weights::Sparse(w, geometry) => {
                     let input = Input { base, rows: geometry, padding };
@@ -105,7 +123,7 @@ impl Product {
                     grouped_u8s8(memory.isa, &input, w, *depth, &epilogue, &output, rows);
                 }
                 Weights::Stem(w, lines) => {
-                    let (image, next) = ((base, self.padding[0]), Next::bytes(&self.next));
+                    let image = (base, self.padding[0]);
                     stem_u8s8(memory.isa, image, lines, w, &epilogue, &output, rows, next);
                 }
                 Weights::Depthwise(w) => {
@@ -115,7 +133,8 @@ impl Product {
         }
     }
 
-    fn to_f32(&self, memory: &Memory<'_>, rows: std::ops::Range<usize>) {
+    fn to_f32(&self, memory: &Memory<'_>, part: &Part) {
+        let (rows, columns) = (part.rows.clone(), part.columns.clone());
         let n = self.columns;
         let residual = self
             .residual
@@ -134,7 +153,7 @@ impl Product {
             match &self.weights {
                 Weights::Dense(w, geometry) => {
                     let input = Input { base, rows: geometry, padding };
-                    gemm_u8s8_f32(memory.isa, &input, w, &epilogue, &output, rows, 0..n);
+                    gemm_u8s8_f32(memory.isa, &input, w, &epilogue, &output, rows, columns);
                 }
                 Weights::Sparse(w, geometry) => {
                     let input = Input { base, rows: geometry, padding };
@@ -270,6 +289,7 @@ fn product(
         _ => Following::default(),
     };
     let place = |id: ValueId| builder.place(id);
+    let x_count = operand(node, 0).map_or(0, |x| builder.count(x));
     let (Some(x), Some(bias), Some(multiplier), Some(y)) =
         (operand(node, 0), operand(node, 2), operand(node, 3), node.outputs[0])
     else {
@@ -288,6 +308,7 @@ fn product(
         table: operand(node, 5).map(place),
         y: place(y),
         padding: vec![x_zero; depth + 64],
+        x_count,
         row_count,
         columns,
         work: row_count * weight_count / 4,

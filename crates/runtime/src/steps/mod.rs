@@ -11,6 +11,7 @@ mod indexed;
 mod integer;
 mod matmul;
 mod moves;
+mod parts;
 pub(crate) mod product;
 mod ranks;
 mod recurrent;

@@ -21,7 +21,8 @@ use lepton_kernels::stem::{Lines, MOST_BF16, MOST_F32, stem_bf16, stem_f32};
 use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
-use super::{Choice, Chosen, is_f32, over_rows};
+use super::parts::{Extents, over_parts};
+use super::{Choice, Chosen, is_f32};
 use crate::error::RuntimeError;
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
@@ -127,6 +128,21 @@ impl Product {
         Next::bytes(&self.next)
     }
 
+    fn extents(&self) -> Extents {
+        let weight_bytes = match &self.weights {
+            Weights::Dense(weights) => weights.bytes().len(),
+            Weights::Bf16(weights) => weights.bytes().len(),
+            _ => 0,
+        };
+        Extents {
+            rows: self.row_count,
+            columns: self.columns,
+            row_bytes: self.x_count * if self.narrow[0] { 2 } else { 4 },
+            weight_bytes,
+            work: self.work,
+        }
+    }
+
     fn run(&self, memory: &Memory<'_>) {
         if self.rounds {
             return match self.narrow {
@@ -141,17 +157,19 @@ impl Product {
         let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
         let output = SharedOutput(output);
         let base = SharedInput(memory.read::<f32>(self.x));
-        over_rows(memory, self.row_count, self.work, |range| {
+        over_parts(memory, &self.extents(), |part| {
             let (base, output, epilogue) = (&base, &output, &epilogue);
             let (output, epilogue) = (&output.0, &epilogue.0);
             let input = Input { base: base.0, rows: &self.rows, padding: self.padding.as_ptr() };
-            // SAFETY: the geometry was checked against the planned shapes; row ranges are
-            // disjoint.
+            let (range, columns) = (part.rows.clone(), part.columns.clone());
+            let next = part.of_next(self.next_bytes());
+            // SAFETY: the geometry was checked against the planned shapes; parts are disjoint, and
+            // whole rows but for dense weights.
             unsafe {
                 match &self.weights {
                     Weights::Dense(w) => {
-                        let next = self.next_bytes();
-                        gemm_f32_before(memory.isa, &input, w, epilogue, output, range, 0..n, next);
+                        let isa = memory.isa;
+                        gemm_f32_before(isa, &input, w, epilogue, output, range, columns, next);
                     }
                     Weights::Sparse(w) => {
                         sparse_f32(memory.isa, &input, w, epilogue, output, range);
@@ -163,7 +181,6 @@ impl Product {
                         depthwise_f32(memory.isa, &input, w, epilogue, output, range);
                     }
                     Weights::Stem(lines, w) => {
-                        let next = self.next_bytes();
                         stem_f32(memory.isa, base.0, lines, w, epilogue, output, range, next);
                     }
                     Weights::Bf16(_) | Weights::StemBf16(..) => {
@@ -183,30 +200,23 @@ impl Product {
         let output = SharedOutput(output);
         let (base, copy) = (memory.read::<X>(self.x), self.rounded_copy(memory));
         let base = SharedInput(base);
-        over_rows(memory, self.row_count, self.work, |range| {
+        over_parts(memory, &self.extents(), |part| {
             let (base, output, epilogue) = (&base, &output, &epilogue);
             let (output, epilogue) = (&output.0, &epilogue.0);
+            let (range, columns) = (part.rows.clone(), part.columns.clone());
             let halves = |place| Residual { pointer: memory.read::<bf16>(place), row_stride: n };
             let addend = self.addend.map(halves);
             let addend = addend.as_ref();
             let (rows, padding) = (&self.rows, self.padding.as_ptr().cast());
             let input = Input { base: base.0, rows, padding };
-            let next = Next::bytes(&self.next);
+            let next = part.of_next(self.next_bytes());
             // SAFETY: the geometry was checked against the planned shapes; zero floats are zero
-            // bf16; row ranges are disjoint.
+            // bf16; parts are disjoint, and whole rows but for dense weights.
             unsafe {
                 match (&self.weights, copy) {
                     (Weights::Bf16(w), _) => {
                         gemm_bf16(
-                            memory.isa,
-                            &input,
-                            w,
-                            epilogue,
-                            addend,
-                            output,
-                            range,
-                            0..n,
-                            next,
+                            memory.isa, &input, w, epilogue, addend, output, range, columns, next,
                         );
                     }
                     (Weights::StemBf16(lines, w), _) => {

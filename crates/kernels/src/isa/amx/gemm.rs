@@ -160,7 +160,7 @@ pub(crate) unsafe fn configure() {
 /// near meanwhile.
 ///
 /// # Safety
-/// As [`crate::tile::run`] with rows as the form reads them, and [`super::available`] was true.
+/// As [`crate::walk::run`] with rows as the form reads them, and [`super::available`] was true.
 pub(crate) unsafe fn run<F: Form>(
     source: &mut impl RowSource,
     taps: Taps,
@@ -178,6 +178,8 @@ pub(crate) unsafe fn run<F: Form>(
     // An odd number of lines, so that rows spread over the sets of L1.
     let pitch = (tiles | 1) * 64;
     let in_place = in_place::<F>(source, taps);
+    // Short rows that are read where they lie fill only a part of a tile.
+    let tile_lines = in_place.map_or(16, |_| (taps.depth * F::BYTES / 4).min(16));
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
     let panels_per_pass = (WEIGHTS_IN_CACHE * 2 / view.panel_bytes().max(64)).max(4) / 4 * 4;
     // Several passes gather once, if the rows stay in cache.
@@ -192,7 +194,7 @@ pub(crate) unsafe fn run<F: Form>(
         }
         let room = room.as_mut_ptr().cast::<u8>();
         // SAFETY: tiles are available by the caller's promise.
-        unsafe { configure() };
+        unsafe { Configuration::of_depth(tile_lines).load() };
         for first_panel in panels.clone().step_by(panels_per_pass) {
             let pass = first_panel..panels.end.min(first_panel + panels_per_pass);
             for row in rows.clone().step_by(ROWS) {
@@ -232,10 +234,12 @@ pub(crate) unsafe fn run<F: Form>(
     });
 }
 
-/// Where rows lie that tiles can read as they are: the address of the first, and bytes between.
+/// Where rows lie that tiles can read as they are, whole tiles or one that is shorter: the address
+/// of the first, and bytes between.
 fn in_place<F: Form>(source: &impl RowSource, taps: Taps) -> Option<(usize, usize)> {
-    let whole = (taps.depth * F::BYTES).is_multiple_of(64) && taps.count == 1;
-    let fits = whole && F::READ == F::BYTES;
+    let bytes = taps.depth * F::BYTES;
+    let whole = bytes.is_multiple_of(64) || bytes < 64 && bytes.is_multiple_of(4);
+    let fits = whole && taps.count == 1 && F::READ == F::BYTES;
     source.strided().filter(|&(_, stride)| fits && !stride.is_multiple_of(4096))
 }
 

@@ -1,0 +1,130 @@
+//! How a product is split over threads: by rows, or by columns where the weights are most of what
+//! is read.
+
+use std::ops::Range;
+
+use super::PARALLEL_WORK;
+use crate::place::Memory;
+
+/// Weights that stay in the cache of a thread while rows pass by: more of them are split.
+const WEIGHTS_IN_CACHE: usize = 512 << 10;
+/// Columns that kernels take at once, at best and at least.
+const COLUMNS_AT_ONCE: [usize; 3] = [64, 32, 16];
+/// Rows for each thread below which rows do not fall into even tiles.
+const FEW_ROWS: usize = 12;
+
+/// What a product reads and computes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Extents {
+    pub rows: usize,
+    pub columns: usize,
+    /// Bytes of x.
+    pub row_bytes: usize,
+    /// Bytes of weights that can be read by ranges of columns, otherwise none.
+    pub weight_bytes: usize,
+    /// Multiply-adds.
+    pub work: usize,
+}
+
+/// What one thread computes of a product.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+    index: usize,
+    count: usize,
+}
+
+impl Part {
+    /// What this thread brings near of the weights that follow: its part where they are likely to
+    /// be split.
+    pub fn of_next<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let from =
+            if bytes.len() > WEIGHTS_IN_CACHE { bytes.len() / self.count * self.index } else { 0 };
+        &bytes[from..]
+    }
+}
+
+/// The parts of a product, one for each thread that is worth it.
+fn parts(extents: &Extents, threads: usize) -> Vec<Part> {
+    let Extents { rows, columns, row_bytes, weight_bytes, work } = *extents;
+    let count = threads.min(work / PARALLEL_WORK + 1).max(1);
+    let few = rows < FEW_ROWS * count && weight_bytes > 0;
+    let by_columns = few || weight_bytes > WEIGHTS_IN_CACHE && weight_bytes > row_bytes;
+    let even = |&step: &usize| columns >= 4 * count * step;
+    let step = COLUMNS_AT_ONCE.into_iter().find(even).unwrap_or(16);
+    let steps = columns.div_ceil(step);
+    let by_columns = by_columns && steps >= count;
+    let count = if by_columns { count } else { count.min(rows.max(1)) };
+    let part = |index: usize| {
+        let of = |whole: usize| whole * index / count..whole * (index + 1) / count;
+        let (rows, columns) = if by_columns {
+            let steps = of(steps);
+            (0..rows, steps.start * step..columns.min(steps.end * step))
+        } else {
+            (of(rows), 0..columns)
+        };
+        Part { rows, columns, index, count }
+    };
+    (0..count).map(part).collect()
+}
+
+/// Calls `body` with the parts of a product, over the threads if the work is worth it.
+pub(crate) fn over_parts(memory: &Memory<'_>, extents: &Extents, body: impl Fn(&Part) + Sync) {
+    let threads = memory.threads.count();
+    if threads == 1 {
+        let (rows, columns) = (0..extents.rows, 0..extents.columns);
+        return body(&Part { rows, columns, index: 0, count: 1 });
+    }
+    let parts = parts(extents, threads);
+    memory.threads.run(parts.len(), &|index| body(&parts[index]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_every_result_once() {
+        for rows in [1, 5, 49, 196] {
+            for columns in [1, 16, 80, 160, 1000, 1280] {
+                for weight_bytes in [0, 1 << 16, 4 << 20] {
+                    for threads in 1..5 {
+                        let extents = Extents {
+                            rows,
+                            columns,
+                            row_bytes: rows * 512,
+                            weight_bytes,
+                            work: 1 << 30,
+                        };
+                        let parts = parts(&extents, threads);
+                        assert!(!parts.is_empty() && parts.len() <= threads);
+                        let mut seen = vec![0; rows * columns];
+                        for part in &parts {
+                            assert!(part.columns.start.is_multiple_of(16));
+                            for row in part.rows.clone() {
+                                part.columns.clone().for_each(|c| seen[row * columns + c] += 1);
+                            }
+                        }
+                        assert!(seen.iter().all(|&times| times == 1), "{extents:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_weights_and_single_rows_are_split_by_columns() {
+        let extents = |rows, row_bytes, weight_bytes| Extents {
+            rows,
+            columns: 512,
+            row_bytes,
+            weight_bytes,
+            work: 1 << 30,
+        };
+        let columns = |extents| parts(&extents, 2)[0].columns.end;
+        assert_eq!(columns(extents(49, 400 << 10, 4 << 20)), 256);
+        assert_eq!(columns(extents(1, 4 << 10, 256 << 10)), 256);
+        assert_eq!(columns(extents(3136, 800 << 10, 64 << 10)), 512);
+    }
+}

@@ -84,7 +84,10 @@ impl Model {
         weights: Option<impl AsRef<Path>>,
     ) -> Result<Model, Error> {
         let model = Model::open(path)?;
-        weights.map_or(Ok(model), |weights| model.with_weights(weights))
+        match weights {
+            Some(weights) => model.with_weights(weights),
+            None => Ok(model),
+        }
     }
 
     /// The model with the weights of a safetensors file in place of its own. What an artefact holds

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-const TARGETS: &[&str] = &["onnx", "tflite", "lepton", "graph"];
+const TARGETS: &[&str] = &["onnx", "tflite", "lepton", "safetensors", "graph"];
 
 const SECONDS: &str = "60";
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use lepton::{Error, Model};
 
 use crate::units;
 
@@ -49,10 +50,28 @@ pub enum Verb {
     Profile(Profile),
 }
 
+/// A model, and where its weights are if not in its file.
+#[derive(Args)]
+pub struct ModelFile {
+    /// The model.
+    #[arg(id = "model", value_name = "MODEL")]
+    pub path: PathBuf,
+    /// Weights in place of the model's own, a .safetensors file.
+    #[arg(long)]
+    pub weights: Option<PathBuf>,
+}
+
+impl ModelFile {
+    /// Reads it.
+    pub fn open(&self) -> Result<Model, Error> {
+        Model::open_with(&self.path, self.weights.as_ref())
+    }
+}
+
 #[derive(Args)]
 pub struct Inspect {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// Print the graph in its text form.
     #[arg(long)]
     pub graph: bool,
@@ -66,8 +85,8 @@ pub struct Inspect {
 
 #[derive(Args)]
 pub struct Check {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -75,8 +94,8 @@ pub struct Check {
 
 #[derive(Args)]
 pub struct Run {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// An .npz file with an array for each input, named like it.
     #[arg(long)]
     pub input: PathBuf,
@@ -96,8 +115,8 @@ pub struct Run {
 
 #[derive(Args)]
 pub struct Eval {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// A data set: .npz, .csv, folder of images, archive, or .toml description.
     #[arg(long)]
     pub data: PathBuf,
@@ -120,8 +139,8 @@ pub struct Eval {
 
 #[derive(Args)]
 pub struct Bench {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -147,9 +166,10 @@ pub struct Bench {
 
 #[derive(Args)]
 pub struct Convert {
-    /// The model.
-    pub model: PathBuf,
-    /// The file to write; its extension, .lepton or .onnx, names the format.
+    #[command(flatten)]
+    pub model: ModelFile,
+    /// The file to write; its extension names the format: .lepton, .onnx, or .safetensors for
+    /// the weights alone.
     #[arg(short, long)]
     pub output: PathBuf,
     /// Put the lowered graph and the packed weights into the .lepton file: up to twice the
@@ -163,8 +183,8 @@ pub struct Convert {
 
 #[derive(Args)]
 pub struct Profile {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// Threads.
     #[arg(long, default_value_t = 1)]
     pub threads: usize,
@@ -204,8 +224,8 @@ pub struct Diff {
 
 #[derive(Args)]
 pub struct Optimize {
-    /// The model.
-    pub model: PathBuf,
+    #[command(flatten)]
+    pub model: ModelFile,
     /// A data set with training rows (for calibration and tuning) and test rows (for the result).
     #[arg(long)]
     pub data: PathBuf,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lepton::{Error, Latency, Model, SessionOptions};
+use lepton::{Error, Latency, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Bench;
@@ -18,7 +18,7 @@ const WARM_UP_TIME: Duration = Duration::from_millis(300);
 /// Measures load time, first run and steady latency.
 pub fn bench(arguments: &Bench) -> Result<()> {
     let start = Instant::now();
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.model.open()?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;

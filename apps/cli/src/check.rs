@@ -1,7 +1,7 @@
 //! `lepton check`.
 
 use anyhow::Result;
-use lepton::{Model, SessionOptions};
+use lepton::SessionOptions;
 use serde_json::json;
 
 use crate::arguments::Check;
@@ -13,7 +13,7 @@ const GOLDEN_TOLERANCE: f64 = 1e-3;
 /// Reads, verifies, plans and runs the model once; an artefact must give its golden output. Every
 /// problem of a file that cannot be read is told.
 pub fn check(arguments: &Check) -> Result<()> {
-    let model = Model::open(&arguments.model).inspect_err(|error| {
+    let model = arguments.model.open().inspect_err(|error| {
         if let (true, lepton::Error::Format { error, .. }) = (arguments.json, error) {
             let problems: Vec<String> = error.problems().iter().map(ToString::to_string).collect();
             // What fails here fails again when the error is told.
@@ -49,7 +49,7 @@ pub fn check(arguments: &Check) -> Result<()> {
             json!({ "ok": true, "golden_difference": difference, "without_kernel": missing }),
         );
     }
-    say!("{}: ok, {} nodes", arguments.model.display(), model.graph().node_count());
+    say!("{}: ok, {} nodes", arguments.model.path.display(), model.graph().node_count());
     match difference {
         Some(found) => say!("  golden output reproduced, largest difference {found:.1e}"),
         None => say!("  ran once on made-up inputs"),

@@ -1,7 +1,7 @@
 //! `lepton eval`.
 
 use anyhow::Result;
-use lepton::{Error, Metric, Model, SessionOptions};
+use lepton::{Error, Metric, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Eval;
@@ -10,7 +10,7 @@ use crate::rows::evaluation_rows;
 
 /// Measures accuracy on the test split of a data set.
 pub fn eval(arguments: &Eval) -> Result<()> {
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.model.open()?;
     let metric = Metric::find(&arguments.metric).map_err(Error::from)?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };

@@ -1,7 +1,7 @@
 //! `lepton inspect`.
 
 use anyhow::Result;
-use lepton::{Fact, Graph, Model, Operands};
+use lepton::{Fact, Graph, Operands};
 use serde_json::json;
 
 use crate::arguments::Inspect;
@@ -26,7 +26,7 @@ fn multiply_adds(graph: &Graph, dims: &[(String, usize)]) -> Result<u64> {
 
 /// Prints what the model is.
 pub fn inspect(arguments: &Inspect) -> Result<()> {
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.model.open()?;
     let graph = model.graph();
     let work = multiply_adds(graph, &arguments.dim)?;
     let spec = |(name, fact): &(String, Fact)| {
@@ -38,7 +38,7 @@ pub fn inspect(arguments: &Inspect) -> Result<()> {
         return print_json(
             "inspect",
             json!({
-                "path": arguments.model, "format": model.format(), "file_bytes": model.file_bytes(),
+                "path": arguments.model.path, "format": model.format(), "file_bytes": model.file_bytes(),
                 "inputs": inputs.iter().map(spec).collect::<Vec<_>>(),
                 "outputs": outputs.iter().map(spec).collect::<Vec<_>>(),
                 "nodes": graph.node_count(), "operators": graph.operator_counts(),
@@ -47,7 +47,7 @@ pub fn inspect(arguments: &Inspect) -> Result<()> {
             }),
         );
     }
-    say!("{}: {} of {}", arguments.model.display(), bytes(model.file_bytes()), model.format());
+    say!("{}: {} of {}", arguments.model.path.display(), bytes(model.file_bytes()), model.format());
     for (kind, specs) in [("input ", &inputs), ("output", &outputs)] {
         for (name, fact) in specs {
             say!("  {kind} {name}: {fact}");

@@ -2,16 +2,14 @@
 
 use anyhow::{Context, Result};
 use lepton::report::{bytes, time, verdict};
-use lepton::{
-    DataOptions, DataSet, Error, Goal, Limits, Metric, Model, Price, PriceList, Report, Target,
-};
+use lepton::{DataOptions, DataSet, Error, Goal, Limits, Metric, Price, PriceList, Report, Target};
 
 use crate::arguments::Optimize;
 use crate::output::{Bar, print_json, say, say_part};
 
 /// Searches, shows the table, and says whether the goal was met.
 pub fn optimize(arguments: &Optimize) -> Result<bool> {
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.model.open()?;
     let goal = goal(arguments)?;
     let data = DataSet::open(&arguments.data, &DataOptions::default()).map_err(Error::from)?;
     let bar = Bar::new(0, "");

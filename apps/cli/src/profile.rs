@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use lepton::{Error, Model, Peaks, SessionOptions, StepProfile};
+use lepton::{Error, Peaks, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
@@ -14,7 +14,7 @@ const RUNS: usize = 51;
 
 /// Times every step of the plan.
 pub fn profile(arguments: &Profile) -> Result<()> {
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.model.open()?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;

@@ -1,7 +1,7 @@
 //! `lepton run`.
 
 use anyhow::Result;
-use lepton::{Error, Model, SessionOptions};
+use lepton::{Error, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Run;
@@ -10,7 +10,7 @@ use crate::output::{print_json, say};
 
 /// Runs the model on the arrays of an .npz file and writes its outputs to another.
 pub fn run(arguments: &Run) -> Result<()> {
-    let model = Model::open(&arguments.model)?;
+    let model = arguments.model.open()?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;

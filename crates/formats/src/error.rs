@@ -79,6 +79,9 @@ pub enum FormatError {
     /// A graph that breaks the rules of graphs.
     #[error(transparent)]
     Graph(Box<GraphError>),
+    /// Weights of a file that do not go with a graph: each name that does not fit.
+    #[error("the weights do not go with the model:{}", listed(.0))]
+    Weights(Vec<String>),
     /// More than one problem, in the order of the file, each of them something else.
     #[error("{} problems:{}", .0.len(), numbered(.0))]
     Several(Vec<FormatError>),
@@ -91,6 +94,11 @@ pub(crate) const MOST_PROBLEMS: usize = 50;
 fn numbered(problems: &[FormatError]) -> String {
     let line = |(index, problem): (usize, &FormatError)| format!("\n  {}. {problem}", index + 1);
     problems.iter().enumerate().map(line).collect()
+}
+
+/// One line for each name.
+fn listed(names: &[String]) -> String {
+    names.iter().map(|name| format!("\n  {name}")).collect()
 }
 
 /// What helps against a problem of a node.

@@ -1,10 +1,12 @@
-//! Model files, ONNX, TensorFlow Lite and Lepton's artefact, as bytes in and bytes out. No `unsafe`, no files.
+//! Model files, ONNX, TensorFlow Lite, Lepton's artefact, and weights in safetensors: bytes in and bytes out. No `unsafe`, no files.
 #![forbid(unsafe_code)]
 
 pub mod artefact;
 pub mod error;
 pub mod limits;
 pub mod onnx;
+mod problems;
+pub mod safetensors;
 mod steps;
 pub mod tflite;
 

@@ -10,6 +10,8 @@ pub const RANK: usize = 32;
 pub const NAME_BYTES: usize = 4096;
 /// Bytes of the bodies of all functions that a model calls, each as often as it is called.
 pub const EXPANDED_BYTES: usize = 1 << 28;
+/// Bytes of the header of a safetensors file: names and extents.
+pub const HEADER_BYTES: usize = 1 << 25;
 /// Sub-graphs within sub-graphs.
 pub const NESTING: usize = 8;
 

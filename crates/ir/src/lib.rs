@@ -11,6 +11,7 @@ pub mod dim;
 mod edit;
 pub mod error;
 pub mod fact;
+pub mod fixed_point;
 pub mod gradient;
 pub mod graph;
 mod infer;

@@ -24,6 +24,7 @@ pub use error::Error;
 pub use lepton_compress::Recipe;
 pub use lepton_data::{Batch, DataOptions, DataSet, Split, Subset, read_npz, write_npz};
 pub use lepton_formats::artefact::coded_bytes;
+pub use lepton_formats::safetensors::EXTENSION as WEIGHTS_EXTENSION;
 pub use lepton_formats::{Format, FormatError};
 pub use lepton_ir::text::print_brief as print_graph;
 pub use lepton_ir::{Dim, Fact, Graph, GraphError, Operands};

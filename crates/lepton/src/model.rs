@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, sniff, tflite};
+use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, safetensors, sniff, tflite};
 use lepton_ir::Graph;
 use lepton_runtime::{Lowering, PREPARED_KEY, Session, SessionOptions};
 
@@ -75,6 +75,44 @@ impl Model {
         let mut model = Model::read(path, bytes, &beside)?;
         model.file_bytes += beside.loaded.get();
         Ok(model)
+    }
+
+    /// [`Model::open`], with the weights of a safetensors file in place of the model's own where
+    /// one is given (how names are matched: [`safetensors::replace`]).
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        weights: Option<impl AsRef<Path>>,
+    ) -> Result<Model, Error> {
+        let model = Model::open(path)?;
+        match weights {
+            Some(weights) => model.with_weights(weights),
+            None => Ok(model),
+        }
+    }
+
+    /// The model with the weights of a safetensors file in place of its own. What an artefact holds
+    /// beside its graph (packed weights, stored outputs) is left behind.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or names and extents that do not fit, all of them at once.
+    pub fn with_weights(mut self, path: impl AsRef<Path>) -> Result<Model, Error> {
+        let path = path.as_ref();
+        let failed = |error| Error::Format { path: path.to_path_buf(), error };
+        let bytes = file_bytes(path)?;
+        self.file_bytes += bytes.len();
+        let weights = safetensors::read(bytes).map_err(failed)?;
+        safetensors::replace(&mut self.graph, &weights).map_err(failed)?;
+        self.artefact = None;
+        Ok(self)
+    }
+
+    /// The bytes of a safetensors file with the model's weights.
+    ///
+    /// # Errors
+    /// Elements that safetensors does not have.
+    pub fn weights(&self) -> Result<Vec<u8>, Error> {
+        let failed = |error| Error::Format { path: self.path.clone(), error };
+        safetensors::write(&self.graph).map_err(failed)
     }
 
     /// Reads a model from memory; `name` stands for the file in messages and reports. Tensors in

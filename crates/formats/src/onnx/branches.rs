@@ -9,11 +9,11 @@ use super::call::label;
 use super::emit::{Emit, Written};
 use super::link::graph;
 use super::lists::{Item, Kind, kind};
-use super::problems::Problems;
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
 use crate::error::{FormatError, at_most};
 use crate::limits;
+use crate::problems::Problems;
 
 /// A tensor that is always there.
 const PLAIN: (Kind, bool) = (Kind::Tensor, false);

@@ -1,52 +1,11 @@
-//! Everything that is wrong with a model at once: what cannot be read is left out, and the rest is
-//! read on with what the file declares about the values that are missing.
-
-use std::collections::HashSet;
+//! What is left out of a graph for a problem, and where a problem was found.
 
 use super::branches;
 use super::call::label;
 use super::ops;
 use super::proto::{GraphProto, NodeProto};
 use super::read::{Reader, input_fact, plain_domain};
-use crate::error::{FormatError, MOST_PROBLEMS};
-
-/// The problems of a graph of the file so far.
-#[derive(Default)]
-pub struct Problems {
-    /// In the order of the file.
-    pub found: Vec<FormatError>,
-    /// The names of values about which nothing is known for that.
-    lost: HashSet<String>,
-}
-
-impl Problems {
-    /// Adds a problem; an error if that is as many as are told.
-    pub fn add(&mut self, problem: FormatError) -> Result<(), FormatError> {
-        match problem {
-            FormatError::Several(inner) => self.found.extend(inner),
-            one => self.found.push(one),
-        }
-        if self.found.len() >= MOST_PROBLEMS { self.all() } else { Ok(()) }
-    }
-
-    /// Adds a problem for which the value of that name is missing.
-    pub fn lose(&mut self, name: &str, problem: FormatError) -> Result<(), FormatError> {
-        self.lost.insert(name.to_string());
-        self.add(problem)
-    }
-
-    /// True if the node cannot be read for a problem that was found before.
-    pub fn concern(&self, node: &NodeProto) -> bool {
-        let lost = |name: &str| self.lost.contains(name);
-        let loses = !self.lost.is_empty() && branches::names_used(node).into_iter().any(lost);
-        loses || (!self.found.is_empty() && is_unknown(node))
-    }
-
-    /// All there are, as one error.
-    pub fn all(&mut self) -> Result<(), FormatError> {
-        FormatError::of_all(std::mem::take(&mut self.found))
-    }
-}
+use crate::error::FormatError;
 
 /// True if Lepton does not have the operator, or one of a graph inside the node.
 fn is_unknown(node: &NodeProto) -> bool {
@@ -55,6 +14,12 @@ fn is_unknown(node: &NodeProto) -> bool {
 }
 
 impl Reader<'_> {
+    /// True if the node cannot be read for a problem that was found before.
+    pub fn is_concerned(&self, node: &NodeProto) -> bool {
+        self.problems.concern(branches::names_used(node))
+            || (!self.problems.is_empty() && is_unknown(node))
+    }
+
     /// The problem with the node it was found at.
     pub fn located(&self, node: &NodeProto, problem: FormatError) -> FormatError {
         let domain = plain_domain(node.domain.as_deref());
@@ -86,7 +51,7 @@ impl Reader<'_> {
                     let id = self.graph.add_input(name, fact);
                     self.define(name, id)?;
                 }
-                _ => drop(self.problems.lost.insert(name.clone())),
+                _ => self.problems.lose(name.clone()),
             }
         }
         Ok(())

@@ -11,11 +11,11 @@ use prost::Message;
 
 use super::call::{Call, label};
 use super::lists::{self, Item};
-use super::problems::Problems;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
 use super::{ExternalData, branches, expand, folded, gradient, ops, tensor, wire};
 use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
+use crate::problems::Problems;
 use crate::steps::{Budget, Steps};
 
 const ONNX_DOMAIN: &str = "";
@@ -57,7 +57,7 @@ pub fn read_fixed(
     let unknown = unknown_operators(&graphs, &versions);
     let (budget, mut problems) = (Budget::default(), Problems::default());
     if !unknown.is_empty() {
-        problems.found.push(FormatError::UnknownOperators(unknown));
+        problems.add(FormatError::UnknownOperators(unknown))?;
     }
     let mut reader = Reader {
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
@@ -261,7 +261,7 @@ pub struct Reader<'a> {
     /// What constants may still be made.
     pub budget: &'a Budget,
     /// What was wrong so far.
-    pub problems: Problems,
+    pub problems: Problems<String>,
 }
 
 impl Reader<'_> {
@@ -271,7 +271,7 @@ impl Reader<'_> {
         self.read_inputs(proto)?;
         for index in sorted(&proto.node)? {
             let node = &proto.node[index];
-            if self.problems.concern(node) {
+            if self.is_concerned(node) {
                 self.leave_out(proto, node)?;
             } else if let Err(problem) = self.read_or_fold(proto, node) {
                 self.problems.add(self.located(node, problem))?;
@@ -314,7 +314,10 @@ impl Reader<'_> {
                     let id = self.graph.add_constant(name, tensor);
                     self.define(name, id)?;
                 }
-                Err(problem) => self.problems.lose(name, problem)?,
+                Err(problem) => {
+                    self.problems.lose(name.to_string());
+                    self.problems.add(problem)?;
+                }
             }
         }
         Ok(())
@@ -340,7 +343,10 @@ impl Reader<'_> {
                     let id = self.graph.add_input(name, fact);
                     self.define(name, id)?;
                 }
-                Err(problem) => self.problems.lose(name, problem)?,
+                Err(problem) => {
+                    self.problems.lose(name.to_string());
+                    self.problems.add(problem)?;
+                }
             }
         }
         Ok(())

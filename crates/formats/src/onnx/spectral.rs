@@ -4,6 +4,7 @@ use std::f64::consts::TAU;
 
 use lepton_ir::ValueId;
 use lepton_ir::ops::binary::BinaryFunction as B;
+use lepton_ir::ops::fourier::Fourier;
 use lepton_ir::ops::unary::UnaryFunction as U;
 use lepton_tensor::DType;
 
@@ -12,8 +13,11 @@ use super::rows::given_type;
 use crate::error::FormatError;
 use crate::steps::{Made, Results, Steps};
 
-/// Longest transform that is written as a product with a constant.
-const LONGEST: usize = 4096;
+/// Most elements of the constant of a transform that is written as a product with one; larger ones
+/// are computed by the fast transform.
+const LARGEST_MATRIX: usize = 1 << 20;
+/// Longest part of a signal.
+const LONGEST_FRAME: usize = 1 << 20;
 
 /// `Σ terms[k]·cos(k·2π·n/N)` for `n` from 0, N the size, less one for a symmetric window.
 fn window(call: &mut Call<'_>, terms: &[f64]) -> Results {
@@ -153,10 +157,20 @@ impl Transform {
         (rows, columns, values)
     }
 
+    /// The same as an operator.
+    fn operator(&self) -> Fourier {
+        let Transform { length, bins, real_out, inverse, .. } = *self;
+        Fourier { length, bins, inverse, real: real_out }
+    }
+
     /// `x` `[…,samples,parts]` transformed: `[…,bins,parts]`.
     fn apply(&self, call: &mut Call<'_>, x: ValueId) -> Made {
-        if self.length == 0 || self.length.max(self.samples) > LONGEST {
-            return Err(call.error(format!("transforms of {} are not supported", self.length)));
+        if self.length == 0 || self.bins == 0 {
+            return Err(call.error("a transform of nothing"));
+        }
+        let elements = self.samples.saturating_mul(self.bins).saturating_mul(4);
+        if elements > LARGEST_MATRIX {
+            return call.emit_one(self.operator(), &[Some(x)]);
         }
         let (rows, columns, values) = self.matrix();
         let matrix = call.table(call.dtype(x), &[rows, columns], &values)?;
@@ -240,7 +254,7 @@ pub fn stft(call: &mut Call<'_>) -> Results {
     let (Some(total), Some(length)) = (dims.get(1).copied().flatten(), given.or(of_window)) else {
         return Err(call.error("the lengths of the signal and of a frame must be known"));
     };
-    if step == 0 || length == 0 || length > total || length > LONGEST {
+    if step == 0 || length == 0 || length > total || length > LONGEST_FRAME {
         return Err(call.error(format!("frames of {length} by {step} of a signal of {total}")));
     }
     let frames = (total - length) / step + 1;
@@ -265,4 +279,38 @@ pub fn stft(call: &mut Call<'_>) -> Results {
         inverse: false,
     };
     Ok(vec![transform.apply(call, x)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use lepton_ir::{Operands, Operator};
+    use lepton_tensor::Tensor;
+
+    use super::*;
+
+    #[test]
+    fn the_fast_transform_is_the_product() {
+        let forms = [(false, false, false), (true, false, false), (true, false, true)];
+        for (complex_in, real_out, inverse) in [forms.as_slice(), &[(true, true, true)]].concat() {
+            for length in [1, 2, 7, 12, 60, 97] {
+                for samples in [length, length / 2 + 1] {
+                    let bins = if inverse { length } else { length / 2 + 1 };
+                    let own = Transform { length, samples, bins, complex_in, real_out, inverse };
+                    let (rows, columns, matrix) = own.matrix();
+                    let x: Vec<f64> =
+                        (0..rows).map(|i| ((i * 37 + 5) % 23) as f64 - 11.0).collect();
+                    let product = |column: usize| -> f64 {
+                        (0..rows).map(|row| x[row] * matrix[row * columns + column]).sum()
+                    };
+                    let parts = rows / samples;
+                    let x = Tensor::from_slice([samples, parts], &x).unwrap();
+                    let made = own.operator().eval(Operands(&[Some(&x)])).unwrap()[0].to_f64_vec();
+                    assert_eq!(made.len(), columns);
+                    for (column, value) in made.into_iter().enumerate() {
+                        assert!((value - product(column)).abs() < 1e-9 * length as f64 * 11.0);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -76,6 +76,13 @@ impl<'a> Call<'_, 'a> {
         self.reader.info(self.graph, index)
     }
 
+    /// The declaration of a tensor that only says how what is computed within is quantised.
+    pub fn intermediate(&self, number: usize) -> Result<&'a TensorInfo, FormatError> {
+        let missing = || self.error(format!("intermediate tensor {number} is missing"));
+        let index = self.node.intermediates.get(number).copied().ok_or_else(missing)?;
+        self.reader.info(self.graph, index)
+    }
+
     /// An operand's elements as the file has them: integers where it is quantised.
     pub fn stored(&mut self, operand: usize) -> Made {
         let missing = || self.error(format!("input {operand} is missing"));

@@ -159,6 +159,11 @@ impl<'a> Vector<'a> {
         f32s: f32;
     }
 
+    /// The elements, of one byte.
+    pub fn bytes(&self) -> Result<&'a [u8], FormatError> {
+        self.slice(1)
+    }
+
     /// Where the elements, of one byte, are in the file.
     pub fn byte_range(&self) -> Result<std::ops::Range<usize>, FormatError> {
         self.slice(1)?;

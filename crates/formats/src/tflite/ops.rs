@@ -8,7 +8,8 @@ use super::call::{Call, Results};
 use super::names::{CUSTOM, NAMES};
 use super::schema::Code;
 use super::{
-    blocks, control, elements, products, recurrent, reductions, select, shapes, slices, windows,
+    blocks, control, detection, elements, products, recurrent, reductions, select, shapes, slices,
+    windows,
 };
 
 /// What an operator is in Lepton.
@@ -178,6 +179,8 @@ pub const ROWS: &[Row] = &[
     nodes("SVDF", 4, recurrent::filter),
     nodes("UNIDIRECTIONAL_SEQUENCE_LSTM", 5, recurrent::lstm),
     nodes("UNIDIRECTIONAL_SEQUENCE_RNN", 4, recurrent::rnn),
+    // Detections.
+    nodes("TFLite_Detection_PostProcess", 1, detection::boxes),
     // Graphs inside.
     nodes("CALL_ONCE", 1, control::call_once),
     nodes("IF", 1, control::branch),

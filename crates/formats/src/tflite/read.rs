@@ -12,8 +12,9 @@ use super::call::Call;
 use super::ops;
 use super::schema::{self, Code, Model, Operator, Signature, SubGraph};
 use super::tensor::RESOURCE;
-use crate::error::{FormatError, MOST_PROBLEMS, UnknownOperator, at_most};
+use crate::error::{FormatError, UnknownOperator, at_most};
 use crate::limits;
+use crate::problems::Problems;
 use crate::steps::{Budget, Made, Results};
 
 /// Reads a model. Weights share `bytes` where they are aligned. Variables are zero at the start of
@@ -30,7 +31,7 @@ pub fn read(bytes: Bytes) -> Result<Graph, FormatError> {
     let unknown = unknown_operators(&model)?;
     let mut reader = Reader::new(&model, bytes.clone(), &main.name);
     if !unknown.is_empty() {
-        reader.problems.push(FormatError::UnknownOperators(unknown));
+        reader.problems.add(FormatError::UnknownOperators(unknown))?;
     }
     let signature = model.signatures.iter().find(|signature| signature.subgraph == 0);
     let mut operands = Vec::with_capacity(main.inputs.len());
@@ -136,8 +137,6 @@ pub struct Held {
     pub real: Option<ValueId>,
     /// The variable it names.
     pub variable: Option<usize>,
-    /// True if a problem was found with what makes it and its declaration says too little.
-    pub lost: bool,
 }
 
 /// One model of the file while it is translated.
@@ -159,7 +158,7 @@ pub struct Reader<'a> {
     /// What constants may still be made.
     pub budget: Rc<Budget>,
     /// What was wrong so far.
-    problems: Vec<FormatError>,
+    problems: Problems<i32>,
 }
 
 /// A variable of the file.
@@ -187,7 +186,7 @@ impl<'a> Reader<'a> {
             kept: Vec::new(),
             initialises: false,
             budget: Rc::default(),
-            problems: Vec::new(),
+            problems: Problems::default(),
         }
     }
 
@@ -279,31 +278,42 @@ impl<'a> Reader<'a> {
         }
         self.depth += 1;
         // Graphs within are whole or a problem of the node they are in.
-        let outside = if self.depth > 1 { std::mem::take(&mut self.problems) } else { Vec::new() };
-        for (index, node) in graph.operators.iter().enumerate() {
-            let code = code_of(model, node)?;
-            let is_lost = |index: &i32| held.get(*index as usize).is_some_and(|held| held.lost);
-            if !is_known(code) || node.inputs.iter().any(is_lost) {
-                self.leave_out(graph, &mut held, node)?;
-                continue;
-            }
-            let label = label(graph, number, index, node);
-            if let Err(problem) = self.read_node(graph, &mut held, node, code, &label) {
-                self.problems.push(located(graph, node, code, &label, problem));
-                self.leave_out(graph, &mut held, node)?;
-                if self.problems.len() >= MOST_PROBLEMS {
-                    break;
-                }
-            }
-        }
+        let outside = match self.depth {
+            1 => Problems::default(),
+            _ => std::mem::take(&mut self.problems),
+        };
+        let read = self.nodes(graph, number, &mut held);
         self.depth -= 1;
-        FormatError::of_all(std::mem::replace(&mut self.problems, outside))?;
+        self.problems = outside;
+        read?;
         let mut results = Vec::with_capacity(graph.outputs.len());
         for &index in &graph.outputs {
             self.info(graph, index)?;
             results.push(self.value(graph, &mut held, index)?);
         }
         Ok(results)
+    }
+
+    /// Reads the nodes of a graph; all its problems are one error.
+    fn nodes(
+        &mut self,
+        graph: &'a SubGraph<'a>,
+        number: usize,
+        held: &mut Vec<Held>,
+    ) -> Result<(), FormatError> {
+        for (index, node) in graph.operators.iter().enumerate() {
+            let code = code_of(self.model, node)?;
+            if !is_known(code) || self.problems.concern(&node.inputs) {
+                self.leave_out(graph, held, node)?;
+                continue;
+            }
+            let label = label(graph, number, index, node);
+            if let Err(problem) = self.read_node(graph, held, node, code, &label) {
+                self.problems.add(located(graph, node, code, &label, problem))?;
+                self.leave_out(graph, held, node)?;
+            }
+        }
+        self.problems.all()
     }
 
     fn read_node(
@@ -335,7 +345,7 @@ impl<'a> Reader<'a> {
                 Ok(fact) if held.stored.is_none() => {
                     held.stored = Some(self.graph.add_input("", fact));
                 }
-                _ => held.lost = true,
+                _ => self.problems.lose(index),
             }
         }
         Ok(())

@@ -11,16 +11,17 @@ use lepton_ir::ops::rnn::{LSTM, RNN, RecurrentActivation};
 use lepton_tensor::Tensor;
 
 use super::call::{Call, Results};
+use super::integer_lstm;
 use super::shapes::without;
 use crate::error::FormatError;
 use crate::steps::{Made, Steps};
 
 /// Operands of a long short-term memory, by gate in Lepton's order (input, output, forget, cell).
-const FROM_X: [usize; 4] = [1, 4, 2, 3];
-const FROM_H: [usize; 4] = [5, 8, 6, 7];
-const BIAS: [usize; 4] = [12, 15, 13, 14];
+pub(super) const FROM_X: [usize; 4] = [1, 4, 2, 3];
+pub(super) const FROM_H: [usize; 4] = [5, 8, 6, 7];
+pub(super) const BIAS: [usize; 4] = [12, 15, 13, 14];
 /// Weights of the cell into the gates input, output and forget.
-const PEEPHOLES: [usize; 3] = [9, 11, 10];
+pub(super) const PEEPHOLES: [usize; 3] = [9, 11, 10];
 /// Most units of a layer.
 const MAX_UNITS: usize = 1 << 20;
 /// The forget gate among the operands, which stands for the input gate where that is absent.
@@ -63,14 +64,14 @@ fn gates(
     Ok(all)
 }
 
-fn table(call: &mut Call<'_, '_>, shape: &[usize], values: &[f32]) -> Made {
+pub(super) fn table(call: &mut Call<'_, '_>, shape: &[usize], values: &[f32]) -> Made {
     let tensor = Tensor::from_slice(shape, values);
     let tensor = tensor.map_err(|error| call.error(error.to_string()))?;
     Ok(call.constant(tensor))
 }
 
 /// `x` with its sequence first, and what brings the result back.
-fn time_first(call: &mut Call<'_, '_>, x: ValueId, time_major: bool) -> Made {
+pub(super) fn time_first(call: &mut Call<'_, '_>, x: ValueId, time_major: bool) -> Made {
     if call.rank(x) != 3 {
         return Err(call.error("its operand must have three axes"));
     }
@@ -89,6 +90,9 @@ fn hidden_units(call: &mut Call<'_, '_>, operand: usize) -> Result<usize, Format
 pub fn lstm(call: &mut Call<'_, '_>) -> Results {
     if call.word(0)? != 4 {
         return Err(call.error("an activation other than tanh"));
+    }
+    if integer_lstm::serves(call)? {
+        return integer_lstm::layer(call);
     }
     if call.has(16) || (20..24).any(|operand| call.has(operand)) {
         return Err(call.error("projections and normalised gates are not supported"));

@@ -86,8 +86,12 @@ pub struct Operator<'a> {
     pub inputs: Vec<i32>,
     /// Results.
     pub outputs: Vec<i32>,
+    /// Tensors that only say how what it computes within is quantised.
+    pub intermediates: Vec<i32>,
     /// Its attributes.
     pub options: Option<Table<'a>>,
+    /// Attributes of an operator that is not built in.
+    pub custom: &'a [u8],
 }
 
 /// Names of inputs and outputs, with the numbers of their tensors.
@@ -214,11 +218,13 @@ impl Decoder {
     }
 
     fn operator<'a>(&mut self, table: &Table<'a>) -> Result<Operator<'a>, FormatError> {
-        let newer = table.table(11)?;
+        let newer = table.table(12)?;
         Ok(Operator {
             code: table.u32(0, 0)? as usize,
             inputs: self.integers(table, 1)?,
             outputs: self.integers(table, 2)?,
+            intermediates: self.integers(table, 8)?,
+            custom: self.spend(table.vector(5)?, 1)?.bytes()?,
             options: table.table(4)?.or(newer),
         })
     }

@@ -118,9 +118,8 @@ pub fn local_response(call: &mut Call<'_, '_>) -> Results {
     Ok(vec![call.pair(B::Div, x, divisor)?])
 }
 
-/// Operands x and the height and width of the result.
-fn resize(call: &mut Call<'_, '_>, op: Resize) -> Results {
-    let x = call.real(0)?;
+/// `x` with the height and width that operand 1 says.
+fn resize(call: &mut Call<'_, '_>, x: ValueId, op: Resize) -> Made {
     if call.rank(x) != 4 {
         return Err(call.error("its operand must have four axes"));
     }
@@ -133,7 +132,7 @@ fn resize(call: &mut Call<'_, '_>, op: Resize) -> Results {
         (Some(&[height, width]), Some(n), Some(c)) => call.integers(&[n, height, width, c]),
         _ => call.concat(&[batch, image, channels], 0)?,
     };
-    call.emit(op, &[Some(x), None, None, Some(sizes)])
+    call.emit_one(op, &[Some(x), None, None, Some(sizes)])
 }
 
 fn coordinates(align_corners: bool, half_pixel: bool) -> Coordinates {
@@ -145,9 +144,27 @@ fn coordinates(align_corners: bool, half_pixel: bool) -> Coordinates {
 }
 
 /// `RESIZE_BILINEAR`
+///
+/// Between integers that stand for reals halves are rounded up, and they are frequent: the integers
+/// are interpolated.
 pub fn resize_bilinear(call: &mut Call<'_, '_>) -> Results {
     let coordinates = coordinates(call.flag(2)?, call.flag(3)?);
-    resize(call, Resize { mode: ResizeMode::Linear, coordinates, ..Resize::default() })
+    let op = Resize { mode: ResizeMode::Linear, coordinates, ..Resize::default() };
+    let (info, result) = (call.info(0)?, call.result_info(0)?);
+    let same = (&info.scale, &info.zero, info.kind) == (&result.scale, &result.zero, result.kind);
+    if !(info.is_quantised() && same && info.scale.len() == 1) {
+        let x = call.real(0)?;
+        return Ok(vec![resize(call, x, op)?]);
+    }
+    let stored = call.stored(0)?;
+    let dtype = call.dtype(stored);
+    let x = call.cast(stored, DType::F32)?;
+    let made = resize(call, x, op)?;
+    let mut rounded = call.shifted(made, 0.5)?;
+    if dtype.is_signed_integer() {
+        rounded = call.map(U::Floor, rounded)?;
+    }
+    Ok(vec![call.cast(rounded, dtype)?])
 }
 
 /// `RESIZE_NEAREST_NEIGHBOR`
@@ -158,5 +175,6 @@ pub fn resize_nearest(call: &mut Call<'_, '_>) -> Results {
         false => NearestMode::Floor,
     };
     let coordinates = coordinates(align_corners, half_pixel);
-    resize(call, Resize { coordinates, nearest, ..Resize::default() })
+    let x = call.real(0)?;
+    Ok(vec![resize(call, x, Resize { coordinates, nearest, ..Resize::default() })?])
 }

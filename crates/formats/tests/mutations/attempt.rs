@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lepton_formats::{Format, NoExternalData, artefact, onnx, tflite};
+use lepton_formats::{Format, NoExternalData, artefact, onnx, safetensors, tflite};
+use lepton_ir::ops::unary::Unary;
 use lepton_ir::{Graph, dim::Bindings};
 use peak_alloc::PeakAlloc;
 
@@ -28,13 +29,16 @@ pub enum Target {
     Tflite,
     /// The reader of artefacts.
     Lepton,
+    /// The reader of weights.
+    Weights,
     /// The text form of graphs, and shape inference on any operator, attributes and extents.
     Graph,
 }
 
 impl Target {
     /// All of them, in this order.
-    pub const ALL: &[Target] = &[Target::Onnx, Target::Tflite, Target::Lepton, Target::Graph];
+    pub const ALL: &[Target] =
+        &[Target::Onnx, Target::Tflite, Target::Lepton, Target::Weights, Target::Graph];
 
     /// The end of the names of its files, and the name of its corpus.
     pub fn extension(self) -> &'static str {
@@ -42,6 +46,7 @@ impl Target {
             Target::Onnx => Format::Onnx.extension(),
             Target::Tflite => Format::Tflite.extension(),
             Target::Lepton => Format::Lepton.extension(),
+            Target::Weights => safetensors::EXTENSION,
             Target::Graph => "graph",
         }
     }
@@ -52,12 +57,31 @@ fn read(target: Target, owned: Vec<u8>) -> Result<Graph, String> {
         Target::Onnx => onnx::read(owned.into(), &NoExternalData),
         Target::Tflite => tflite::read(owned.into()),
         Target::Lepton => artefact::read(Arc::new(owned)).map(|artefact| artefact.graph),
+        Target::Weights => safetensors::read(owned.into()).map(|weights| holding(&weights)),
         Target::Graph => {
             let text = String::from_utf8_lossy(&owned);
             return lepton_ir::text::parse(&text).map_err(|error| error.to_string());
         }
     };
     read.map_err(|error| error.to_string())
+}
+
+/// A graph of these weights, which takes them again.
+fn holding(weights: &safetensors::Weights) -> Graph {
+    let mut graph = Graph::new("weights");
+    for (name, tensor) in weights {
+        let constant = graph.add_constant(name.as_str(), tensor.clone());
+        // Extents beside a zero may be larger than any graph takes.
+        let _ = graph.add_node("", Unary::default(), &[Some(constant)]);
+    }
+    // Integers that are no weights have no place, and names may be empty or twice.
+    if safetensors::replace(&mut graph, weights).is_ok() {
+        for (name, tensor) in weights.iter().filter(|(name, _)| !name.is_empty()) {
+            let kept = graph.constant(graph.find_value(name).unwrap()).unwrap();
+            assert_eq!(kept.bytes(), tensor.bytes());
+        }
+    }
+    graph
 }
 
 /// Reads a file, checks what comes of it, and says whether it was a graph.

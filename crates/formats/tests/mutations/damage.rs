@@ -215,12 +215,28 @@ fn mutate_text(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
+/// Changes the header of weights and corrects its length, or anything.
+fn mutate_header(random: &mut Random, bytes: &mut Vec<u8>, other: &[u8]) {
+    let header = |bytes: &[u8]| -> Option<std::ops::Range<usize>> {
+        let length = u64::from_le_bytes(*bytes.first_chunk()?) as usize;
+        8usize.checked_add(length).filter(|end| *end <= bytes.len()).map(|end| 8..end)
+    };
+    let (Some(own), Some(others)) = (header(bytes), header(other)) else {
+        return mutate(random, bytes, other);
+    };
+    let mut text = bytes[own.clone()].to_vec();
+    mutate_text(random, &mut text, &other[others]);
+    bytes[..8].copy_from_slice(&(text.len() as u64).to_le_bytes());
+    bytes.splice(own, text);
+}
+
 /// Changes a file in one way, mostly behind what its lengths and hashes would catch.
 pub fn damage(random: &mut Random, target: Target, bytes: &mut Vec<u8>, other: &[u8]) {
     if random.below(8) == 0 {
         return mutate(random, bytes, other);
     }
     match target {
+        Target::Weights => mutate_header(random, bytes, other),
         Target::Graph => mutate_text(random, bytes, other),
         Target::Onnx => mutate_inside(random, bytes, other),
         Target::Tflite => {

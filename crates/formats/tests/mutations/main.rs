@@ -23,6 +23,7 @@ use attempt::{Target, attempt};
 use damage::{Random, damage};
 use lepton_formats::artefact::{self, Artefact, Golden};
 use lepton_formats::onnx::{self, WriteOptions};
+use lepton_formats::safetensors;
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
 
@@ -62,6 +63,10 @@ fn files() -> Vec<(Target, Vec<Vec<u8>>)> {
             artefact::write(&Artefact { golden, provenance: "{}".into(), ..bare }).ok()
         }
         Target::Tflite => None,
+        Target::Weights => {
+            let named = graph.constants().len() > 1;
+            named.then(|| safetensors::write(graph).ok()).flatten()
+        }
     };
     let graphs = graphs();
     let files = |&target: &Target| {

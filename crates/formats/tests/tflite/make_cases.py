@@ -14,6 +14,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
 
 # Versions of operators whose first version is not 1.
 OLDEST = {"BROADCAST_TO": 2}
@@ -104,21 +105,37 @@ class Builder:
             return self.graph.inputs[-1]
         return self.tensor(f"c{number}", array.dtype, array.shape, array, *q)
 
-    def node(self, name, operands, results, kind, options):
+    def node(self, name, operands, results, kind, options, intermediates=()):
         code = schema.OperatorCodeT()
         code.builtinCode = getattr(schema.BuiltinOperator, name)
         code.deprecatedBuiltinCode = min(code.builtinCode, 127)
         code.version = OLDEST.get(name, 1)
         self.model.operatorCodes.append(code)
+        return self.of_code(operands, results, kind, options, intermediates)
+
+    def custom(self, name, operands, results, options):
+        """A node that is not built in."""
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+        code.customCode, code.version = name, 1
+        self.model.operatorCodes.append(code)
+        node = self.of_code(operands, results, None, {})
+        node.customOptions = list(flexbuffers.Dumps(options))
+
+    def of_code(self, operands, results, kind, options, intermediates=()):
+        """A node of the last operator code."""
         node = schema.OperatorT()
         node.opcodeIndex = len(self.model.operatorCodes) - 1
         node.inputs, node.outputs = [self.operand(o) for o in operands], results
+        if intermediates:
+            node.intermediates = list(intermediates)
         if kind:
             node.builtinOptionsType = getattr(schema.BuiltinOptions, kind)
             node.builtinOptions = getattr(schema, kind + "T")()
             for key, value in options.items():
                 setattr(node.builtinOptions, key, value)
         self.graph.operators.append(node)
+        return node
 
     def subgraph(self, name):
         """Starts another graph; what follows belongs to it."""
@@ -202,6 +219,7 @@ def cases():
     yield from selections()
     yield from recurrent()
     yield from control()
+    yield from detections()
 
 
 def elementwise():
@@ -365,12 +383,45 @@ def recurrent():
     yield "lstm", case(name, lstm(), kind, **options)
     yield "lstm_coupled", case(name, lstm(coupled=True), kind, **(options | dict(cellClip=0.0)))
     yield "lstm_peepholes", case(name, lstm(peepholes=True), kind, **options)
+    yield "lstm_bytes", byte_lstm()
+    yield "lstm_bytes_coupled", byte_lstm(coupled=True, clip=1.5)
+    yield "lstm_bytes_peepholes", byte_lstm(peepholes=True)
+    yield "lstm_bytes_projected", byte_lstm(projection=4)
     operands = [real(2, 5, 3), Const(real(4, 3)), Const(real(4, 4)), Const(real(4)), Variable(np.zeros((2, 4), np.float32))]
     yield "rnn", case("UNIDIRECTIONAL_SEQUENCE_RNN", operands, "SequenceRNNOptions", timeMajor=False, fusedActivationFunction=4)
     operands = [real(2, 3), Const(real(4, 3)), Const(real(4, 4)), Const(real(4)), Variable(np.zeros((2, 4), np.float32))]
     yield "rnn_cell", case("RNN", operands, "RNNOptions", fusedActivationFunction=1)
     operands = [real(2, 3), Const(real(6, 3)), Const(real(6, 4)), Const(real(3)), Variable(np.zeros((2, 24), np.float32))]
     yield "svdf", case("SVDF", operands, "SVDFOptions", rank=2, fusedActivationFunction=0)
+
+
+def byte_lstm(coupled=False, peepholes=False, projection=None, clip=0.0):
+    """A layer of 6 units in fixed point over bytes."""
+    builder, units, width = Builder(), 6, 5
+    results, steps = projection or units, 0.0078
+
+    def weights(*shape):
+        return Const(integers(-127, 128, *shape, dtype=np.int8), RANDOM.uniform(0.004, 0.012))
+
+    x = Given(integers(-128, 128, 2, 7, width, dtype=np.int8), 0.02, -7)
+    first = 1 if coupled else 0
+    absent = [None] * first
+    from_x = absent + [weights(units, width) for _ in range(first, 4)]
+    from_h = absent + [weights(units, results) for _ in range(first, 4)]
+    cells = [None] * 3
+    if peepholes:
+        cells = absent + [Const(integers(-32000, 32000, units, dtype=np.int16), 2e-5 * (i + 1)) for i in range(first, 3)]
+    bias = absent + [Const(integers(-3000, 3000, units), 0.02 * from_x[i].scale) for i in range(first, 4)]
+    projected = [weights(projection, units), Const(integers(-2000, 2000, projection), 1e-4)] if projection else [None, None]
+    state = [Variable(np.zeros((2, results), np.int8), steps, 3), Variable(np.zeros((2, units), np.int16), 2.0**-11, 0)]
+    y = builder.tensor("y", np.int8, [], None, steps, 3)
+    builder.graph.outputs = [y]
+    middle = [builder.tensor(f"gate{i}", np.float32, [0]) for i in range(4)]
+    middle.append(builder.tensor("hidden", np.int8, [0], None, *((0.0071, -4) if projection else (steps, 3))))
+    options = dict(fusedActivationFunction=4, cellClip=clip, projClip=0.8 if projection else 0.0, timeMajor=False)
+    operands = [x, *from_x, *from_h, *cells, *bias, *projected, *state] + [None] * 4
+    builder.node("UNIDIRECTIONAL_SEQUENCE_LSTM", operands, [y], "UnidirectionalSequenceLSTMOptions", options, middle)
+    return builder.bytes(), builder.given
 
 
 def branch(condition):
@@ -428,6 +479,33 @@ def variable():
     handle = builder.resource("sum")
     builder.node("ASSIGN_VARIABLE", [handle, Const(np.zeros(3, np.float32))], [], "AssignVariableOptions", {})
     return builder.bytes(), builder.given
+
+
+def detector(regular, classes=3, background=1, bytes=False, each=1, least=0.3):
+    builder, boxes = Builder(), 40
+    encoded, scores = real(1, boxes, 4), RANDOM.uniform(0, 1, (1, boxes, classes + background)).astype(np.float32)
+    anchors = np.concatenate([RANDOM.uniform(0, 1, (boxes, 2)), RANDOM.uniform(0.2, 0.6, (boxes, 2))], 1)
+    anchors = Const(anchors.astype(np.float32))
+    if bytes:
+        anchors = Const(integers(60, 256, boxes, 4, dtype=np.uint8), 1 / 256, 0)
+        encoded = Given(integers(0, 256, 1, boxes, 4, dtype=np.uint8), 0.02, 128)
+        scores = Given(integers(0, 256, 1, boxes, classes + background, dtype=np.uint8), 1 / 256, 0)
+    options = dict(max_detections=7, max_classes_per_detection=each, detections_per_class=4, use_regular_nms=regular,
+                   nms_score_threshold=least, nms_iou_threshold=0.4, num_classes=classes,
+                   y_scale=10.0, x_scale=10.0, h_scale=5.0, w_scale=5.0)
+    results = [builder.tensor(f"y{i}", np.float32, []) for i in range(4)]
+    builder.graph.outputs = results
+    builder.custom("TFLite_Detection_PostProcess", [encoded, scores, anchors], results, options)
+    return builder.bytes(), builder.given
+
+
+def detections():
+    yield "detections_fast", detector(False)
+    yield "detections_fast_each", detector(False, classes=4, each=3)
+    yield "detections_regular", detector(True)
+    yield "detections_few", detector(True, least=0.98)
+    yield "detections_plain", detector(True, background=0)
+    yield "detections_bytes", detector(False, bytes=True)
 
 
 def control():

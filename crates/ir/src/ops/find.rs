@@ -178,8 +178,8 @@ fn corners(values: &[f32], centres: bool) -> [f32; 4] {
     [a.min(c), b.min(d), a.max(c), b.max(d)]
 }
 
-/// Intersection over union of two boxes.
-fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
+/// Intersection over union of two boxes, given by their lower and upper corners.
+pub fn overlap(a: &[f32; 4], b: &[f32; 4]) -> f32 {
     let area = |c: &[f32; 4]| (c[2] - c[0]) * (c[3] - c[1]);
     let sides = [0, 1].map(|i| (a[i + 2].min(b[i + 2]) - a[i].max(b[i])).max(0.0));
     let common = sides[0] * sides[1];

@@ -108,8 +108,10 @@ operators! {
     resize::{ Resize }
     sample::{ GridSample, RoiAlign }
     find::{ NonZero, Unique, NonMaxSuppression }
+    detection::{ DetectBoxes }
     bits::{ Bitwise, BitCast }
     algebra::{ Det }
+    fourier::{ Fourier }
     ngram::{ Ngrams }
     strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch, Tokenizer }
     labels::{ LabelEncoder }
@@ -120,6 +122,7 @@ operators! {
     branch::{ If }
     repeat::{ Loop, Scan }
     rnn::{ LSTM, GRU, RNN }
+    integer_rnn::{ IntegerLSTM }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

@@ -234,7 +234,11 @@ impl Operator for Squeeze {
             Some(axes) => resolve_axes(&known_integers(axes, "axes")?, x.rank())?,
             None => (0..x.rank()).filter(|&axis| x.dims[axis].is(1)).collect(),
         };
-        if let Some(&axis) = axes.iter().find(|&&a| x.dims[a].as_known().is_some_and(|d| d != 1)) {
+        // A scalar has no axis that could go, although it may be named.
+        let stays = |&&axis: &&usize| {
+            x.dims.get(axis).is_none_or(|dim| dim.as_known().is_some_and(|extent| extent != 1))
+        };
+        if let Some(&axis) = axes.iter().find(stays) {
             return Err(Problem::shape(format!("axis {axis} of {x} is not 1")));
         }
         let kept = (0..x.rank()).filter(|axis| !axes.contains(axis));

@@ -1,5 +1,7 @@
 //! Operators on tensors of strings.
 
+use std::sync::{Mutex, PoisonError};
+
 use lepton_tensor::{DType, Tensor, broadcast_shapes};
 use regex::Regex;
 
@@ -192,13 +194,8 @@ impl Operator for StringSplit {
         let x = inputs.required(0, "x")?;
         require_strings("x", x.dtype)?;
         let mut dims = x.dims.clone();
-        dims.push(match &x.constant {
-            Some(known) => {
-                let most = known.strings()?.into_iter().map(|s| self.parts(s).len()).max();
-                Dim::from(most.unwrap_or(0))
-            }
-            None => Dim::unknown(),
-        });
+        // Also of a constant: who only reads a model must not pay for its strings.
+        dims.push(Dim::unknown());
         Ok(vec![Fact::new(DType::Str, dims), Fact::new(DType::I64, x.dims.clone())])
     }
 
@@ -232,8 +229,8 @@ impl Tokenizer {
             true => ("(?s:.)".to_string(), true),
             false => (self.separators.iter().map(bare).collect::<Vec<_>>().join("|"), false),
         };
-        let compiled = Regex::new(&pattern);
-        let compiled = compiled.map_err(|why| Problem::attribute("word", why.to_string()))?;
+        let compiled = compiled(&pattern);
+        let compiled = compiled.map_err(|why| Problem::attribute("word", why))?;
         Ok((compiled, of_words))
     }
 
@@ -259,13 +256,8 @@ impl Operator for Tokenizer {
         let x = inputs.required(0, "x")?;
         require_strings("x", x.dtype)?;
         self.compiled()?;
-        if let Some(known) = &x.constant {
-            return Ok(vec![Fact::dense(
-                DType::Str,
-                self.eval(Operands(&[Some(known)]))?[0].shape(),
-            )]);
-        }
         let mut dims = x.dims.clone();
+        // Also of a constant: who only reads a model must not pay for its strings.
         dims.push(Dim::unknown());
         Ok(vec![Fact::new(DType::Str, dims)])
     }
@@ -286,6 +278,26 @@ impl Operator for Tokenizer {
         }
         Ok(vec![Tensor::from_strings(shape, &filled)?])
     }
+}
+
+/// So many patterns are kept compiled.
+const KEPT_PATTERNS: usize = 64;
+
+/// The pattern, compiled once for all runs; the one that was asked for last is the last of those
+/// that are kept.
+fn compiled(pattern: &str) -> Result<Regex, String> {
+    static KEPT: Mutex<Vec<(String, Regex)>> = Mutex::new(Vec::new());
+    let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = match kept.iter().position(|(own, _)| own == pattern) {
+        Some(place) => kept.remove(place),
+        None => (pattern.to_string(), Regex::new(pattern).map_err(|error| error.to_string())?),
+    };
+    let made = found.1.clone();
+    if kept.len() >= KEPT_PATTERNS {
+        kept.remove(0);
+    }
+    kept.push(found);
+    Ok(made)
 }
 
 /// A pattern of RE2 in the syntax of the `regex` crate: classes of RE2 are those of ASCII.
@@ -317,8 +329,7 @@ fn translated(pattern: &str) -> String {
 
 impl RegexFullMatch {
     fn compiled(&self) -> Result<Regex, Problem> {
-        let made = Regex::new(&translated(&self.pattern));
-        made.map_err(|error| Problem::attribute("pattern", error.to_string()))
+        compiled(&translated(&self.pattern)).map_err(|why| Problem::attribute("pattern", why))
     }
 }
 

@@ -1,9 +1,9 @@
 //! Further cases of the sweep: layers with a state, bodies that repeat, indices, and what finds.
 
 use lepton_ir::ops::{
-    algebra::*, binary::*, bits::*, cast::*, concat::*, couple::*, find::*, image::*, labels::*,
-    ngram::*, order::*, pool_positions::*, random::*, repeat::*, resize::*, rnn::*, sample::*,
-    scatter::*, strings::*, trees::*,
+    algebra::*, binary::*, bits::*, cast::*, concat::*, couple::*, detection::*, find::*,
+    fourier::*, image::*, integer_rnn::*, labels::*, ngram::*, order::*, pool_positions::*,
+    random::*, repeat::*, resize::*, rnn::*, sample::*, scatter::*, strings::*, trees::*,
 };
 use lepton_ir::{Fact, Graph};
 use lepton_tensor::{DType, Tensor};
@@ -31,7 +31,34 @@ fn recurrent() -> Vec<Case> {
             ],
         },
         case(linear, [x(&[3, 2, 4]), x(&[1, 9, 4]), x(&[1, 9, 3]), x(&[1, 18])]),
+        bytes(),
     ]
+}
+
+/// A layer of 3 units in fixed point with everything it may have.
+fn bytes() -> Case {
+    let numbers = |shape: &[usize]| {
+        let count: usize = shape.iter().product();
+        let values: Vec<i64> = (0..count as i64).map(|i| i * 37 % 201 - 100).collect();
+        Tensor::from_i64_slice(DType::I8, shape.to_vec(), &values).unwrap()
+    };
+    let op = IntegerLSTM {
+        coupled: true,
+        x_scales: vec![0.3, 0.4, 0.5],
+        h_scales: vec![0.2, 0.3, 0.4],
+        peephole_scales: vec![0.01, 0.02],
+        hidden_scale: 1.2e-7,
+        hidden_zero: 3,
+        projection_scale: 0.004,
+        zero: -2,
+        cell_power: -11,
+        cell_bound: 900,
+        bound: 90,
+    };
+    let peepholes = Tensor::vector(&[3000i16, -2000, 500, 700, -900, 1100]);
+    let bias = Tensor::from_i64_slice(DType::I32, vec![18], &[70; 18]).unwrap();
+    let [x, w, r, projection] = [[3, 2, 4].as_slice(), &[9, 4], &[9, 2], &[2, 3]].map(numbers);
+    case(op, [x, w, r, bias, peepholes, projection, Tensor::vector(&[50i32, -50])])
 }
 
 fn matrix(shape: [usize; 2], values: &[i64]) -> Tensor {
@@ -109,7 +136,22 @@ fn finds() -> Vec<Case> {
         base: vec![0.5, 0.0],
         ..TreeEnsemble::default()
     };
+    let detector = DetectBoxes {
+        most: 2,
+        classes_each: 2,
+        classes: 3,
+        scales: vec![10.0, 10.0, 5.0, 5.0],
+        ..DetectBoxes::default()
+    };
+    let sides: Vec<f32> = (0..20).map(|i| if i % 4 < 2 { i as f32 } else { 2.0 }).collect();
+    let real = |tensor: Tensor| {
+        Tensor::from_f64_slice(DType::F32, tensor.shape().to_vec(), &tensor.to_f64_vec()).unwrap()
+    };
+    let anchors = Tensor::from_slice([5, 4], &sides).unwrap();
+    let detected = [real(x(&[1, 5, 4])), real(x(&[1, 5, 4])), anchors];
     vec![
+        case(DetectBoxes { per_class: true, ..detector.clone() }, detected.clone()),
+        case(detector, detected),
         case(trees, [x(&[4, 2])]),
         case(NonZero {}, [rows.clone()]),
         case(Unique::default(), [rows.clone()]),
@@ -118,6 +160,8 @@ fn finds() -> Vec<Case> {
         case(PoolPositions { first_axis_fastest: true, ..pool.clone() }, [x(&[1, 2, 4, 4])]),
         case(pool, [x(&[1, 2, 4, 4])]),
         case(Det {}, [x(&[2, 3, 3])]),
+        case(Fourier { length: 7, bins: 4, ..Fourier::default() }, [x(&[2, 5, 1])]),
+        case(Fourier { length: 6, bins: 6, inverse: true, real: true }, [x(&[2, 4, 2])]),
         case(ngrams, [ints(&[2, 5, 6, 2, 7])]),
         case(CumSum { product: true, ..CumSum::default() }, [x(&[3, 2]), Tensor::scalar(1i64)]),
     ]

@@ -35,7 +35,7 @@ fn is_transposed(graph: &Graph) -> bool {
 fn agrees(op: &ConvTranspose, extents: [usize; 2], kernel: [usize; 2]) -> bool {
     let pass = pipelines::LOWER.iter().find(|pass| pass.name == "transposed-convolutions");
     let pass = std::slice::from_ref(pass.expect("a pass of this name"));
-    let before = graph(op, extents, kernel, extents[0] % 2 == 0);
+    let before = graph(op, extents, kernel, extents[0].is_multiple_of(2));
     let x = numbers(&[2, 2 * op.group, extents[0], extents[1]], 3);
     let wanted = interpret::run(&before, std::slice::from_ref(&x)).unwrap();
     let mut after = before.clone();

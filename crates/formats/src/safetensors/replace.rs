@@ -19,12 +19,12 @@ enum Fit {
     Transposed,
 }
 
-/// What a weight is: a named constant in floating point or of 8 bits with more than one element.
+/// What a weight is: a named constant in floating point, or of 8 bits with more than one element.
 pub fn weights_of(graph: &Graph) -> Vec<ValueId> {
     let is_weight = |&id: &ValueId| {
         let Some(tensor) = graph.constant(id) else { return false };
-        let counted = tensor.dtype().is_float() || matches!(tensor.dtype(), DType::I8 | DType::U8);
-        counted && tensor.len() > 1 && !graph.value(id).name.is_empty()
+        let bytes = matches!(tensor.dtype(), DType::I8 | DType::U8) && tensor.len() > 1;
+        (tensor.dtype().is_float() || bytes) && !graph.value(id).name.is_empty()
     };
     graph.constants().into_iter().filter(is_weight).collect()
 }
@@ -168,6 +168,10 @@ impl Matching<'_> {
                 break;
             }
             let (name, shape) = (self.name(weight), self.shape(weight));
+            // Factors of formulas are single numbers, too, and no file has them.
+            if shape.iter().product::<usize>() <= 1 {
+                continue;
+            }
             let near = is_near(nearest(name, file_names()));
             told.push(format!("`{name}` {shape:?} of the model is not in the file{near}"));
         }
@@ -207,8 +211,8 @@ fn converted(given: &Tensor, fit: Fit, dtype: DType) -> Result<Tensor, FormatErr
 }
 
 /// The graph with its weights replaced by those of a file. Weights are the named constants in
-/// floating point and of 8 bits with more than one element; every one of them gets another tensor,
-/// and every tensor of the file has its place, but for integers of one element.
+/// floating point, and of 8 bits with more than one element; every one of more than one element gets
+/// another tensor, and every tensor of the file has its place, but for integers of one element.
 ///
 /// A weight takes the tensor of its name; what is left takes the tensor whose name, in lower case
 /// and with the parts between `/`, `.`, `:` and `_`, ends as its own, if it fits and neither has

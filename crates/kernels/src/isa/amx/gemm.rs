@@ -209,13 +209,7 @@ pub(crate) unsafe fn run<F: Form>(
                 };
                 for panel in pass.clone().step_by(4) {
                     let wide = (pass.end - panel).min(4);
-                    // Weights are far until the first block of rows has read them.
-                    let fetch = || match row == rows.start && !after.near {
-                        true => Fetch::Behind,
-                        false => {
-                            after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines)
-                        }
-                    };
+                    let fetch = || fetched(&mut after, row == rows.start, tiles);
                     // SAFETY: panels are inside the view, and lines behind the last are readable;
                     // sums have room for 32 rows of four panels.
                     unsafe {
@@ -232,6 +226,14 @@ pub(crate) unsafe fn run<F: Form>(
         // SAFETY: as for the configuration.
         unsafe { asm!("tilerelease", options(nomem, nostack)) };
     });
+}
+
+/// What a block of so many tiles brings near: weights are far until the first rows have read them.
+fn fetched(after: &mut Ahead, is_first: bool, tiles: usize) -> Fetch {
+    match is_first && !after.near {
+        true => Fetch::Behind,
+        false => after.take(tiles * LINES_AHEAD).map_or(Fetch::Nothing, Fetch::Lines),
+    }
 }
 
 /// Where rows lie that tiles can read as they are, whole tiles or one that is shorter: the address

@@ -71,8 +71,7 @@ impl Seen<'_> {
                 break;
             }
             let own = &self.corners[index];
-            let is_apart =
-                |&other: &usize| overlap(&self.corners[other], own) <= self.op.overlap;
+            let is_apart = |&other: &usize| overlap(&self.corners[other], own) <= self.op.overlap;
             if kept.iter().all(is_apart) {
                 kept.push(index);
             }
@@ -119,7 +118,9 @@ impl DetectBoxes {
             let centre = [0, 1].map(|i| real(i) * side(i + 2) + side(i));
             let half = [2, 3].map(|i| 0.5 * real(i).exp() * side(i));
             let [low, high] = [-1.0, 1.0].map(|sign: f64| {
-                [0, 1].map(|i| (f64::from(centre[i] as f32) + sign * f64::from(half[i] as f32)) as f32)
+                [0, 1].map(|i| {
+                    (f64::from(centre[i] as f32) + sign * f64::from(half[i] as f32)) as f32
+                })
             });
             [low[0], low[1], high[0], high[1]]
         };
@@ -163,7 +164,8 @@ impl Operator for DetectBoxes {
             }
             require_rank(name, fact, rank)?;
         }
-        let known = |index: usize, axis: usize| inputs.0[index].and_then(|f| f.dims[axis].as_usize());
+        let known =
+            |index: usize, axis: usize| inputs.0[index].and_then(|f| f.dims[axis].as_usize());
         let differ = |a: Option<usize>, b: Option<usize>| a.zip(b).is_some_and(|(a, b)| a != b);
         let images = differ(known(0, 0), Some(1)) || differ(known(1, 0), Some(1));
         let sides = differ(known(0, 2), Some(4)) || differ(known(2, 1), Some(4));

@@ -68,7 +68,9 @@ impl Operator for Fourier {
             && known(rank - 2).is_none_or(|samples| samples <= self.length);
         if !fits {
             let length = self.length;
-            return Err(Problem::shape(format!("[…, up to {length}, 1 or 2] is needed, found {x}")));
+            return Err(Problem::shape(format!(
+                "[…, up to {length}, 1 or 2] is needed, found {x}"
+            )));
         }
         if !(1..=LONGEST).contains(&self.length) || !(1..=self.length).contains(&self.bins) {
             let why = format!("{} bins of a transform of {}", self.bins, self.length);

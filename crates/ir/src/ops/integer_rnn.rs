@@ -290,7 +290,9 @@ impl Operator for IntegerLSTM {
         check(6, "projection bias", DType::I32, &[results])?;
         let projects = [inputs.optional(5), inputs.optional(6)].map(|operand| operand.is_some());
         if projects[0] != projects[1] || !projects[0] && results != hidden {
-            return Err(Problem::shape(format!("r {r}, {hidden} units and b {b} need a projection")));
+            return Err(Problem::shape(format!(
+                "r {r}, {hidden} units and b {b} need a projection"
+            )));
         }
         self.check_attributes(inputs.optional(4).is_some())?;
         let dims = vec![x.dims[0].clone(), x.dims[1].clone(), r.dims[1].clone()];

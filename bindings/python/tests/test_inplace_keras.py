@@ -138,6 +138,28 @@ def test_averaged_weights_are_masked_again(task):
     assert zeros(model.layers[1]) > 0.9
 
 
+@pytest.mark.parametrize("average", [True, False])
+def test_the_training_ends_with_the_mean_of_its_last_tenth(task, average):
+    model = network()
+    LeptonAI(model).compress(50, average=average)
+    found = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if keras.backend.backend() == "jax":
+                self.model.jax_state_sync()
+            found.append(keras.ops.convert_to_numpy(model.layers[-1].bias))
+
+    model.fit(*task, batch_size=64, epochs=5, verbose=0, callbacks=[Look()])
+    steps = len(found)
+    assert steps == 5 * -(-len(task[0]) // 64) and steps // 10 <= 12, "each of the last tenth counts"
+    wanted = np.mean(found[-(steps // 10):], axis=0) if average else found[-1]
+    bias = keras.ops.convert_to_numpy(model.layers[-1].bias)
+    np.testing.assert_allclose(bias, wanted, rtol=1e-5, atol=1e-6)
+    assert np.abs(found[-1] - found[-2]).max() > 1e-4, "it still moves"
+    assert zeros(model.layers[1]) > 0.9
+
+
 def test_constraints_of_the_user_stay():
     layer = keras.layers.Dense(4, kernel_constraint=keras.constraints.NonNeg())
     model = keras.Sequential([keras.Input((16,)), layer])

@@ -11,6 +11,7 @@ import pytest
 
 import lepton_ai
 from lepton_ai import LeptonAI, Session
+from lepton_ai._average import Mean
 
 torch = pytest.importorskip("torch")
 
@@ -74,6 +75,37 @@ def test_a_loop_trains_under_the_compression(task, tmp_path):
     assert (found == task[1].numpy()).mean() > accuracy(model, task) - 0.03
     assert accuracy(model, task) > 0.9, "export leaves the model under compression"
     assert type(model[0]).__mro__[1].__name__ == "_OnGrid"
+
+
+def test_means_count_the_last_step_whatever_is_skipped():
+    mean = Mean(100)
+    assert not mean.due(90) and mean.due(91)
+    for done in (91, 97, 100):
+        assert mean.due(done) and not mean.take(done - 1)
+        mean.add(done, [np.float32([done, 0.0]), np.array(1.0)])
+    (taken, scalar) = mean.take(100)
+    assert taken.tolist() == [96.0, 0.0] and scalar == 1.0
+    assert not mean.due(101) and not mean.take(101)
+    long = Mean(10_000)
+    assert sum(long.due(done) and (long.add(done, [np.ones(1)]) or True) for done in range(1, 10_001)) <= 13
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_the_loop_ends_with_the_mean_of_its_last_tenth(task, average):
+    model = network()
+    LeptonAI(model).compress(20, steps=STEPS, average=average)
+    found = []
+    train(model, task, STEPS - 1, lambda: found.append(model[2].running_mean.clone()))
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    model.train()
+    model(task[0][:128]).sum().backward()
+    last = model[2].running_mean.clone()
+    optimizer.step()
+    assert STEPS == 240, "of the last 24 steps every second one counts"
+    read = [*found[STEPS - 23 :: 2], last]
+    wanted = torch.stack(read).mean(0) if average else last
+    torch.testing.assert_close(model[2].running_mean, wanted)
+    assert float((last - found[-4]).abs().max()) > 1e-4, "it still moves"
 
 
 @pytest.mark.parametrize("ratio", [20, 100])

@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops
 
 from . import _schedule, _size
+from ._average import Mean
 from ._masks_keras import KeepLargest, fused, value_of
 from .errors import UsageError
 from .inplace import Layer, Plan, Share
@@ -191,7 +192,7 @@ def _steps_of(arguments: dict[str, Any]) -> int | None:
 
 
 class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
-    """Fits the share to keep at the marks of the schedule."""
+    """Fits the share to keep at the marks of the schedule, and averages the last weights."""
 
     def __init__(self, attachment: KerasAttachment) -> None:
         super().__init__()
@@ -204,23 +205,28 @@ class _Fitter(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._last = batch
-        if not self._attachment.marks_passed(self._before + batch + 1):
-            return
-        if _is_jax():
+        done = self._before + batch + 1
+        fits, averages = self._attachment.marks_passed(done), self._attachment.averages(done)
+        if (fits or averages) and _is_jax():
             self.model.jax_state_sync()
-        if self._attachment.fit_shares():
+        if fits and self._attachment.fit_shares():
             self.model.train_function = None
             self.model.make_train_function()
+        if averages:
+            self._attachment.average(done)
 
 
 class KerasAttachment(_size.Fitting):
     """The compression of one model."""
 
     def __init__(
-        self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float
+        self, model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float,
+        average: bool,
     ) -> None:
         self.plan = plan
         self.distil = distil
+        self._averages = average
+        self._mean: Mean | None = None
         self.teacher = _copied(model) if distil else None
         self.steps_total = steps
         self._model = weakref.ref(model)
@@ -359,9 +365,33 @@ class KerasAttachment(_size.Fitting):
             return
         self._done = self.steps_done()
         self.fit_at_end(self._done)
+        if self._done:
+            self._mask()
+
+    def averages(self, done: int) -> bool:
+        """Whether the weights after this many steps are part of the mean that the training ends with."""
+        if self._mean is None and self._averages and self.steps_total is not None:
+            self._mean = Mean(self.steps_total)
+        return self._mean is not None and self._mean.due(done)
+
+    def average(self, done: int) -> None:
+        """Adds the weights to the mean; after the last step they become the mean."""
+        model = self._model()
+        if model is None or self._mean is None:
+            return
+        weights = [weight for weight in model.weights if "float" in str(weight.dtype)]
+        self._mean.add(done, [ops.convert_to_numpy(weight) for weight in weights])
+        mean = self._mean.take(done)
+        for weight, value in zip(weights, mean):
+            weight.assign(value)
+        if mean:
+            self._mask()
+
+    def _mask(self) -> None:
+        """Keeps of every kernel what is to be kept now."""
         for layer in self.modules():
             kernel = _latent(layer)
-            if self.prunes() and self._done and kernel.constraint is not None:
+            if self.prunes() and kernel.constraint is not None:
                 kernel.assign(kernel.constraint(kernel))
 
     @contextmanager
@@ -455,7 +485,8 @@ def attached(model: Any) -> KerasAttachment | None:
 
 
 def attach(
-    model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float = 0.0
+    model: Any, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float = 0.0,
+    average: bool = True,
 ) -> KerasAttachment:
     """Puts the model under compression."""
     if not model.built:
@@ -463,4 +494,4 @@ def attach(
     layers = model._flatten_layers(include_self=False)
     if not any(isinstance(layer, _COMPRESSED) and not _why_left(layer) for layer in layers):
         raise UsageError("the model has no Dense layer or convolution to compress")
-    return KerasAttachment(model, plan, steps, keep, distil)
+    return KerasAttachment(model, plan, steps, keep, distil, average)

@@ -12,6 +12,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from . import _schedule, _size
+from ._average import Mean
 from .errors import UsageError
 from .inplace import Layer, Plan, Share
 
@@ -99,10 +100,12 @@ class TorchAttachment(_size.Fitting):
     """The compression of one module."""
 
     def __init__(
-        self, model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float
+        self, model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float,
+        average: bool,
     ) -> None:
         self.plan = plan
         self.distil = distil
+        self._mean = Mean(steps) if average and plan.density < 1 and steps is not None else None
         self.teacher: torch.nn.Module | None = copy.deepcopy(model).eval().requires_grad_(False) if distil else None
         self.steps_total = steps
         self.left: list[tuple[str, str]] = []
@@ -184,12 +187,29 @@ class TorchAttachment(_size.Fitting):
         self._done += 1
         if self.marks_passed(self._done):
             self.fit_shares()
+        self._mask(optimizer, weights)
+        if self._mean is not None and self._mean.due(self._done):
+            self._average(self._mean)
         if self._done == self.steps_total:
             self.fit_at_end(self._done)
+            self._mask(optimizer, weights)
+
+    def _mask(self, optimizer: torch.optim.Optimizer, weights: list[tuple[str, torch.nn.Parameter]]) -> None:
+        """Keeps of each weight what is to be kept now."""
         for name, weight in weights:
             density = self.shares[name].density if name in self.shares else 1.0
             if density < 1:
                 keep_largest(weight, self.kept(density), learning_channels(optimizer, weight))
+
+    def _average(self, mean: Mean) -> None:
+        """Adds the weights to the mean that the training ends with; after the last step they become the mean."""
+        model = self._model()
+        state = {} if model is None else model.state_dict()
+        tensors = [tensor for tensor in state.values() if tensor.is_floating_point()]
+        mean.add(self._done, [tensor.detach().float().cpu().numpy() for tensor in tensors])
+        with torch.no_grad():
+            for tensor, value in zip(tensors, mean.take(self._done)):
+                tensor.copy_(torch.from_numpy(value))
 
     def distilled(self, loss: torch.Tensor, outputs: torch.Tensor, inputs: tuple[Any, ...]) -> torch.Tensor:
         """``loss`` and the distance to the teacher's answer, weighed."""
@@ -317,7 +337,8 @@ def attached(model: torch.nn.Module) -> TorchAttachment | None:
 
 
 def attach(
-    model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float = 0.0
+    model: torch.nn.Module, plan: Plan, steps: int | None, keep: Mapping[str, float] | None, distil: float = 0.0,
+    average: bool = True,
 ) -> TorchAttachment:
     """Puts the module under compression."""
     if plan.density < 1 and steps is None:
@@ -327,7 +348,7 @@ def attach(
         )
     if not any(isinstance(m, _COMPRESSED) and not _why_left(m) for m in model.modules()):
         raise UsageError("the module has no Linear or convolution to compress")
-    attachment = TorchAttachment(model, plan, steps, keep, distil)
+    attachment = TorchAttachment(model, plan, steps, keep, distil, average)
     if not _hooked:
         _hooked.append(register_optimizer_step_post_hook(_after_step))
     _attached[model] = attachment

@@ -234,6 +234,7 @@ class LeptonAI:
         *,
         keep: Mapping[str, float] | None = None,
         distil: float = 0.0,
+        average: bool = True,
     ) -> LeptonAI:
         """Puts the model under a compression by ``ratio``; call it before the training.
 
@@ -246,6 +247,9 @@ class LeptonAI:
             distil: For a model that was trained already: how much of the loss, from 0 to 1, is the distance to
                 what the model as it is now answers (Hinton and others 2015, temperature 3); 0.7 is a good
                 start. Keras' ``fit`` adds it by itself, a PyTorch loop by :meth:`distilled`.
+            average: Where weights are pruned, the training ends with the mean of the weights, and of what batch
+                normalisation remembers, of its last tenth (Izmailov and others 2018): what is kept is few and still
+                moves much. False: with the weights of the last step.
 
         Raises:
             UsageError: where the model is under compression already, has no weights that can be
@@ -258,7 +262,7 @@ class LeptonAI:
         if isinstance(distil, bool) or not isinstance(distil, (int, float)) or not 0 <= distil <= 1:
             raise UsageError(f"distil is {distil!r}; it must be a number from 0 to 1")
         plan = Plan.of(ratio)
-        attachment = self._framework.attach(self.model, plan, steps, keep, float(distil))
+        attachment = self._framework.attach(self.model, plan, steps, keep, float(distil), bool(average))
         weights = sum(layer.weights for layer in attachment.layers())
         if weights * 4 / plan.ratio < _SMALLEST_FILE:
             warnings.warn(

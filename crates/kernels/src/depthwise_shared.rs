@@ -8,7 +8,7 @@ use std::ops::Range;
 use crate::epilogue::{EpilogueF32, InRegisters, Output};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
-use crate::map::map_f32_in_place;
+use crate::map::{Unary, map_f32_in_place};
 use crate::pack::PanelView;
 use crate::quantize::f32_to_bf16;
 use crate::real::Real;
@@ -105,10 +105,15 @@ impl<'a, R: Real> Finish<'a, R> {
         [rows, columns]: [usize; 2],
     ) -> Self {
         assert!(epilogue.bias.is_none_or(|bias| bias.len() == columns), "bias");
-        let apart = !R::WIDE && epilogue.activation.function().is_some();
+        let apart = !R::WIDE && Self::late(epilogue).is_some();
         let room =
             (0..if apart { rows * columns } else { 0 }).map(|_| UnsafeCell::new(0.0)).collect();
         Finish { isa, epilogue, output, columns, room }
+    }
+
+    /// The function that is not applied in registers.
+    fn late(epilogue: &EpilogueF32) -> Option<Unary> {
+        epilogue.activation.function().filter(|_| !epilogue.activation.is_hard_swish())
     }
 
     /// Calls `compute` for `count` rows from `row` on with where they go, and finishes them.
@@ -125,6 +130,7 @@ impl<'a, R: Real> Finish<'a, R> {
             alpha,
             low,
             high,
+            hard_swish: activation.is_hard_swish(),
             bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             residual: residual
                 .map_or(std::ptr::null(), |r| r.pointer.wrapping_add(row * r.row_stride)),
@@ -134,7 +140,7 @@ impl<'a, R: Real> Finish<'a, R> {
             columns,
         };
         compute(place, !R::WIDE && !apart);
-        let Some(function) = activation.function() else { return };
+        let Some(function) = Self::late(self.epilogue) else { return };
         // SAFETY: the caller's promise; the tile's results are in the room or in the output.
         unsafe {
             if apart {

@@ -61,6 +61,11 @@ impl Activation {
         }
     }
 
+    /// True for what [`InRegisters`] does besides clamping.
+    pub(crate) fn is_hard_swish(self) -> bool {
+        self == Activation::HardSwish
+    }
+
     /// The function that is applied to finished rows where it is not a clamp.
     pub(crate) fn function(self) -> Option<Unary> {
         Some(match self {
@@ -247,6 +252,8 @@ pub(crate) struct InRegisters {
     pub alpha: f32,
     pub low: f32,
     pub high: f32,
+    /// Values are multiplied by min(max(value / 6 + 1 / 2, 0), 1), and there is no residual.
+    pub hard_swish: bool,
     pub bias: *const f32,
     pub residual: *const f32,
     pub residual_stride: usize,
@@ -268,6 +275,11 @@ impl<'a> FinishF32<'a> {
     pub unsafe fn new(isa: Isa, epilogue: &'a EpilogueF32, output: &'a Output<f32>) -> Self {
         FinishF32 { isa, epilogue, output }
     }
+
+    /// True where the tile kernels apply the activation to what is in registers.
+    fn swishes(&self) -> bool {
+        self.epilogue.activation.is_hard_swish() && self.epilogue.residual.is_none()
+    }
 }
 
 impl Finish<f32> for FinishF32<'_> {
@@ -281,6 +293,7 @@ impl Finish<f32> for FinishF32<'_> {
             alpha,
             low,
             high,
+            hard_swish: self.swishes(),
             bias: bias.map_or(std::ptr::null(), part),
             residual: rows.map_or(std::ptr::null(), |(pointer, _)| pointer),
             residual_stride: rows.map_or(0, |(_, residual)| residual.row_stride),
@@ -294,7 +307,9 @@ impl Finish<f32> for FinishF32<'_> {
         // SAFETY: promised to `new`; accumulators that were not stored are valid.
         unsafe {
             if stored {
-                activate(self.isa, block, self.epilogue, self.output);
+                if !self.swishes() {
+                    activate(self.isa, block, self.epilogue, self.output);
+                }
             } else {
                 store_f32(self.isa, block, self.epilogue, self.output);
             }

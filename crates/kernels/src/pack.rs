@@ -78,7 +78,7 @@ impl WeightOrder {
     }
 
     /// One more than the largest index read.
-    fn extent(&self) -> usize {
+    pub(crate) fn extent(&self) -> usize {
         if self.columns == 0 || self.taps == 0 || self.depth == 0 {
             return 0;
         }
@@ -90,7 +90,7 @@ impl WeightOrder {
 }
 
 /// Bytes of a line: one step of one panel.
-const LINE: usize = 64;
+pub(crate) const LINE: usize = 64;
 
 /// Lines of zeros behind the last panel: tile kernels read whole tiles of lines.
 const SLACK_LINES: usize = 16;

@@ -87,6 +87,15 @@ pub(crate) trait Vector:
     fn int_sub(a: Self::Int, b: Self::Int) -> Self::Int;
     fn int_and(a: Self::Int, b: Self::Int) -> Self::Int;
     fn int_shift_left<const BITS: u32>(a: Self::Int) -> Self::Int;
+    /// `sum` plus both products of the i16 halves of `a` and `b`, wrapping.
+    fn int_add_pairs(sum: Self::Int, a: Self::Int, b: Self::Int) -> Self::Int;
+    /// # Safety
+    /// `LANES` values must be readable.
+    unsafe fn int_load(pointer: *const i32) -> Self::Int;
+    /// Brings the line at `pointer`, which may be any address, into the nearest cache, where that
+    /// is worth an instruction.
+    #[inline(always)]
+    fn prefetch(_pointer: *const f32) {}
     /// Floor of half.
     fn int_halve(a: Self::Int) -> Self::Int;
     /// `LANES` bytes, zero-extended.

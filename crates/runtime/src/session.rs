@@ -48,7 +48,8 @@ pub struct SessionOptions {
     /// What happens to the graph first.
     pub lowering: Lowering,
     /// Forbids algorithms that change the last digits of answers for speed: transformed tiles in
-    /// 3×3 convolutions of f32, and attention in bf16 between products of bf16.
+    /// 3×3 convolutions of f32, recurrent matrices of f32 in fixed point of 16 bits, and attention in
+    /// bf16 between products of bf16.
     pub exact: bool,
 }
 

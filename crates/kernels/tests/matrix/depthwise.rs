@@ -79,7 +79,8 @@ fn check_f32(case: &Case) {
     let rows = case.indirection();
     let input = Input { base: values.as_ptr(), rows: &rows, padding: padding.as_ptr() };
     let residual = Residual { pointer: addend.as_ptr(), row_stride: channels };
-    let activation = Activation::Clip { low: -1.0, high: 1.5 };
+    let clip = Activation::Clip { low: -1.0, high: 1.5 };
+    let activation = [clip, Activation::HardSwish, Activation::Silu][case.seed as usize % 3];
     let epilogue = EpilogueF32 {
         bias: Some(&bias),
         residual: case.residual.then_some(residual),

@@ -54,6 +54,7 @@ fn activations() -> impl Strategy<Value = Activation> {
         Just(Activation::Clip { low: -0.5, high: 0.75 }),
         Just(Activation::LeakyRelu { slope: 0.1 }),
         Just(Activation::Silu),
+        Just(Activation::HardSwish),
         Just(Activation::Gelu),
     ]
 }

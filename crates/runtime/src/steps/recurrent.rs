@@ -11,7 +11,8 @@ use lepton_kernels::epilogue::{EpilogueF32, Output};
 use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32_before};
 use lepton_kernels::pack::{PackedBf16, PackedF32, WeightOrder};
 use lepton_kernels::recurrent::{
-    RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step, recurrent_order,
+    PackedI16, RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step,
+    recurrent_order,
 };
 use lepton_kernels::stored::Pack;
 use lepton_tensor::{DType, Storage, Tensor};
@@ -19,7 +20,7 @@ use lepton_tensor::{DType, Storage, Tensor};
 use super::product::{f32_values, operand};
 use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::{Memory, Place};
-use crate::plan::Builder;
+use crate::plan::{Builder, Demands};
 
 /// What a layer does with its gates.
 #[derive(Clone, Copy, PartialEq)]
@@ -70,13 +71,55 @@ impl Sizes {
 enum Matrix {
     F32(PackedF32),
     Bf16(PackedBf16),
+    I16(PackedI16),
+}
+
+/// How a matrix is to be packed.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    F32,
+    Bf16,
+    /// In fixed point, or as f32 where that would change a unit's weights too much.
+    I16,
+}
+
+impl Form {
+    /// What an f32 matrix needs to exceed for fixed point: smaller ones stay in L1.
+    const NEAR_BYTES: usize = 32 << 10;
+    /// So many sequences share what f32 reads.
+    const SHARING_ROWS: usize = 4;
+
+    /// The form of a matrix of type `dtype`.
+    fn of(dtype: DType) -> Self {
+        if dtype == DType::BF16 { Form::Bf16 } else { Form::F32 }
+    }
+
+    /// The form of the recurrent matrix of a layer.
+    fn of_recurrent(dtype: DType, cell: Cell, sizes: &Sizes, demands: Demands<'_>) -> Self {
+        let whole = Form::of(dtype);
+        let bytes = 4 * cell.gates() * sizes.hidden * sizes.hidden;
+        let waits = bytes > Self::NEAR_BYTES && sizes.batch < Self::SHARING_ROWS;
+        match whole {
+            Form::Bf16 if sizes.hidden % 2 == 1 => Form::F32,
+            // Twice the instructions, half the bytes: not worth it for narrower vectors.
+            Form::F32 if waits && !demands.exact && demands.isa.has_avx512() => Form::I16,
+            _ => whole,
+        }
+    }
+
+    /// The name under which a recurrent matrix is kept.
+    fn name(self) -> &'static str {
+        if self == Form::I16 { "recurrent-i16" } else { "recurrent" }
+    }
 }
 
 impl Matrix {
-    fn pack(values: &[f32], half: bool, order: &WeightOrder) -> Self {
-        match half {
-            true => Matrix::Bf16(PackedBf16::pack(values, order)),
-            false => Matrix::F32(PackedF32::pack(values, order)),
+    fn pack(values: &[f32], form: Form, order: &WeightOrder) -> Self {
+        let wide = || Matrix::F32(PackedF32::pack(values, order));
+        match form {
+            Form::F32 => wide(),
+            Form::Bf16 => Matrix::Bf16(PackedBf16::pack(values, order)),
+            Form::I16 => PackedI16::pack(values, order).map_or_else(wide, Matrix::I16),
         }
     }
 
@@ -84,6 +127,7 @@ impl Matrix {
         match self {
             Matrix::F32(weights) => weights.bytes(),
             Matrix::Bf16(weights) => weights.bytes(),
+            Matrix::I16(weights) => weights.bytes(),
         }
     }
 
@@ -91,26 +135,30 @@ impl Matrix {
         match self {
             Matrix::F32(weights) => RecurrentMatrix::F32(weights),
             Matrix::Bf16(weights) => RecurrentMatrix::Bf16(weights),
+            Matrix::I16(weights) => RecurrentMatrix::I16(weights),
         }
     }
 }
 
 impl Pack for Matrix {
-    /// True for bf16; the order.
-    type Order = (bool, WeightOrder);
+    type Order = (Form, WeightOrder);
 
     fn stored(&self) -> Vec<Storage> {
         match self {
             Matrix::F32(weights) => weights.stored(),
             Matrix::Bf16(weights) => weights.stored(),
+            Matrix::I16(weights) => weights.stored(),
         }
     }
 
-    fn load((half, order): &Self::Order, stored: &[Storage]) -> Option<Self> {
-        Some(match half {
-            true => Matrix::Bf16(PackedBf16::load(order, stored)?),
-            false => Matrix::F32(PackedF32::load(order, stored)?),
-        })
+    fn load((form, order): &Self::Order, stored: &[Storage]) -> Option<Self> {
+        let wide = || Some(Matrix::F32(PackedF32::load(order, stored)?));
+        match form {
+            Form::F32 => wide(),
+            Form::Bf16 => Some(Matrix::Bf16(PackedBf16::load(order, stored)?)),
+            // Their lengths tell which of the two it is.
+            Form::I16 => PackedI16::load(order, stored).map(Matrix::I16).or_else(wide),
+        }
     }
 }
 
@@ -230,6 +278,7 @@ impl Layer {
                             memory.isa, &input, w, &epilogue, &output, range, all, next,
                         );
                     }
+                    Matrix::I16(_) => unreachable!("only recurrent matrices"),
                     Matrix::Bf16(w) => {
                         gemm_bf16(
                             memory.isa, &input, w, &epilogue, None, &output, range, all, next,
@@ -288,10 +337,9 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     let (w_id, r_id) = (operand(node, 1)?, operand(node, 2)?);
     let matrix = |id: ValueId| {
         let tensor = builder.graph.constant(id)?;
-        let served = matches!(tensor.dtype(), DType::F32 | DType::BF16);
-        served.then_some((tensor.dtype() == DType::BF16, tensor))
+        matches!(tensor.dtype(), DType::F32 | DType::BF16).then_some(tensor)
     };
-    let ((w_half, w), (r_half, r)) = (matrix(w_id)?, matrix(r_id)?);
+    let (w, r) = (matrix(w_id)?, matrix(r_id)?);
     let columns = cell.gates() * sizes.hidden;
     let zeros = vec![0.0; 2 * columns * sizes.directions];
     let b = match operand(node, 3) {
@@ -300,16 +348,20 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
     };
     let (hidden, width) = (sizes.hidden, sizes.width);
     let packs = builder.packs;
-    let packed = |id, form, tensor: &Tensor, half, order: WeightOrder, each: usize| {
-        packs.get_or_load(id, form, &(sizes.directions, (half, order)), || {
+    let packed = |id, name, tensor: &Tensor, form, order: WeightOrder, each: usize| {
+        packs.get_or_load(id, name, &(sizes.directions, (form, order)), || {
             let parts = f32_values(tensor);
             let parts = parts.chunks_exact(each);
-            parts.map(|part| Matrix::pack(part, half, &order)).collect()
+            parts.map(|part| Matrix::pack(part, form, &order)).collect()
         })
     };
     let from_x = WeightOrder::transposed(columns, width);
     let from_h = recurrent_order(cell.gates(), hidden);
-    let h_half = r_half && hidden % 2 == 0;
+    let w_form = Form::of(w.dtype());
+    let r_form = Form::of_recurrent(r.dtype(), cell, &sizes, builder.demands);
+    let recurrent: Arc<Vec<Matrix>> =
+        packed(r_id, r_form.name(), r, r_form, from_h, columns * hidden);
+    let kernel = kernel_name(cell, r.dtype(), &recurrent);
     let place = |id: ValueId| builder.place(id);
     let result = |i: usize| node.outputs.get(i).copied().flatten().map(place);
     let cell_bound = match &node.op {
@@ -321,8 +373,8 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
         cell_bound,
         sizes,
         backward: vec![direction == Direction::Reverse, true],
-        inputs: packed(w_id, "recurrent-input", w, w_half, from_x, columns * width),
-        recurrent: packed(r_id, "recurrent", r, h_half, from_h, columns * hidden),
+        inputs: packed(w_id, "recurrent-input", w, w_form, from_x, columns * width),
+        recurrent,
         biases: b.chunks_exact(2 * columns).map(|part| biases(cell, hidden, part)).collect(),
         x: place(operand(node, 0)?),
         initial: [operand(node, 5).map(place), operand(node, 6).map(place)],
@@ -335,11 +387,17 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
         layer.run(memory);
         Ok(())
     });
-    let kernel = match (cell, r_half) {
-        (Cell::Lstm, false) => "lstm-f32",
-        (Cell::Lstm, true) => "lstm-bf16",
-        (_, false) => "gru-f32",
-        (_, true) => "gru-bf16",
-    };
     Some(Chosen { kernel, run })
+}
+
+fn kernel_name(cell: Cell, dtype: DType, recurrent: &[Matrix]) -> &'static str {
+    let fixed = recurrent.iter().all(|matrix| matches!(matrix, Matrix::I16(_)));
+    match (cell, dtype) {
+        (Cell::Lstm, DType::BF16) => "lstm-bf16",
+        (Cell::Lstm, _) if fixed => "lstm-i16-f32",
+        (Cell::Lstm, _) => "lstm-f32",
+        (_, DType::BF16) => "gru-bf16",
+        _ if fixed => "gru-i16-f32",
+        _ => "gru-f32",
+    }
 }

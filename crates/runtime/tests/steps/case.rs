@@ -99,7 +99,8 @@ pub fn check_kernels(source: &str, kernels: &[&str]) {
     assert_eq!(check(source, &[]), kernels, "{source}");
 }
 
-fn close(want: &Tensor, have: &Tensor, what: &str) {
+/// Fails where elements differ: integers at all, reals by more than 1e-4 of the larger of 1 and them.
+pub fn close(want: &Tensor, have: &Tensor, what: &str) {
     assert_eq!((want.shape(), want.dtype()), (have.shape(), have.dtype()), "{what}");
     let limit = if want.dtype().is_float() { 1e-4 } else { 0.0 };
     for (i, (w, h)) in want.to_f64_vec().into_iter().zip(have.to_f64_vec()).enumerate() {

@@ -1,6 +1,11 @@
 //! Small networks: products, their epilogues, and what lies between them.
 
-use crate::case::{check, check_kernels, constant};
+use lepton_ir::{interpret, text};
+use lepton_kernels::Isa;
+use lepton_runtime::{Session, SessionOptions};
+use lepton_tensor::Tensor;
+
+use crate::case::{check, check_kernels, close, constant, values};
 
 #[test]
 fn a_residual_network() {
@@ -125,6 +130,58 @@ fn recurrent_layers() {
             cells[1],
         );
         check_kernels(&source, &[if op == "LSTM" { "lstm-f32" } else { "gru-f32" }]);
+    }
+}
+
+/// A layer whose recurrent matrix is larger than L1.
+fn large_layer(op: &str, batch: usize) -> String {
+    let (gates, hidden) = (if op == "LSTM" { 4 } else { 3 }, 70);
+    let result = format!("f32[1,{batch},{hidden}]");
+    let cells = if op == "LSTM" { format!(", %c: {result}") } else { String::new() };
+    // So small that differences die out from step to step.
+    let r: Vec<String> =
+        values(gates * hidden * hidden, 2).iter().map(|v| format!("{:?}", v / 8.0)).collect();
+    format!(
+        "graph \"g\" {{ input %x: f32[9,{batch},6]\n{}
+         const %r: f32[1,{},{hidden}] = [{}]
+         %y: f32[9,1,{batch},{hidden}], %h: {result}{cells} = {op}(%x, %w, %r)
+         output %y, %h }}",
+        constant("w", &[1, gates * hidden, 6], 1),
+        gates * hidden,
+        r.join(", "),
+    )
+}
+
+#[test]
+fn large_recurrent_matrices_are_in_fixed_point() {
+    for (op, names) in [("LSTM", ["lstm-f32", "lstm-i16-f32"]), ("GRU", ["gru-f32", "gru-i16-f32"])]
+    {
+        for isa in Isa::available() {
+            // What several sequences share is f32, and so is what has to be exact.
+            for (batch, exact) in [(1, false), (4, false), (1, true)] {
+                let graph = text::parse(&large_layer(op, batch)).unwrap();
+                let options = || SessionOptions { isa, exact, ..SessionOptions::default() };
+                let input = Tensor::from_slice([9, batch, 6], &values(54 * batch, 3)).unwrap();
+                let inputs = [input];
+                let session = Session::new(&graph, options()).unwrap();
+                let (found, profile) = session.profile(&inputs).unwrap();
+                let fixed = isa.has_avx512() && batch == 1 && !exact;
+                assert_eq!(profile[0].kernel, names[usize::from(fixed)], "{isa} {batch} {exact}");
+                for (want, have) in interpret::run(&graph, &inputs).unwrap().iter().zip(&found) {
+                    close(want, have, op);
+                }
+                // A file keeps the form; one that was made without it is still read.
+                let mut packs = session.packs();
+                let has = packs.iter().any(|pack| pack.form == "recurrent-i16");
+                assert_eq!(has, fixed, "{isa} {batch} {exact}");
+                for _ in 0..2 {
+                    let lowered = session.lowered().clone();
+                    let again = Session::prepared(lowered, &packs, options()).unwrap();
+                    assert_eq!(again.run(&inputs).unwrap(), found, "{isa} {batch} {exact}");
+                    packs.retain(|pack| pack.form != "recurrent-i16");
+                }
+            }
+        }
     }
 }
 

@@ -82,6 +82,7 @@ impl Vector for Vector8 {
             let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm_storeu_si128(pointer.cast(), halves)
         }
+        unsafe fn int_load(pointer: *const i32) -> __m256i { _mm256_loadu_si256(pointer.cast()) }
         unsafe fn int_load_u8(pointer: *const u8) -> __m256i {
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(pointer.cast()))
         }
@@ -130,6 +131,9 @@ impl Vector for Vector8 {
         fn int_and(a: __m256i, b: __m256i) -> __m256i { _mm256_and_si256(a, b) }
         fn int_shift_left<const BITS: u32>(a: __m256i) -> __m256i {
             _mm256_sll_epi32(a, _mm_cvtsi32_si128(BITS as i32))
+        }
+        fn int_add_pairs(sum: __m256i, a: __m256i, b: __m256i) -> __m256i {
+            _mm256_add_epi32(sum, _mm256_madd_epi16(a, b))
         }
         fn int_halve(a: __m256i) -> __m256i { _mm256_srai_epi32::<1>(a) }
         fn exchange<const DISTANCE: u32>(self: Self) -> Self {

@@ -3,6 +3,7 @@
 
 use std::arch::x86_64::*;
 
+use super::epilogue::hard_swish;
 use crate::depthwise_shared::{MicroDepthwiseShared, SharedTile};
 use crate::tile::PITCH;
 
@@ -80,7 +81,10 @@ unsafe fn neighbours<const TAPS: usize, const STEP: usize, const ROWS: usize, co
                     }
                 }
             }
-            store(tile, channel, mask, &sums);
+            match tile.finish.hard_swish {
+                true => store::<ROWS, true>(tile, channel, mask, &sums),
+                false => store::<ROWS, false>(tile, channel, mask, &sums),
+            }
         }
     }
 }
@@ -115,7 +119,7 @@ unsafe fn pixel_values<const HALF: bool>(
 /// As [`neighbours`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn store<const ROWS: usize>(
+unsafe fn store<const ROWS: usize, const SWISH: bool>(
     tile: &SharedTile,
     channel: usize,
     mask: __mmask16,
@@ -137,7 +141,10 @@ unsafe fn store<const ROWS: usize>(
                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
             }
             // The operand order lets NaN through.
-            let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+            let mut value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+            if SWISH {
+                value = hard_swish(value);
+            }
             let at = r * finish.output_stride + channel;
             if tile.half_result {
                 let halves: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(value));

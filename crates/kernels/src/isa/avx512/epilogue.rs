@@ -14,6 +14,19 @@ fn mask_at(columns: usize, column: usize) -> __mmask16 {
     if columns - column >= 16 { u16::MAX } else { (1 << (columns - column)) - 1 }
 }
 
+/// x · min(max(x / 6 + 1 / 2, 0), 1), to the bit what `map` gives.
+#[inline(always)]
+pub(crate) fn hard_swish(x: __m512) -> __m512 {
+    // SAFETY: only functions with AVX-512 call this.
+    unsafe {
+        let share = _mm512_mul_ps(x, _mm512_set1_ps(1.0 / 6.0));
+        let share = _mm512_add_ps(share, _mm512_set1_ps(0.5));
+        // The operand order lets NaN through.
+        let share = _mm512_min_ps(_mm512_set1_ps(1.0), _mm512_max_ps(_mm512_setzero_ps(), share));
+        _mm512_mul_ps(x, share)
+    }
+}
+
 /// Bias, residual and clamp, and how a vector of results is written.
 macro_rules! store_as {
     ($name:ident, $result:ty, $features:literal, |$to:ident, $mask:ident, $value:ident| $put:expr) => {

@@ -8,30 +8,63 @@ pub(crate) static MICRO: Micro<f32> =
     Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
 
 /// The epilogue of a tile of `$rows` rows by `$panels` panels, where `$sum` is a place among the
-/// sums; a macro, because sums that are passed on leave their registers.
+/// sums; a macro, because sums that are passed on leave their registers. So do those of loops that
+/// are too long to be unrolled, which is why [`store_swish!`] is one of its own.
 macro_rules! store {
     ($finish:ident, $rows:expr, $panels:expr, |$r:ident, $p:ident| $sum:expr) => {
+        if $finish.hard_swish {
+            $crate::isa::avx512::gemm_f32::store_swish!($finish, $rows, $panels, |$r, $p| $sum);
+        } else {
+            let alpha = _mm512_set1_ps($finish.alpha);
+            let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
+            let has_residual = !$finish.residual.is_null();
+            for $p in 0..$panels {
+                let left = $finish.columns.saturating_sub($p * 16);
+                let mask = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+                let offset = match $finish.bias.is_null() {
+                    true => _mm512_setzero_ps(),
+                    false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add($p * 16)),
+                };
+                let mut from = $finish.residual.wrapping_add($p * 16);
+                let mut to = $finish.output.wrapping_add($p * 16);
+                for $r in 0..$rows {
+                    let mut value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
+                    if has_residual {
+                        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
+                        from = from.wrapping_add($finish.residual_stride);
+                    }
+                    // The operand order lets NaN through.
+                    let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                    _mm512_mask_storeu_ps(to, mask, value);
+                    to = to.wrapping_add($finish.output_stride);
+                }
+            }
+        }
+    };
+}
+
+/// The same with the hard swish and without a residual.
+macro_rules! store_swish {
+    ($finish:ident, $rows:expr, $panels:expr, |$r:ident, $p:ident| $sum:expr) => {
         let alpha = _mm512_set1_ps($finish.alpha);
-        let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
-        let has_residual = !$finish.residual.is_null();
+        let mask = |panel: usize| -> __mmask16 {
+            let left = $finish.columns.saturating_sub(panel * 16);
+            if left >= 16 { u16::MAX } else { (1 << left) - 1 }
+        };
         for $p in 0..$panels {
-            let left = $finish.columns.saturating_sub($p * 16);
-            let mask = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
             let offset = match $finish.bias.is_null() {
                 true => _mm512_setzero_ps(),
-                false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add($p * 16)),
+                false => _mm512_maskz_loadu_ps(mask($p), $finish.bias.wrapping_add($p * 16)),
             };
-            let mut from = $finish.residual.wrapping_add($p * 16);
+            for $r in 0..$rows {
+                let value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
+                $sum = $crate::isa::avx512::epilogue::hard_swish(value);
+            }
+        }
+        for $p in 0..$panels {
             let mut to = $finish.output.wrapping_add($p * 16);
             for $r in 0..$rows {
-                let mut value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
-                if has_residual {
-                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
-                    from = from.wrapping_add($finish.residual_stride);
-                }
-                // The operand order lets NaN through.
-                let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                _mm512_mask_storeu_ps(to, mask, value);
+                _mm512_mask_storeu_ps(to, mask($p), $sum);
                 to = to.wrapping_add($finish.output_stride);
             }
         }
@@ -39,6 +72,7 @@ macro_rules! store {
 }
 
 pub(super) use store;
+pub(super) use store_swish;
 
 type Kernel = unsafe fn(&Tile<f32>);
 

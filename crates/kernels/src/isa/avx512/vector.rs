@@ -78,6 +78,7 @@ impl Vector for Vector16 {
             let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm256_storeu_si256(pointer.cast(), halves)
         }
+        unsafe fn int_load(pointer: *const i32) -> __m512i { _mm512_loadu_si512(pointer.cast()) }
         unsafe fn int_load_u8(pointer: *const u8) -> __m512i {
             _mm512_cvtepu8_epi32(_mm_loadu_si128(pointer.cast()))
         }
@@ -132,6 +133,10 @@ impl Vector for Vector16 {
         fn int_shift_left<const BITS: u32>(a: __m512i) -> __m512i {
             _mm512_sll_epi32(a, _mm_cvtsi32_si128(BITS as i32))
         }
+        fn int_add_pairs(sum: __m512i, a: __m512i, b: __m512i) -> __m512i {
+            _mm512_dpwssd_epi32(sum, a, b)
+        }
+        fn prefetch(pointer: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) }
         fn int_halve(a: __m512i) -> __m512i { _mm512_srai_epi32::<1>(a) }
         fn exchange<const DISTANCE: u32>(self: Self) -> Self {
             Self(match DISTANCE {

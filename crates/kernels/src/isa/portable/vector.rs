@@ -183,6 +183,17 @@ impl Vector for Vector4 {
         each(a, |a| a << BITS)
     }
     #[inline(always)]
+    fn int_add_pairs(sum: [i32; 4], a: [i32; 4], b: [i32; 4]) -> [i32; 4] {
+        let product = |a: i32, b: i32| i32::from(a as i16).wrapping_mul(i32::from(b as i16));
+        let both = |a: i32, b: i32| product(a, b).wrapping_add(product(a >> 16, b >> 16));
+        pairs(sum, pairs(a, b, both), i32::wrapping_add)
+    }
+    #[inline(always)]
+    unsafe fn int_load(pointer: *const i32) -> [i32; 4] {
+        // SAFETY: the caller promises four values.
+        unsafe { pointer.cast::<[i32; 4]>().read_unaligned() }
+    }
+    #[inline(always)]
     fn int_halve(a: [i32; 4]) -> [i32; 4] {
         each(a, |a| a >> 1)
     }

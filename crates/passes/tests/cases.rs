@@ -40,13 +40,12 @@ const CASES: &[(&str, &str, &str)] = &[
          %v: f32[3,3] = Unary(%z) {function=\"neg\"}
          output %y, %s, %v",
         "input %x: f32[2,3] const %w: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1] const %n: i64[] = [3]
+         %v: f32[3,3] = Unary(%w) {function=\"neg\"}
          %y: f32[2,3], %s: f32[3,2,3] = Loop(%n, _, %x) {body=graph \"b\" {
              input %i: i64[] input %c: bool[] input %h: f32[2,3]
-             const %k: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1]
-             %m: f32[2,3] = MatMul(%h, %k)
+             const %k: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1] %m: f32[2,3] = MatMul(%h, %k)
              output %c, %m, %m
          }, states=1}
-         %v: f32[3,3] = Unary(%w) {function=\"neg\"}
          output %y, %s, %v",
     ),
     (

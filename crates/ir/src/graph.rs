@@ -264,6 +264,11 @@ impl Graph {
         &self.outputs
     }
 
+    /// Sets the inputs, all of which were inputs before. One that is left out must have no users.
+    pub fn set_inputs(&mut self, inputs: Vec<ValueId>) {
+        self.inputs = inputs;
+    }
+
     /// Sets the outputs. A value may be an output more than once.
     pub fn set_outputs(&mut self, outputs: Vec<ValueId>) {
         self.outputs = outputs;

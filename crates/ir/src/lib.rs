@@ -32,4 +32,4 @@ pub use graph::{Graph, Node, NodeId, Value, ValueId};
 pub use operator::{Arity, AxisLink, Cost, Operands, Operator, Quant};
 pub use ops::Op;
 pub use packed::StoredPack;
-pub use users::Users;
+pub use users::{Users, identical};

@@ -1,8 +1,10 @@
-//! Who uses each value of a graph.
+//! Who uses each value of a graph, and which are only other names.
 
 use std::ops::Index;
 
-use crate::graph::{Graph, NodeId};
+use crate::graph::{Graph, NodeId, ValueId};
+use crate::ops::Op;
+use crate::ops::unary::UnaryFunction;
 
 /// For each value, by its index, the nodes that use it and the positions of the operand, in
 /// execution order; as the graph was when they were listed.
@@ -48,4 +50,15 @@ impl Index<usize> for Users {
             _ => &[],
         }
     }
+}
+
+/// The value that `value` is another name of.
+pub fn identical(graph: &Graph, mut value: ValueId) -> ValueId {
+    while let Some((_, node)) = graph.producer(value)
+        && matches!(&node.op, Op::Unary(op) if op.function == UnaryFunction::Identity)
+        && let Some(source) = node.inputs[0]
+    {
+        value = source;
+    }
+    value
 }

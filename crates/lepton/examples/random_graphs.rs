@@ -2,6 +2,8 @@
 //! Lepton answers as `.npz`, for `benches/random_graphs.py` to compare with ONNX Runtime.
 #![allow(clippy::result_large_err)]
 
+#[path = "../tests/random/bodies.rs"]
+mod bodies;
 #[path = "../tests/random/generate.rs"]
 mod generate;
 

@@ -3,6 +3,7 @@
 #![allow(clippy::result_large_err)]
 
 mod attention;
+mod bodies;
 mod constants;
 mod epilogue;
 mod identity;

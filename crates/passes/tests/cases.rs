@@ -30,6 +30,25 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "enclose-bodies",
+        "input %x: f32[2,3] const %w: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1] const %n: i64[] = [3]
+         %y: f32[2,3], %z: f32[3,3], %s: f32[3,2,3] = Loop(%n, _, %x, %w) {body=graph \"b\" {
+             input %i: i64[] input %c: bool[] input %h: f32[2,3] input %k: f32[3,3]
+             %m: f32[2,3] = MatMul(%h, %k)
+             output %c, %m, %k, %m
+         }, states=2}
+         %v: f32[3,3] = Unary(%z) {function=\"neg\"}
+         output %y, %s, %v",
+        "input %x: f32[2,3] const %w: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1] const %n: i64[] = [3]
+         %v: f32[3,3] = Unary(%w) {function=\"neg\"}
+         %y: f32[2,3], %s: f32[3,2,3] = Loop(%n, _, %x) {body=graph \"b\" {
+             input %i: i64[] input %c: bool[] input %h: f32[2,3]
+             const %k: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1] %m: f32[2,3] = MatMul(%h, %k)
+             output %c, %m, %m
+         }, states=1}
+         output %y, %s, %v",
+    ),
+    (
         "attention",
         "input %q: f32[1,3,2,4] input %k: f32[1,5,2,4] input %v: f32[1,5,2,4]
          input %m: f32[1,1,1,5] const %s: f32[] = [0.5]

@@ -1,7 +1,7 @@
 //! What runs plans: the options, threads and arenas that a session and the sessions within it share.
 
 use std::borrow::Borrow;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use lepton_tensor::{Storage, Tensor};
 
@@ -26,9 +26,9 @@ impl Engine {
     }
 
     /// What its plans must be made for.
-    pub fn demands<'a>(&self, choices: &'a Choices) -> Demands<'a> {
+    pub fn demands<'a>(self: &'a Arc<Self>, choices: &'a Choices) -> Demands<'a> {
         let SessionOptions { isa, exact, .. } = self.options;
-        Demands { isa, threads: self.threads.count(), exact, choices }
+        Demands { engine: self, isa, threads: self.threads.count(), exact, choices }
     }
 
     /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`.
@@ -54,22 +54,13 @@ impl Engine {
             inputs: &input_pointers,
             outputs: &output_pointers,
         };
-        for step in &plan.steps {
-            run_step(step, &memory)?;
-        }
-        for &(from, index, bytes) in &plan.copies {
-            // SAFETY: the plan recorded `bytes` as the size of both, and they are apart.
-            unsafe {
-                let to = output_pointers[index as usize];
-                std::ptr::copy_nonoverlapping(memory.read::<u8>(from), to, bytes);
-            }
-        }
+        run_in(plan, &memory, &mut run_step)?;
         self.return_arena(arena);
         Ok(outputs)
     }
 
     /// The smallest free arena that is large enough, or a new one.
-    fn take_arena(&self, bytes: usize) -> Storage {
+    pub fn take_arena(&self, bytes: usize) -> Storage {
         if bytes == 0 {
             return Storage::zeroed(0);
         }
@@ -80,7 +71,7 @@ impl Engine {
     }
 
     /// Keeps an arena for other runs, the largest ones if there are many.
-    fn return_arena(&self, arena: Storage) {
+    pub fn return_arena(&self, arena: Storage) {
         if arena.is_empty() {
             return;
         }
@@ -94,4 +85,24 @@ impl Engine {
             *least = arena;
         }
     }
+}
+
+/// Runs a plan in memory that holds inputs and outputs of the sizes it was made for, and an arena
+/// of at least its size.
+pub(crate) fn run_in(
+    plan: &Plan,
+    memory: &Memory<'_>,
+    mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
+) -> Result<(), RuntimeError> {
+    for step in &plan.steps {
+        run_step(step, memory)?;
+    }
+    for &(from, index, bytes) in &plan.copies {
+        // SAFETY: the plan recorded `bytes` as the size of both, and they are apart.
+        unsafe {
+            let to = memory.outputs[index as usize];
+            std::ptr::copy_nonoverlapping(memory.read::<u8>(from), to, bytes);
+        }
+    }
+    Ok(())
 }

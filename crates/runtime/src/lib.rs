@@ -13,6 +13,7 @@ mod packs;
 mod parts;
 mod place;
 mod plan;
+mod rounds;
 mod session;
 mod single;
 mod steps;

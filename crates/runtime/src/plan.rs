@@ -1,11 +1,14 @@
 //! A plan: a flat list of steps for one set of shapes, and where every operand lies.
 
+use std::sync::Arc;
+
 use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
 use lepton_kernels::Isa;
 use lepton_tensor::{DType, Tensor};
 
 use crate::arena::{self, Interval};
 use crate::choices::Choices;
+use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
 use crate::packs::Packs;
@@ -52,6 +55,8 @@ pub(crate) struct Plan {
 /// What a session asks of its plans.
 #[derive(Clone, Copy)]
 pub(crate) struct Demands<'a> {
+    /// What runs the bodies of its loops.
+    pub engine: &'a Arc<Engine>,
     /// Instruction set of its kernels.
     pub isa: Isa,
     /// Threads of a run.

@@ -25,6 +25,22 @@ const KEPT_PLANS: usize = 16;
 /// Multiply-adds and bytes after which a run that is watched asks whether to go on: some microseconds.
 const ASKED_AFTER: u64 = 1 << 18;
 
+/// Runs steps, and asks `go_on` after each that takes some microseconds.
+pub(crate) fn watched(
+    go_on: &dyn Fn() -> bool,
+) -> impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError> {
+    let mut work = 0;
+    move |step, memory| {
+        (step.run)(memory)?;
+        work += step.multiply_adds + step.bytes;
+        if work < ASKED_AFTER {
+            return Ok(());
+        }
+        work = 0;
+        if go_on() { Ok(()) } else { Err(RuntimeError::Stopped) }
+    }
+}
+
 /// What happens to a graph before it is planned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lowering {
@@ -112,10 +128,10 @@ pub struct Session {
 
 /// What runs for inputs of certain shapes.
 #[derive(Clone)]
-struct Ready {
-    plan: Arc<Plan>,
+pub(crate) struct Ready {
+    pub plan: Arc<Plan>,
     /// What follows the plan, where some extents depend on data.
-    rest: Option<Arc<Stepwise>>,
+    pub rest: Option<Arc<Stepwise>>,
 }
 
 impl Session {
@@ -196,16 +212,7 @@ impl Session {
         go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let Ready { plan, rest } = self.ready(inputs)?;
-        let mut work = 0;
-        let outputs = self.execute(&plan, inputs, |step, memory| {
-            (step.run)(memory)?;
-            work += step.multiply_adds + step.bytes;
-            if work < ASKED_AFTER {
-                return Ok(());
-            }
-            work = 0;
-            if go_on() { Ok(()) } else { Err(RuntimeError::Stopped) }
-        })?;
+        let outputs = self.execute(&plan, inputs, watched(go_on))?;
         match rest {
             Some(rest) => rest.run(&[inputs, &outputs].concat(), go_on),
             None => Ok(outputs),
@@ -257,7 +264,8 @@ impl Session {
         })
     }
 
-    fn ready(&self, inputs: &[Tensor]) -> Result<Ready, RuntimeError> {
+    /// The plan for inputs of these shapes.
+    pub(crate) fn ready(&self, inputs: &[Tensor]) -> Result<Ready, RuntimeError> {
         self.lowered.check_inputs(inputs)?;
         let matches = |key: &[Vec<usize>]| key.iter().zip(inputs).all(|(k, t)| k == t.shape());
         {
@@ -296,6 +304,11 @@ impl Session {
         let plan = Arc::new(plan.expect("extents of this part are known"));
         let rest = Stepwise::new(parts.rest, &self.packs, self.engine.clone());
         Ok(Ready { plan, rest: Some(Arc::new(rest)) })
+    }
+
+    /// The packed weights of the lowered graph.
+    pub(crate) fn shared_packs(&self) -> &Arc<Packs> {
+        &self.packs
     }
 
     /// A plan of a graph specialised to its inputs; `None` where extents depend on data.

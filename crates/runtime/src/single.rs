@@ -93,7 +93,7 @@ impl Single {
     /// The results of a node of `graph`; `None` where its `eval` is as fast.
     pub fn run(
         &self,
-        engine: &Engine,
+        engine: &Arc<Engine>,
         graph: &Graph,
         node: &Node,
         operands: Operands<'_, Tensor>,
@@ -117,7 +117,7 @@ impl Single {
     /// What serves these operands.
     fn served(
         &self,
-        engine: &Engine,
+        engine: &Arc<Engine>,
         graph: &Graph,
         node: &Node,
         operands: Operands<'_, Tensor>,
@@ -154,7 +154,7 @@ impl Single {
     /// `None` where extents stay unknown or no kernel serves it.
     fn build(
         &self,
-        engine: &Engine,
+        engine: &Arc<Engine>,
         graph: &Graph,
         node: &Node,
         operands: Operands<'_, Tensor>,

@@ -13,6 +13,7 @@ use lepton_tensor::Tensor;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::packs::Packs;
+use crate::rounds::{Body, Repeating};
 use crate::session::Session;
 use crate::single::Single;
 use crate::steps::found;
@@ -21,6 +22,7 @@ use crate::steps::found;
 pub(crate) struct Stepwise {
     graph: Graph,
     engine: Arc<Engine>,
+    packs: Arc<Packs>,
     /// By the place of each node's first result.
     singles: HashMap<usize, Single>,
     /// By the place of the node's first result, and which branch it is.
@@ -38,6 +40,7 @@ fn has_products(graph: &Graph) -> bool {
     graph.nodes().any(|(_, node)| match &node.op {
         Op::Conv(_) | Op::MatMul(_) | Op::Gemm(_) | Op::Linear(_) | Op::ConvTranspose(_) => true,
         Op::LSTM(_) | Op::GRU(_) | Op::RNN(_) => true,
+        Op::Loop(_) | Op::Scan(_) => true,
         Op::If(inner) => is_heavy(inner),
         _ => false,
     })
@@ -58,7 +61,8 @@ impl Stepwise {
     pub(crate) fn new(graph: Graph, packs: &Arc<Packs>, engine: Arc<Engine>) -> Self {
         let single = |node: &Node| (place(node), Single::new(node, packs));
         let singles = graph.nodes().map(|(_, node)| single(node)).collect();
-        Stepwise { graph, engine, singles, branches: Mutex::default() }
+        let packs = packs.clone();
+        Stepwise { graph, engine, packs, singles, branches: Mutex::default() }
     }
 
     /// Runs the graph for as long as `go_on` says so.
@@ -84,6 +88,7 @@ impl Stepwise {
     /// The results of a node; `None` where only its `eval` gives them.
     fn node(&self, node: &Node, operands: Operands<'_, Tensor>, go_on: &dyn Fn() -> bool) -> Made {
         let found = match &node.op {
+            Op::Loop(_) | Op::Scan(_) => return Some(self.repeated(node, operands, go_on)),
             Op::If(branches) => return Some(self.branch(node, branches, operands, go_on)),
             Op::NonMaxSuppression(op) => found::boxes(self.engine.options.isa, op, operands),
             Op::NonZero(_) => found::non_zero(operands),
@@ -104,6 +109,25 @@ impl Stepwise {
             RuntimeError::Data { why, .. } => self.graph.node_error(node, Problem::value(why)),
             other => self.graph.node_error(node, Problem::value(other.to_string())),
         }
+    }
+
+    fn repeated(
+        &self,
+        node: &Node,
+        operands: Operands<'_, Tensor>,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Vec<Tensor>, GraphError> {
+        let body = Body::shared(&self.packs, &self.engine, node);
+        body.run(&node.op, operands, go_on).map_err(|error| {
+            self.graph.node_error(
+                node,
+                match error {
+                    // Whoever runs the graph asks again.
+                    Repeating::Stopped => Problem::value("it was stopped"),
+                    Repeating::Problem(problem) => problem,
+                },
+            )
+        })
     }
 
     fn branch(

@@ -15,7 +15,7 @@ use crate::operator::{Arity, Cost, Operands, Operator, Quant};
 /// Most operands and results.
 const MAX_OPERANDS: usize = 65536;
 /// Most times a body runs: beyond that the operands are broken.
-const MAX_ROUNDS: usize = 1 << 24;
+pub const MAX_ROUNDS: usize = 1 << 24;
 
 attributes! {
     /// Runs `body` while its condition holds, at most as often as the trip count says: operands
@@ -95,7 +95,7 @@ fn results(
 }
 
 /// The slices as one tensor with them along `axis`.
-fn stacked(slices: &[Tensor], axis: i64, reversed: bool) -> Result<Tensor, Problem> {
+fn stacked(slices: &[Tensor], axis: usize, reversed: bool) -> Result<Tensor, Problem> {
     let Some(first) = slices.first() else {
         return Err(Problem::value("nothing to stack: the body never ran"));
     };
@@ -103,7 +103,6 @@ fn stacked(slices: &[Tensor], axis: i64, reversed: bool) -> Result<Tensor, Probl
         return Err(Problem::shape("the slices of a stack differ in shape"));
     }
     let slices = Tensor::with_shared_words(&slices.iter().collect::<Vec<&Tensor>>())?;
-    let axis = resolve_axis(axis, first.rank() + 1)?;
     let inner: usize = first.shape()[axis..].iter().product();
     let outer: usize = first.shape()[..axis].iter().product();
     let mut shape = first.shape().to_vec();
@@ -161,41 +160,41 @@ fn run_body(body: &Graph, operands: &[Tensor]) -> Result<Vec<Tensor>, Problem> {
     interpret::run(body, operands).map_err(|error| Problem::value(error.to_string()))
 }
 
-impl Operator for Loop {
-    facets! {
-        arity = Arity::between(2, MAX_OPERANDS).outputs(1, MAX_OPERANDS),
-        stops = "loops are not trained through",
-        frozen = "what happens inside a body is not followed",
-        quant = Quant::FloatOnly("bodies stay as they are"),
-    }
+/// What runs a body once: its operands to its results.
+pub type RunBody<'a> = dyn FnMut(&[Tensor]) -> Result<Vec<Tensor>, Problem> + 'a;
 
-    fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
-        let (expected, found) = (self.body.inputs().len(), inputs.len());
-        if expected != found || found < 2 + self.states {
-            let expected = format!("{expected}, as its body");
-            return Err(Problem::Count { what: "inputs", expected, found });
-        }
-        let states: Result<Vec<&Fact>, Problem> =
-            (0..self.states).map(|i| inputs.required(2 + i, "a state")).collect();
-        results(&self.body, 1, &states?, &Dim::unknown(), |_| 0)
-    }
-
-    fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+impl Loop {
+    /// Most rounds its operands allow, 0 if it does not begin; more than [`MAX_ROUNDS`] is an
+    /// error once they are done.
+    pub fn most_rounds(&self, inputs: Operands<'_, Tensor>) -> usize {
         let first = |i: usize| inputs.optional(i).and_then(|t| t.to_i64_vec().first().copied());
-        let limit = first(0).map_or(MAX_ROUNDS, |n| usize::try_from(n).unwrap_or(0));
-        let mut holds = first(1).is_none_or(|truth| truth != 0);
+        let limit = first(0).map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(0));
+        if first(1).is_none_or(|truth| truth != 0) { limit } else { 0 }
+    }
+
+    /// The results, where `run_body` runs the body.
+    ///
+    /// # Errors
+    /// Those of `run_body`, and operands that do not fit.
+    pub fn run_with(
+        &self,
+        inputs: Operands<'_, Tensor>,
+        run_body: &mut RunBody<'_>,
+    ) -> Result<Vec<Tensor>, Problem> {
+        let limit = self.most_rounds(inputs);
+        let mut holds = limit > 0;
         let mut rest = operands_from(inputs, 2)?;
         let stacks = self.body.outputs().len().saturating_sub(1 + self.states);
         let mut slices: Vec<Vec<Tensor>> = vec![Vec::new(); stacks];
         let mut round = 0;
         while holds && round < limit {
             if round == MAX_ROUNDS {
-                return Err(Problem::value(format!("still running after {round} rounds")));
+                return Err(still_running());
             }
             let mut operands =
                 vec![Tensor::scalar(round as i64), Tensor::from_bools(Vec::new(), [true])?];
             operands.extend(rest.iter().cloned());
-            let mut made = run_body(&self.body, &operands)?.into_iter();
+            let mut made = run_body(&operands)?.into_iter();
             holds = made.next().is_some_and(|t| t.to_i64_vec().first() != Some(&0));
             for (state, next) in rest.iter_mut().take(self.states).zip(made.by_ref()) {
                 *state = next;
@@ -213,15 +212,135 @@ impl Operator for Loop {
         Ok(rest)
     }
 
-    fn cost(&self, _inputs: Operands<'_, Fact>, _outputs: &[Fact]) -> Cost {
-        // The condition may end it at any round.
-        body_cost(&self.body, &Dim::unknown())
+    /// The number of rounds, where it follows from the trip count because no condition ends them.
+    fn rounds(&self, inputs: Operands<'_, Fact>) -> Dim {
+        let holds = |fact: &Fact| {
+            fact.constant.as_ref().is_some_and(|t| t.to_i64_vec().first().is_some_and(|v| *v != 0))
+        };
+        let begins = inputs.optional(1).is_none_or(holds);
+        let goes_on = self.body.outputs().first().is_some_and(|&next| {
+            let source = crate::users::identical(&self.body, next);
+            self.body.inputs().get(1) == Some(&source) || holds(self.body.fact(source))
+        });
+        let count = inputs.optional(0).and_then(|fact| fact.integers.as_ref()?.first().cloned());
+        match count.filter(|_| begins && goes_on) {
+            // A symbol is an extent, and never negative.
+            Some(count) if matches!(&count.symbols()[..], [s] if count == Dim::symbol(s.clone())) => {
+                count
+            }
+            // Too many are an error when they run.
+            Some(count) if count.as_usize().is_none_or(|n| n <= MAX_ROUNDS) => {
+                count.larger(&Dim::known(0))
+            }
+            _ => Dim::unknown(),
+        }
+    }
+}
+
+fn still_running() -> Problem {
+    Problem::value(format!("still running after {MAX_ROUNDS} rounds"))
+}
+
+impl Operator for Loop {
+    facets! {
+        arity = Arity::between(2, MAX_OPERANDS).outputs(1, MAX_OPERANDS),
+        stops = "loops are not trained through",
+        frozen = "what happens inside a body is not followed",
+        quant = Quant::FloatOnly("bodies stay as they are"),
+    }
+
+    fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
+        let (expected, found) = (self.body.inputs().len(), inputs.len());
+        if expected != found || found < 2 + self.states {
+            let expected = format!("{expected}, as its body");
+            return Err(Problem::Count { what: "inputs", expected, found });
+        }
+        let states: Result<Vec<&Fact>, Problem> =
+            (0..self.states).map(|i| inputs.required(2 + i, "a state")).collect();
+        results(&self.body, 1, &states?, &self.rounds(inputs), |_| 0)
+    }
+
+    fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
+        self.run_with(inputs, &mut |operands| run_body(&self.body, operands))
+    }
+
+    fn cost(&self, inputs: Operands<'_, Fact>, _outputs: &[Fact]) -> Cost {
+        body_cost(&self.body, &self.rounds(inputs))
     }
 }
 
 impl Scan {
     fn axis(&self, list: &[i64], index: usize) -> i64 {
         list.get(index).copied().unwrap_or(0)
+    }
+
+    /// The axis that a sequence of that rank is cut along, and whether from its end.
+    ///
+    /// # Errors
+    /// An axis that it does not have.
+    pub fn cut(&self, sequence: usize, rank: usize) -> Result<(usize, bool), Problem> {
+        let axis = resolve_axis(self.axis(&self.axes, sequence), rank)?;
+        Ok((axis, self.axis(&self.reversed, sequence) != 0))
+    }
+
+    /// The axis that a stack of that rank has its slices along, and whether it is built from its
+    /// end.
+    ///
+    /// # Errors
+    /// An axis that it does not have.
+    pub fn stacking(&self, stack: usize, rank: usize) -> Result<(usize, bool), Problem> {
+        let axis = resolve_axis(self.axis(&self.stack_axes, stack), rank)?;
+        Ok((axis, self.axis(&self.stack_reversed, stack) != 0))
+    }
+
+    /// The results, where `run_body` runs the body.
+    ///
+    /// # Errors
+    /// Those of `run_body`, and operands that do not fit.
+    pub fn run_with(
+        &self,
+        inputs: Operands<'_, Tensor>,
+        run_body: &mut RunBody<'_>,
+    ) -> Result<Vec<Tensor>, Problem> {
+        let all = operands_from(inputs, 0)?;
+        if self.sequences == 0 || all.len() < self.states + self.sequences {
+            return Err(Problem::shape("there is no sequence"));
+        }
+        let (states, rest) = all.split_at(self.states);
+        let (sequences, rest) = rest.split_at(self.sequences);
+        let mut states = states.to_vec();
+        let cut = |i: usize| self.cut(i, sequences[i].rank());
+        let cuts: Vec<(usize, bool)> = (0..self.sequences).map(cut).collect::<Result<_, _>>()?;
+        let extent = |i: usize| sequences[i].shape().get(cuts[i].0).copied().unwrap_or(0);
+        let rounds = extent(0);
+        if (0..self.sequences).any(|i| extent(i) != rounds || sequences[i].rank() == 0) {
+            return Err(Problem::shape("the sequences differ in length"));
+        }
+        let stacks = self.body.outputs().len().saturating_sub(self.states);
+        let mut slices: Vec<Vec<Tensor>> = vec![Vec::new(); stacks];
+        for round in 0..rounds {
+            let mut operands = states.clone();
+            for (sequence, &(axis, backward)) in sequences.iter().zip(&cuts) {
+                let at = if backward { rounds - 1 - round } else { round };
+                operands.push(slice_at(sequence, axis, at)?);
+            }
+            operands.extend(rest.iter().cloned());
+            let mut made = run_body(&operands)?.into_iter();
+            for (state, next) in states.iter_mut().zip(made.by_ref()) {
+                *state = next;
+            }
+            slices.iter_mut().zip(made).for_each(|(list, slice)| list.push(slice));
+        }
+        for (i, list) in slices.iter().enumerate() {
+            states.push(match list.first() {
+                None => nothing(&self.body, self.states + i)?,
+                Some(slice) => {
+                    let (axis, backward) = self.stacking(i, slice.rank() + 1)?;
+                    stacked(list, axis, backward)?
+                }
+            });
+        }
+        Ok(states)
     }
 
     /// Number of slices.
@@ -254,46 +373,7 @@ impl Operator for Scan {
     }
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
-        let all = operands_from(inputs, 0)?;
-        if self.sequences == 0 || all.len() < self.states + self.sequences {
-            return Err(Problem::shape("there is no sequence"));
-        }
-        let (states, rest) = all.split_at(self.states);
-        let (sequences, rest) = rest.split_at(self.sequences);
-        let mut states = states.to_vec();
-        let axis = |i: usize| resolve_axis(self.axis(&self.axes, i), sequences[i].rank());
-        let axes: Vec<usize> = (0..self.sequences).map(axis).collect::<Result<_, _>>()?;
-        let extent = |i: usize| sequences[i].shape().get(axes[i]).copied().unwrap_or(0);
-        let rounds = extent(0);
-        if (0..self.sequences).any(|i| extent(i) != rounds || sequences[i].rank() == 0) {
-            return Err(Problem::shape("the sequences differ in length"));
-        }
-        let stacks = self.body.outputs().len().saturating_sub(self.states);
-        let mut slices: Vec<Vec<Tensor>> = vec![Vec::new(); stacks];
-        for round in 0..rounds {
-            let mut operands = states.clone();
-            for (i, sequence) in sequences.iter().enumerate() {
-                let backward = self.axis(&self.reversed, i) != 0;
-                let at = if backward { rounds - 1 - round } else { round };
-                operands.push(slice_at(sequence, axes[i], at)?);
-            }
-            operands.extend(rest.iter().cloned());
-            let mut made = run_body(&self.body, &operands)?.into_iter();
-            for (state, next) in states.iter_mut().zip(made.by_ref()) {
-                *state = next;
-            }
-            slices.iter_mut().zip(made).for_each(|(list, slice)| list.push(slice));
-        }
-        for (i, list) in slices.iter().enumerate() {
-            states.push(match list.is_empty() {
-                true => nothing(&self.body, self.states + i)?,
-                false => {
-                    let backward = self.axis(&self.stack_reversed, i) != 0;
-                    stacked(list, self.axis(&self.stack_axes, i), backward)?
-                }
-            });
-        }
-        Ok(states)
+        self.run_with(inputs, &mut |operands| run_body(&self.body, operands))
     }
 
     fn cost(&self, inputs: Operands<'_, Fact>, _outputs: &[Fact]) -> Cost {

@@ -49,7 +49,7 @@ impl Numbers {
         range.start + self.below(range.end - range.start)
     }
 
-    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
+    pub fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
         list[self.below(list.len())]
     }
 
@@ -63,10 +63,10 @@ impl Numbers {
 }
 
 /// A graph that grows.
-struct Growing {
-    graph: Graph,
-    numbers: Numbers,
-    live: Vec<ValueId>,
+pub struct Growing {
+    pub(super) graph: Graph,
+    pub(super) numbers: Numbers,
+    pub(super) live: Vec<ValueId>,
     /// With quantisation between.
     quantised: bool,
 }
@@ -110,11 +110,11 @@ pub fn graph(seed: u64, quantised: bool) -> (Graph, Vec<Tensor>) {
 }
 
 impl Growing {
-    fn shape(&self, id: ValueId) -> Vec<usize> {
+    pub(super) fn shape(&self, id: ValueId) -> Vec<usize> {
         self.graph.fact(id).shape().expect("all extents are known")
     }
 
-    fn constant(&mut self, shape: &[usize], scale: f32) -> ValueId {
+    pub(super) fn constant(&mut self, shape: &[usize], scale: f32) -> ValueId {
         let reals = self.numbers.reals(shape);
         let values: Vec<f32> =
             reals.as_slice::<f32>().expect("reals").iter().map(|v| v * scale).collect();
@@ -122,12 +122,16 @@ impl Growing {
         self.graph.add_constant("", tensor)
     }
 
-    fn integers(&mut self, values: &[i64]) -> ValueId {
+    pub(super) fn integers(&mut self, values: &[i64]) -> ValueId {
         self.graph.add_constant("", Tensor::vector(values))
     }
 
     /// Adds a node if it is one: sizes that do not fit are no defect here.
-    fn node(&mut self, op: impl Into<Op>, inputs: &[Option<ValueId>]) -> Option<ValueId> {
+    pub(super) fn node(
+        &mut self,
+        op: impl Into<Op>,
+        inputs: &[Option<ValueId>],
+    ) -> Option<ValueId> {
         let name = format!("n{}", self.graph.node_count());
         let made = self.graph.add_node(name, op, inputs).ok()?;
         let elements = |id: ValueId| self.shape(id).iter().product::<usize>();
@@ -139,7 +143,7 @@ impl Growing {
         let latest = self.live.len() - 1;
         let at = if self.numbers.below(3) > 0 { latest } else { self.numbers.below(latest + 1) };
         let x = self.live[at];
-        let made = match self.numbers.below(16) {
+        let made = match self.numbers.below(17) {
             0..3 => self.product(x),
             3..5 => self.unary(x),
             5..7 => self.binary(x),
@@ -151,6 +155,7 @@ impl Growing {
             12 => self.join(x),
             13 => self.reduce(x),
             14 => self.pad(x),
+            15 => self.repeat(x),
             _ => self.attend(x),
         };
         let made = match made {

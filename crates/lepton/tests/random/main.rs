@@ -2,6 +2,7 @@
 //! written as ONNX and as an artefact and read again say the same.
 #![allow(clippy::result_large_err)]
 
+mod bodies;
 mod generate;
 
 use std::sync::Arc;

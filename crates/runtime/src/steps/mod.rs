@@ -160,6 +160,7 @@ fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         Op::Arg(arg) => reduce::arg(builder, node, arg),
         Op::LSTM(_) | Op::GRU(_) => recurrent::layer(builder, node),
         Op::TreeEnsemble(op) => trees::ensemble(builder, node, op),
+        Op::Loop(_) | Op::Scan(_) => Ok(Some(reference::repeated(builder, node))),
         Op::Where(_) => select::choose(builder, node),
         Op::Not(_) => select::not(builder, node),
         Op::Cast(cast) => select::cast(builder, node, cast),

@@ -139,7 +139,11 @@ impl Slice {
         let axes = inputs.optional(3).map(Fact::known_integers);
         let leading = || inputs.optional(1).and_then(|s| s.dims.first().and_then(Dim::as_usize));
         match axes {
-            Some(Some(axes)) => axes.iter().filter_map(|&a| resolve_axis(a, rank).ok()).collect(),
+            // Of a scalar the first axis resolves, but there is none.
+            Some(Some(axes)) => {
+                let resolved = axes.iter().filter_map(|&axis| resolve_axis(axis, rank).ok());
+                resolved.filter(|&axis| axis < rank).collect()
+            }
             Some(None) => (0..rank).collect(),
             None => (0..leading().unwrap_or(rank).min(rank)).collect(),
         }

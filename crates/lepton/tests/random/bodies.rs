@@ -34,6 +34,17 @@ impl Inside {
     fn constant(&mut self, tensor: Tensor) -> ValueId {
         self.0.add_constant("", tensor)
     }
+
+    /// The body with these outputs, named as those of a graph have to be.
+    fn ends(mut self, outputs: Vec<ValueId>) -> Graph {
+        for (at, &output) in outputs.iter().enumerate() {
+            if self.0.value(output).name.is_empty() {
+                self.0.set_value_name(output, format!("made {at}"));
+            }
+        }
+        self.0.set_outputs(outputs);
+        self.0
+    }
 }
 
 impl Growing {
@@ -113,7 +124,7 @@ impl Growing {
         let same = body.node(Unary::new(U::Identity), &[kept]);
         let slice =
             if self.numbers.below(2) == 0 { next } else { body.node(Unary::new(U::Abs), &[next]) };
-        body.0.set_outputs(vec![goes_on, next, same, slice]);
+        let body = body.ends(vec![goes_on, next, same, slice]);
         let count = self.graph.add_constant("", Tensor::scalar(most));
         let begins = (self.numbers.below(2) == 0).then(|| {
             let truth = self.numbers.below(8) > 0;
@@ -123,7 +134,7 @@ impl Growing {
         let mut operands = vec![Some(count), begins, Some(x), Some(x), Some(other)];
         operands.extend(weights.map(Some));
         let name = format!("n{}", self.graph.node_count());
-        let op = Loop { body: body.0, states: 2 };
+        let op = Loop { body, states: 2 };
         let made = self.graph.add_node(name, op, &operands).expect("a loop of its body");
         // The sum of all rounds has the shape of one, however many there are.
         let first = self.integers(&[0]);
@@ -144,12 +155,12 @@ impl Growing {
         let inner = weights.map(|w| body.0.add_input("weights", self.graph.fact(w).clone()));
         let next = self.next(&mut body, state, &[now], inner);
         let other = body.node(Unary::new(U::Abs), &[next]);
-        body.0.set_outputs(vec![next, next, other]);
+        let body = body.ends(vec![next, next, other]);
         let mut flag = || self.numbers.below(2) as i64;
         let (reversed, stack_reversed) = (vec![flag()], vec![flag(), flag()]);
         let stack_axes = vec![0, self.numbers.below(shape.len()) as i64];
         let op = Scan {
-            body: body.0,
+            body,
             states: 1,
             sequences: 1,
             axes: vec![axis as i64],

@@ -329,7 +329,8 @@ def section(found: list[dict[str, Any]]) -> str:
         f"## {first['task']}, {len(found)} seed{'s' if many else ''}, {first['versions'].split(', ')[2]}", "",
         f"{first['train']} images to train, {first['test']} of the {first['part']} split to measure, {first['epochs']} "
         f"epochs, batches of {first['batch']}, Adam {first['rate']:g}; {first['weights']} weights, {first['asked']}x asked. "
-        f"{first['date']}, {first['machine']}, trained on {first['device']}; {first['versions']}.", "",
+        f"{first['date']}, {first['machine']}, trained on {first['device']}; {first['versions']}. "
+        f"Load of the machine: {min(row['load'] for row in found):.1f} to {max(row['load'] for row in found):.1f}.", "",
         f"`{first['command']}`", "",
         f"Accuracy of the file minus that without compression: "
         f"{interval([row['accuracy_file'] - row['accuracy_plain'] for row in found])}; recall: "

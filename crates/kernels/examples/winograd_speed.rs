@@ -131,7 +131,7 @@ fn tiles(
     [channels, columns]: [usize; 2],
     tile: Tile,
 ) -> (Vec<f32>, f64) {
-    let tiling = Tiling::of(window, 1, channels, columns, tile).expect("a tiling");
+    let tiling = Tiling::of(window, 1, channels, columns, tile, 1).expect("a tiling");
     let packed = PackedWinograd::pack(w, columns, channels, tile);
     let mut y = vec![0.0; window.input[0] * window.input[1] * columns];
     let (mut input, skip) = aligned(x.len());

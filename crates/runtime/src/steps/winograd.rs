@@ -5,12 +5,15 @@ use lepton_ir::ops::conv::Conv;
 use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::Window;
 use lepton_kernels::epilogue::Output;
-use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
+use lepton_kernels::winograd::{
+    PackedWinograd, Tile, Tiling, multiply_f32, transform_f32, winograd_f32,
+};
 use lepton_tensor::{DType, Layout};
 
+use super::parts::column_ranges;
 use super::product::{Product, activation, image_window, operand};
 use super::{Choice, Chosen};
-use crate::choices::{Algorithm, Choices};
+use crate::choices::Algorithm;
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 
@@ -43,19 +46,20 @@ fn served(graph: &Graph, node: &Node, op: &Conv) -> Option<(Window, Vec<usize>, 
 pub(crate) fn serves(graph: &Graph, node: &Node) -> Option<ValueId> {
     let Op::Conv(op) = &node.op else { return None };
     let (window, xs, ws) = served(graph, node, op)?;
-    Tiling::of(&window, xs[0], xs[3], ws[0], Tile::Two)?;
+    Tiling::of(&window, xs[0], xs[3], ws[0], Tile::Two, 1)?;
     operand(node, 1)
 }
 
 /// The tiling of a convolution for which tiles were chosen, or are expected to be at least a tenth
 /// faster.
-fn tiling(graph: &Graph, node: &Node, op: &Conv, choices: &Choices) -> Option<Tiling> {
+fn tiling(graph: &Graph, node: &Node, op: &Conv, demands: Demands<'_>) -> Option<Tiling> {
+    let Demands { choices, threads, .. } = demands;
     let (window, xs, ws) = served(graph, node, op)?;
     let (images, channels, columns) = (xs[0], xs[3], ws[0]);
     match choices.of(operand(node, 1)?) {
         Some(Algorithm::Direct) => return None,
         Some(Algorithm::Tiles(tile)) => {
-            return Tiling::of(&window, images, channels, columns, tile);
+            return Tiling::of(&window, images, channels, columns, tile, threads);
         }
         None => {}
     }
@@ -74,7 +78,7 @@ fn tiling(graph: &Graph, node: &Node, op: &Conv, choices: &Choices) -> Option<Ti
         bound(tiling.total() * weights, weights) + products * transforms
     };
     let tilings = [Tile::Two, Tile::Four].map(|tile| {
-        let tiling = Tiling::of(&window, images, channels, columns, tile)?;
+        let tiling = Tiling::of(&window, images, channels, columns, tile, threads)?;
         Some((cost(&tiling, tile), tiling))
     });
     let (cost, best) = tilings.into_iter().flatten().min_by_key(|(cost, _)| *cost)?;
@@ -91,14 +95,15 @@ pub(crate) fn scratch_bytes(
     if demands.exact {
         return None;
     }
-    let tiling = tiling(graph, node, op, demands.choices)?;
-    Some(vec![4 * tiling.scratch_floats() * demands.threads.min(tiling.blocks())])
+    let tiling = tiling(graph, node, op, demands)?;
+    let at_once = if tiling.by_columns() { 1 } else { demands.threads.min(tiling.blocks()) };
+    Some(vec![4 * tiling.scratch_floats() * at_once])
 }
 
 /// A convolution by tiles; `None` where the direct sum is expected to be as fast.
 pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice {
-    let Demands { exact, choices, .. } = builder.demands;
-    let tiling = if exact { None } else { tiling(builder.graph, node, op, choices) };
+    let demands = builder.demands;
+    let tiling = if demands.exact { None } else { tiling(builder.graph, node, op, demands) };
     let Some(tiling) = tiling else { return Ok(None) };
     let id = operand(node, 1).expect("checked");
     let weights = builder.graph.constant(id).expect("checked").clone();
@@ -127,6 +132,9 @@ fn tiles(
     tiling: &Tiling,
     scratch: Place,
 ) {
+    if tiling.by_columns() {
+        return by_columns(memory, product, weights, tiling, scratch);
+    }
     let (blocks, each) = (tiling.blocks(), tiling.scratch_floats());
     let parts = memory.threads.count().min(blocks);
     memory.threads.run(parts, &|part| {
@@ -151,4 +159,38 @@ fn tiles(
             );
         }
     });
+}
+
+/// All threads on one block after the other: the tiles are divided between them, then the columns.
+fn by_columns(
+    memory: &Memory<'_>,
+    product: &Product,
+    weights: &PackedWinograd,
+    tiling: &Tiling,
+    scratch: Place,
+) {
+    let isa = memory.isa;
+    let columns = column_ranges(product.columns, memory.threads.count());
+    for block in 0..tiling.blocks() {
+        let (all, parts) = (tiling.tiles(block), columns.len());
+        let at = |part: usize| all.start + all.len() * part / parts;
+        memory.threads.run(parts, &|part| {
+            let (x, padding) = (memory.read::<f32>(product.x), product.padding.as_ptr());
+            let (scratch, tiles) = (memory.write::<f32>(scratch), at(part)..at(part + 1));
+            // SAFETY: the tiling was made of the planned shapes; parts have tiles of their own.
+            unsafe { transform_f32(isa, tiling, x, padding, scratch, block, tiles) };
+        });
+        memory.threads.run(parts, &|part| {
+            let epilogue = product.epilogue(memory);
+            let pointer = memory.write::<f32>(product.y);
+            let output = Output { pointer, row_stride: product.columns };
+            let (scratch, own) = (memory.write::<f32>(scratch), columns[part].clone());
+            let next = product.next_bytes();
+            let next = &next[next.len() / parts * part..];
+            // SAFETY: all tiles were transformed; parts have columns of their own.
+            unsafe {
+                multiply_f32(isa, tiling, weights, &epilogue, &output, scratch, block, own, next);
+            }
+        });
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use lepton_ir::{Graph, StoredPack};
 use lepton_kernels::Isa;
 use lepton_passes::{pipelines, run_pipeline};
-use lepton_tensor::Tensor;
+use lepton_tensor::{DType, Tensor};
 
 use crate::choices::{self, Choices};
 use crate::engine::Engine;
@@ -123,8 +123,11 @@ pub struct Session {
     packs: Arc<Packs>,
     /// Algorithms chosen by measurement.
     choices: Mutex<Arc<Choices>>,
-    plans: Mutex<VecDeque<(Vec<Vec<usize>>, Ready)>>,
+    plans: Mutex<VecDeque<(PlanKey, Ready)>>,
 }
+
+/// The types and shapes of the inputs that a plan is for.
+type PlanKey = Vec<(DType, Vec<usize>)>;
 
 /// What runs for inputs of certain shapes.
 #[derive(Clone)]
@@ -266,8 +269,13 @@ impl Session {
 
     /// The plan for inputs of these shapes.
     pub(crate) fn ready(&self, inputs: &[Tensor]) -> Result<Ready, RuntimeError> {
-        self.lowered.check_inputs(inputs)?;
-        let matches = |key: &[Vec<usize>]| key.iter().zip(inputs).all(|(k, t)| k == t.shape());
+        // Inputs that a plan was made for were checked then.
+        let matches = |key: &PlanKey| {
+            let alike = |((dtype, shape), tensor): (&(DType, Vec<usize>), &Tensor)| {
+                *dtype == tensor.dtype() && shape == tensor.shape()
+            };
+            key.len() == inputs.len() && key.iter().zip(inputs).all(alike)
+        };
         {
             let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
             if let Some(at) = plans.iter().position(|(key, _)| matches(key)) {
@@ -284,7 +292,7 @@ impl Session {
             Some(plan) => Ready { plan: Arc::new(plan), rest: None },
             None => self.in_parts(&graph, &choices)?,
         };
-        let key = inputs.iter().map(|t| t.shape().to_vec()).collect();
+        let key = inputs.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect();
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
         plans.push_front((key, ready.clone()));
         plans.truncate(KEPT_PLANS);

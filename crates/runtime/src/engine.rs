@@ -54,7 +54,9 @@ impl Engine {
             inputs: &input_pointers,
             outputs: &output_pointers,
         };
+        let goes_on = self.threads.run_begins();
         run_in(plan, &memory, &mut run_step)?;
+        drop(goes_on);
         self.return_arena(arena);
         Ok(outputs)
     }

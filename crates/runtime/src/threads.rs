@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, TryLockError};
 use std::thread::JoinHandle;
 
-/// How often a waiting worker looks again before it parks: some ten microseconds.
-const SPINS: usize = 4000;
+/// How often a waiting worker looks again before it parks: some hundred microseconds between runs,
+/// and ten times as long while one goes on, because waking takes longer than most steps.
+const SPINS: [usize; 2] = [4_000, 40_000];
 
 /// Tasks that have a bit of their own, so that each can be taken by a certain thread.
 const BITS: usize = u64::BITS as usize;
@@ -31,6 +32,8 @@ struct Shared {
     /// Workers that wait for `wake`, or are about to.
     parked: AtomicUsize,
     workers_inside: AtomicUsize,
+    /// Runs that go on: more jobs are likely to come at once.
+    runs: AtomicUsize,
     stop: AtomicBool,
     failed: AtomicBool,
     job: Mutex<Option<Job>>,
@@ -54,6 +57,7 @@ impl Threads {
             next_task: AtomicUsize::new(0),
             parked: AtomicUsize::new(0),
             workers_inside: AtomicUsize::new(0),
+            runs: AtomicUsize::new(0),
             stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
             job: Mutex::new(None),
@@ -71,6 +75,12 @@ impl Threads {
     /// Number of threads, the caller included.
     pub fn count(&self) -> usize {
         self.workers.len() + 1
+    }
+
+    /// Says that a run goes on until what comes back is dropped: workers wait longer for its jobs.
+    pub fn run_begins(&self) -> RunGoesOn<'_> {
+        self.shared.runs.fetch_add(1, Ordering::Relaxed);
+        RunGoesOn { shared: &self.shared }
     }
 
     /// Calls `task(0) … task(count − 1)`, each once, and returns when all are done. Every thread
@@ -121,6 +131,17 @@ impl Threads {
     }
 }
 
+/// A run that goes on; see [`Threads::run_begins`].
+pub struct RunGoesOn<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for RunGoesOn<'_> {
+    fn drop(&mut self) {
+        self.shared.runs.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Closes the job and waits for the workers inside it, also while unwinding.
 struct Leave<'a> {
     shared: &'a Shared,
@@ -158,7 +179,8 @@ fn work(shared: &Shared, own: usize) {
     let mut seen = 0;
     while !shared.stop.load(Ordering::Acquire) {
         let mut spins = 0;
-        while shared.generation.load(Ordering::Acquire) == seen && spins < SPINS {
+        let most = || SPINS[usize::from(shared.runs.load(Ordering::Relaxed) > 0)];
+        while shared.generation.load(Ordering::Acquire) == seen && spins < most() {
             std::hint::spin_loop();
             spins += 1;
         }

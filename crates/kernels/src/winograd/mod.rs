@@ -8,16 +8,17 @@
 
 mod lines;
 mod stored;
-mod transforms;
 
 use std::ops::Range;
 
 use crate::conv::{Indirection, Window};
-use crate::epilogue::{EpilogueF32, Output};
+use crate::epilogue::{EpilogueF32, Output, Residual};
 use crate::gemm::{Input, gemm_f32_before};
 use crate::isa::Isa;
+use crate::map::map_f32_in_place;
 use crate::pack::{PackedF32, WeightOrder};
-use transforms::{Images, Job, activate, transform_inputs, transform_products, transform_weights};
+use crate::vector::{Vector, vectorised};
+use lines::{input_line, output_line, weight_line};
 
 /// Outputs of a tile, in each direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,9 +92,6 @@ fn row_floats(channels: usize) -> usize {
 /// and where they do not and are better read once.
 const BLOCK_BYTES: [usize; 2] = [768 << 10, 2 << 20];
 
-/// Bytes of transformed weights above which they do not stay in L2.
-const FAR_WEIGHTS: usize = 1 << 20;
-
 /// How images are cut into tiles.
 #[derive(Clone, Debug)]
 pub struct Tiling {
@@ -108,13 +106,13 @@ pub struct Tiling {
     columns: usize,
     /// Tiles at a time.
     block: usize,
-    by_columns: bool,
     rows_in: Indirection,
 }
 
 impl Tiling {
-    /// Tiles of `images` images of `channels` channels with `columns` output channels, for so many
-    /// threads, or `None` where the window is not 3×3 of stride and dilation 1.
+    /// Tiles of `images` images of `channels` channels with `columns` output channels, in as many
+    /// blocks for each of so many threads, or `None` where the window is not 3×3 of stride and
+    /// dilation 1.
     pub fn of(
         window: &Window,
         images: usize,
@@ -129,12 +127,8 @@ impl Tiling {
         let total = images * tiles[0] * tiles[1];
         let weight_bytes = 4 * tile.matrices() * channels * columns;
         let bytes = 4 * tile.matrices() * (row_floats(channels) + row_floats(columns));
-        let far = weight_bytes > FAR_WEIGHTS;
-        let by_columns = far && threads > 1 && columns >= 16 * threads;
-        let mut blocks = total.div_ceil((BLOCK_BYTES[usize::from(far)] / bytes).max(12));
-        if !by_columns {
-            blocks = blocks.next_multiple_of(threads.max(1));
-        }
+        let room = BLOCK_BYTES[usize::from(weight_bytes > 1 << 20)];
+        let blocks = total.div_ceil((room / bytes).max(12)).next_multiple_of(threads.max(1));
         Some(Tiling {
             window: *window,
             tile,
@@ -144,7 +138,6 @@ impl Tiling {
             channels,
             columns,
             block: total.div_ceil(blocks),
-            by_columns,
             rows_in: Indirection::strided(row_floats(channels)),
         })
     }
@@ -159,34 +152,16 @@ impl Tiling {
         self.images * self.tiles[0] * self.tiles[1]
     }
 
-    /// Blocks of tiles: threads share them, unless [`Tiling::by_columns`].
+    /// Blocks of tiles, which threads share.
     pub fn blocks(&self) -> usize {
         self.total().div_ceil(self.block)
     }
 
-    /// True where weights do not stay in L2, so that threads do best to read each its own: all
-    /// threads are to work on the same block, first on the [transforms](transform_f32) of tiles,
-    /// then each on [its columns](multiply_f32).
-    pub fn by_columns(&self) -> bool {
-        self.by_columns
-    }
-
-    /// The tiles of a block.
-    pub fn tiles(&self, block: usize) -> Range<usize> {
-        let first = block * self.block;
-        first..self.total().min(first + self.block)
-    }
-
-    /// Floats of scratch for a block.
+    /// Floats of scratch for one thread.
     pub fn scratch_floats(&self) -> usize {
         let lines = row_floats(self.channels) + row_floats(self.columns);
         // A line between matrices, so that they do not lie in step.
         self.tile.matrices() * (self.block * lines + 32)
-    }
-
-    /// Floats between matrices of rows of so many channels.
-    fn matrix_floats(&self, channels: usize) -> usize {
-        self.block * row_floats(channels) + 16
     }
 
     /// Image, and first output row and column of a tile.
@@ -195,6 +170,27 @@ impl Tiling {
         let size = self.tile.outputs();
         let (image, at) = (tile / (down * across), tile % (down * across));
         [image, at / across * size, at % across * size]
+    }
+}
+
+/// What the transforms of a block work on.
+struct Job<'a> {
+    tiling: &'a Tiling,
+    tiles: Range<usize>,
+    input: *const f32,
+    padding: *const f32,
+    /// `[matrix][tile][channel]`.
+    transformed: *mut f32,
+    /// `[matrix][tile][column]`.
+    products: *mut f32,
+    epilogue: &'a EpilogueF32<'a>,
+    output: Output<f32>,
+}
+
+impl Job<'_> {
+    /// Floats between matrices of rows of so many channels.
+    fn matrix_floats(&self, channels: usize) -> usize {
+        self.tiling.block * row_floats(channels) + 16
     }
 }
 
@@ -219,97 +215,279 @@ pub unsafe fn winograd_f32(
     blocks: Range<usize>,
     next: &[u8],
 ) {
-    assert!(scratch.len() >= tiling.scratch_floats(), "scratch");
-    let (scratch, columns) = (scratch.as_mut_ptr(), 0..tiling.columns);
-    for block in blocks {
-        let tiles = tiling.tiles(block);
-        // SAFETY: the caller's promise; nobody else has the scratch.
-        unsafe {
-            transform_f32(isa, tiling, input, padding, scratch, block, tiles);
-            let columns = columns.clone();
-            multiply_f32(isa, tiling, weights, epilogue, output, scratch, block, columns, next);
-        }
-    }
-}
-
-/// The first half of [`winograd_f32`]: transforms some tiles of a block into its scratch.
-///
-/// # Panics
-/// If the block does not have the tiles.
-///
-/// # Safety
-/// `input` and `padding` as for [`winograd_f32`]; `scratch` has [`Tiling::scratch_floats`], of
-/// which nobody else touches what is of these tiles.
-pub unsafe fn transform_f32(
-    isa: Isa,
-    tiling: &Tiling,
-    input: *const f32,
-    padding: *const f32,
-    scratch: *mut f32,
-    block: usize,
-    tiles: Range<usize>,
-) {
-    let all = tiling.tiles(block);
-    assert!(all.start <= tiles.start && tiles.end <= all.end, "tiles of another block");
-    let first = tiles.start.wrapping_sub(all.start) * row_floats(tiling.channels);
-    let images = Images { tiling, tiles, input, padding, to: scratch.wrapping_add(first) };
-    transform_inputs(isa, &images);
-}
-
-/// The second half of [`winograd_f32`]: some columns of a block whose tiles were all transformed.
-/// Ranges of columns begin at multiples of 16.
-///
-/// # Panics
-/// If weights or epilogue do not fit the tiling.
-///
-/// # Safety
-/// `output` and the residual as for [`winograd_f32`]; `scratch` has what [`transform_f32`] wrote,
-/// and nobody writes to that; nobody else touches the block's pixels in these columns.
-pub unsafe fn multiply_f32(
-    isa: Isa,
-    tiling: &Tiling,
-    weights: &PackedWinograd,
-    epilogue: &EpilogueF32,
-    output: &Output<f32>,
-    scratch: *mut f32,
-    block: usize,
-    columns: Range<usize>,
-    next: &[u8],
-) {
+    let (channels, columns) = (tiling.channels, tiling.columns);
     let fit = (weights.tile, weights.depth(), weights.columns());
-    assert_eq!(fit, (tiling.tile, tiling.channels, tiling.columns), "weights of another tiling");
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() >= columns.end), "bias");
-    assert!(columns.start.is_multiple_of(16) && columns.end <= tiling.columns, "columns");
-    let (tiles, matrix) = (tiling.tiles(block), tiling.matrix_floats(tiling.channels));
-    let products = scratch.wrapping_add(tiling.tile.matrices() * matrix);
-    for (i, matrix_weights) in weights.matrices.iter().enumerate() {
-        let base = scratch.wrapping_add(i * matrix).cast_const();
-        let pointer = products.wrapping_add(i * tiling.matrix_floats(tiling.columns));
-        let input = Input { base, rows: &tiling.rows_in, padding: base };
-        let output = Output { pointer, row_stride: row_floats(tiling.columns) };
-        let plain = EpilogueF32::default();
-        let next = weights.matrices.get(i + 1).map_or(next, |weights| {
-            let bytes = weights.bytes();
-            &bytes[bytes.len() / tiling.columns * columns.start..]
-        });
-        let (rows, columns) = (0..tiles.len(), columns.clone());
-        // SAFETY: the scratch holds rows of inputs and products of the block's tiles for every
-        // matrix.
-        unsafe {
-            gemm_f32_before(isa, &input, matrix_weights, &plain, &output, rows, columns, next);
+    assert_eq!(fit, (tiling.tile, channels, columns), "weights of another tiling");
+    assert!(scratch.len() >= tiling.scratch_floats(), "scratch");
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() >= columns), "bias");
+    let transformed = scratch.as_mut_ptr();
+    for block in blocks {
+        let first = block * tiling.block;
+        let tiles = first..tiling.total().min(first + tiling.block);
+        let count = tiles.len();
+        let mut job = Job {
+            tiling,
+            tiles,
+            input,
+            padding,
+            transformed,
+            products: transformed,
+            epilogue,
+            output: *output,
+        };
+        let matrix = job.matrix_floats(channels);
+        job.products = transformed.wrapping_add(tiling.tile.matrices() * matrix);
+        transform_inputs(isa, &job);
+        for (i, matrix_weights) in weights.matrices.iter().enumerate() {
+            let base = transformed.wrapping_add(i * matrix).cast_const();
+            let pointer = job.products.wrapping_add(i * job.matrix_floats(columns));
+            let input = Input { base, rows: &tiling.rows_in, padding: base };
+            let output = Output { pointer, row_stride: row_floats(columns) };
+            let plain = EpilogueF32::default();
+            let next = weights.matrices.get(i + 1).map_or(next, |weights| weights.bytes());
+            let (rows, all) = (0..count, 0..columns);
+            // SAFETY: the scratch holds `count` rows of inputs and products for every matrix.
+            unsafe {
+                gemm_f32_before(isa, &input, matrix_weights, &plain, &output, rows, all, next);
+            }
+        }
+        transform_products(isa, &job);
+        // SAFETY: the caller's promise.
+        unsafe { activate(isa, &job) };
+    }
+}
+
+/// The activation where it is not a clamp.
+///
+/// # Safety
+/// The output covers the job's pixels.
+unsafe fn activate(isa: Isa, job: &Job<'_>) {
+    let Some(function) = job.epilogue.activation.function() else { return };
+    let [height, width] = job.tiling.output;
+    let size = job.tiling.tile.outputs();
+    for tile in job.tiles.clone() {
+        let [image, top, left] = job.tiling.place(tile);
+        for y in top..height.min(top + size) {
+            for x in left..width.min(left + size) {
+                let pixel = (image * height + y) * width + x;
+                // SAFETY: the caller's promise.
+                let values = unsafe {
+                    let first = job.output.pointer.add(pixel * job.output.row_stride);
+                    std::slice::from_raw_parts_mut(first, job.tiling.columns)
+                };
+                map_f32_in_place(isa, function, values);
+            }
         }
     }
-    let job =
-        Job { tiling, tiles, columns, products: products.cast_const(), epilogue, output: *output };
-    transform_products(isa, &job);
-    // SAFETY: the caller's promise.
-    unsafe { activate(isa, &job) };
+}
+
+vectorised! {
+    fn transform_weights(
+        isa,
+        weights: &[f32],
+        depth: usize,
+        tile: Tile,
+        transformed: &mut [f32],
+    ) = weights_any;
+    fn transform_inputs(isa, job: &Job<'_>) = inputs_any;
+    fn transform_products(isa, job: &Job<'_>) = products_any;
+}
+
+#[inline(always)]
+fn weights_any<V: Vector>(weights: &[f32], depth: usize, tile: Tile, transformed: &mut [f32]) {
+    match tile {
+        Tile::Two => weights_of::<V, 4>(weights, depth, transformed),
+        Tile::Four => weights_of::<V, 6>(weights, depth, transformed),
+    }
+}
+
+/// `[out][9][depth]` to `[N²][out][depth]`.
+#[inline(always)]
+fn weights_of<V: Vector, const N: usize>(weights: &[f32], depth: usize, transformed: &mut [f32]) {
+    let matrix = transformed.len() / (N * N);
+    let columns = matrix / depth.max(1);
+    assert!(weights.len() >= 9 * matrix && transformed.len() == N * N * columns * depth, "weights");
+    for m in 0..columns {
+        for c in (0..depth).step_by(V::LANES) {
+            let left = depth - c;
+            // SAFETY: taps and matrices were checked; vectors end with the channels.
+            unsafe {
+                let from = weights.as_ptr().add(m * 9 * depth + c);
+                let mut lines = [[V::splat(0.0); N]; 3];
+                for (i, line) in lines.iter_mut().enumerate() {
+                    let tap = |j: usize| V::load_upto(from.add((i * 3 + j) * depth), left);
+                    *line = weight_line([tap(0), tap(1), tap(2)]);
+                }
+                let to = transformed.as_mut_ptr().add(m * depth + c);
+                let [top, middle, bottom] = lines;
+                for j in 0..N {
+                    let values = weight_line::<V, N>([top[j], middle[j], bottom[j]]);
+                    for (i, value) in values.into_iter().enumerate() {
+                        value.store_upto(to.add((i * N + j) * matrix), left);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn inputs_any<V: Vector>(job: &Job<'_>) {
+    // SAFETY: `winograd_f32` made the job; its caller vouches for the images.
+    unsafe {
+        match job.tiling.tile {
+            Tile::Two => inputs_of::<V, 4>(job),
+            Tile::Four => inputs_of::<V, 6>(job),
+        }
+    }
+}
+
+#[inline(always)]
+fn products_any<V: Vector>(job: &Job<'_>) {
+    // SAFETY: `winograd_f32` made the job; its caller vouches for output and residual.
+    unsafe {
+        match job.tiling.tile {
+            Tile::Two => products_of::<V, 4, 2>(job),
+            Tile::Four => products_of::<V, 6, 4>(job),
+        }
+    }
+}
+
+/// # Safety
+/// Images, padding and scratch of the job are as [`winograd_f32`] says; tiles have `N` inputs.
+#[inline(always)]
+unsafe fn inputs_of<V: Vector, const N: usize>(job: &Job<'_>) {
+    let tiling = job.tiling;
+    let channels = tiling.channels;
+    let matrix = job.matrix_floats(channels);
+    for (row, tile) in job.tiles.clone().enumerate() {
+        let pixels = pixels_of::<N>(job, tile);
+        // SAFETY: as promised; the scratch has this row in every matrix, with room for whole
+        // vectors.
+        unsafe {
+            let to = job.transformed.add(row * row_floats(channels));
+            for c in (0..channels).step_by(V::LANES) {
+                let left = channels - c;
+                let mut lines = [[V::splat(0.0); N]; N];
+                for (line, pixels) in lines.iter_mut().zip(&pixels) {
+                    let mut x = [V::splat(0.0); N];
+                    for (x, pixel) in x.iter_mut().zip(pixels) {
+                        *x = V::load_upto(pixel.add(c), left);
+                    }
+                    *line = input_line(x);
+                }
+                for j in 0..N {
+                    let mut x = [V::splat(0.0); N];
+                    for (x, line) in x.iter_mut().zip(&lines) {
+                        *x = line[j];
+                    }
+                    for (i, y) in input_line(x).into_iter().enumerate() {
+                        y.store(to.add((i * N + j) * matrix + c));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Where a tile's pixels are.
+#[inline(always)]
+fn pixels_of<const N: usize>(job: &Job<'_>, tile: usize) -> [[*const f32; N]; N] {
+    let window = &job.tiling.window;
+    let [image, top, left] = job.tiling.place(tile);
+    let [height, width] = window.input;
+    let mut pixels = [[job.padding; N]; N];
+    for (i, line) in pixels.iter_mut().enumerate() {
+        let Some(y) = (top + i).checked_sub(window.pad_before[0]).filter(|&y| y < height) else {
+            continue;
+        };
+        for (j, pixel) in line.iter_mut().enumerate() {
+            if let Some(x) = (left + j).checked_sub(window.pad_before[1])
+                && x < width
+            {
+                let at = (image * height + y) * width + x;
+                *pixel = job.input.wrapping_add(at * job.tiling.channels);
+            }
+        }
+    }
+    pixels
+}
+
+/// # Safety
+/// Scratch, output and residual of the job are as [`winograd_f32`] says; tiles have `N` inputs and
+/// `OUT` outputs.
+#[inline(always)]
+unsafe fn products_of<V: Vector, const N: usize, const OUT: usize>(job: &Job<'_>) {
+    let columns = job.tiling.columns;
+    let matrix = job.matrix_floats(columns);
+    for (row, tile) in job.tiles.clone().enumerate() {
+        let from = job.products.wrapping_add(row * row_floats(columns));
+        for c in (0..columns).step_by(V::LANES) {
+            let mut lines = [[V::splat(0.0); N]; OUT];
+            // SAFETY: the scratch has this row in every matrix, with room for whole vectors;
+            // the rest as promised.
+            unsafe {
+                for j in 0..N {
+                    let mut x = [V::splat(0.0); N];
+                    for (i, x) in x.iter_mut().enumerate() {
+                        *x = V::load(from.add((i * N + j) * matrix + c));
+                    }
+                    for (line, y) in lines.iter_mut().zip(output_line::<V, N, OUT>(x)) {
+                        line[j] = y;
+                    }
+                }
+                store_tile::<V, N, OUT>(job, tile, c, lines);
+            }
+        }
+    }
+}
+
+/// The last transform and the epilogue of a vector of columns.
+///
+/// # Safety
+/// As [`products_of`].
+#[inline(always)]
+unsafe fn store_tile<V: Vector, const N: usize, const OUT: usize>(
+    job: &Job<'_>,
+    tile: usize,
+    c: usize,
+    lines: [[V; N]; OUT],
+) {
+    let EpilogueF32 { alpha, bias, residual, activation } = *job.epilogue;
+    let left = job.tiling.columns - c;
+    let [height, width] = job.tiling.output;
+    let [image, top, first] = job.tiling.place(tile);
+    let (low, high) = activation.bounds();
+    let (low, high, alpha) = (V::splat(low), V::splat(high), V::splat(alpha));
+    // SAFETY: pixels inside the output are covered by output and residual, as the caller vouches.
+    unsafe {
+        let bias = match bias {
+            Some(bias) => V::load_upto(bias.as_ptr().add(c), left),
+            None => V::splat(0.0),
+        };
+        for (i, line) in lines.into_iter().enumerate() {
+            if top + i >= height {
+                break;
+            }
+            for (j, value) in output_line::<V, N, OUT>(line).into_iter().enumerate() {
+                if first + j < width {
+                    let pixel = (image * height + top + i) * width + first + j;
+                    let mut value = value.mul_add(alpha, bias);
+                    if let Some(Residual { pointer, row_stride }) = residual {
+                        value = value + V::load_upto(pointer.add(pixel * row_stride + c), left);
+                    }
+                    let to = job.output.pointer.add(pixel * job.output.row_stride + c);
+                    value.clamp(low, high).store_upto(to, left);
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::epilogue::{Activation, Residual};
+    use crate::epilogue::Activation;
 
     fn values(count: usize, seed: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 7919 + seed * 104_729) % 211) as f32 / 211.0 - 0.5).collect()
@@ -331,123 +509,51 @@ mod tests {
         sum
     }
 
-    /// In the order of two threads, where the tiling is for them.
-    ///
-    /// # Safety
-    /// The pointers are to what the tiling has.
-    unsafe fn run(
-        isa: Isa,
-        tiling: &Tiling,
-        x: &[f32],
-        weights: &PackedWinograd,
-        epilogue: &EpilogueF32,
-        output: &Output<f32>,
-    ) {
-        let (x, padding) = (x.as_ptr(), vec![0.0; tiling.channels + 16]);
-        let padding = padding.as_ptr();
-        let mut scratch = vec![f32::NAN; tiling.scratch_floats()];
-        if !tiling.by_columns() {
-            let blocks = 0..tiling.blocks();
-            // SAFETY: the caller's promise.
-            return unsafe {
-                winograd_f32(
-                    isa,
-                    tiling,
-                    x,
-                    padding,
-                    weights,
-                    epilogue,
-                    output,
-                    &mut scratch,
-                    blocks,
-                    &[],
-                );
-            };
-        }
-        let scratch = scratch.as_mut_ptr();
-        for block in 0..tiling.blocks() {
-            let tiles = tiling.tiles(block);
-            let (middle, columns) = (tiles.start.midpoint(tiles.end), tiling.columns);
-            // SAFETY: the caller's promise.
-            unsafe {
-                for tiles in [middle..tiles.end, tiles.start..middle] {
-                    transform_f32(isa, tiling, x, padding, scratch, block, tiles);
-                }
-                for columns in [16..columns, 0..16] {
-                    multiply_f32(
-                        isa,
-                        tiling,
-                        weights,
-                        epilogue,
-                        output,
-                        scratch,
-                        block,
-                        columns,
-                        &[],
-                    );
-                }
-            }
-        }
-    }
-
-    /// A convolution and its operands, of which pixels have `c` channels and results `m`.
-    struct Example {
-        window: Window,
-        extents: [usize; 3],
-        x: Vec<f32>,
-        w: Vec<f32>,
-        bias: Vec<f32>,
-        residual: Vec<f32>,
-    }
-
-    impl Example {
-        fn new(input: [usize; 2], pad: usize, extents: [usize; 3]) -> Self {
-            let ([pad_before, pad_after], [n, c, m]) = ([[pad; 2]; 2], extents);
-            let (kernel, stride, dilation) = ([3, 3], [1, 1], [1, 1]);
-            let window = Window { input, kernel, stride, dilation, pad_before, pad_after };
-            let [height, width] = window.output().unwrap();
-            let x = values(n * input[0] * input[1] * c, 1);
-            let (w, bias) = (values(m * 9 * c, 2), values(m, 3));
-            let residual = values(n * height * width * m, 4);
-            Example { window, extents, x, w, bias, residual }
-        }
-
-        fn tiling(&self, tile: Tile, threads: usize) -> Tiling {
-            let [n, c, m] = self.extents;
-            Tiling::of(&self.window, n, c, m, tile, threads).unwrap()
-        }
-
-        fn run(&self, isa: Isa, tiling: &Tiling, activation: Activation) -> Vec<f32> {
-            let [_, c, m] = self.extents;
-            let packed = PackedWinograd::pack(&self.w, m, c, tiling.tile);
-            let residual = Residual { pointer: self.residual.as_ptr(), row_stride: m };
-            let (alpha, residual, bias) = (0.5, Some(residual), Some(&self.bias[..]));
-            let epilogue = EpilogueF32 { alpha, bias, residual, activation };
-            let mut y = vec![f32::NAN; self.residual.len()];
+    fn check(isa: Isa, input: [usize; 2], pad: usize, [n, c, m]: [usize; 3], tile: Tile) {
+        let (pad_before, pad_after) = ([pad; 2], [pad; 2]);
+        let (kernel, stride, dilation) = ([3, 3], [1, 1], [1, 1]);
+        let window = Window { input, kernel, stride, dilation, pad_before, pad_after };
+        let [height, width] = window.output().unwrap();
+        let x = values(n * input[0] * input[1] * c, 1);
+        let (w, bias) = (values(m * 9 * c, 2), values(m, 3));
+        let residual = values(n * height * width * m, 4);
+        let tiling = Tiling::of(&window, n, c, m, tile, 1).unwrap();
+        let packed = PackedWinograd::pack(&w, m, c, tile);
+        let padding = vec![0.0; c + 16];
+        for activation in [Activation::Relu, Activation::Silu] {
+            let rows = Residual { pointer: residual.as_ptr(), row_stride: m };
+            let (alpha, residual_rows) = (0.5, Some(rows));
+            let epilogue =
+                EpilogueF32 { alpha, bias: Some(&bias), residual: residual_rows, activation };
+            let mut y = vec![f32::NAN; residual.len()];
+            let mut scratch = vec![f32::NAN; tiling.scratch_floats()];
             let output = Output { pointer: y.as_mut_ptr(), row_stride: m };
             // SAFETY: images, padding, output and residual have the tiling's extents.
-            unsafe { run(isa, tiling, &self.x, &packed, &epilogue, &output) };
-            y
-        }
-
-        fn check(&self, isa: Isa, tile: Tile) {
-            let [_, c, m] = self.extents;
-            let [height, width] = self.window.output().unwrap();
-            for activation in [Activation::Relu, Activation::Silu] {
-                let y = self.run(isa, &self.tiling(tile, 1), activation);
-                for (i, &value) in y.iter().enumerate() {
-                    let (pixel, column) = (i / m, i % m);
-                    let place = [pixel / (height * width), pixel / width % height, pixel % width];
-                    let sum = direct(&self.x, &self.w, &self.window, place, column, c);
-                    let others = f64::from(self.bias[column]) + f64::from(self.residual[i]);
-                    let sum = 0.5 * sum + others;
-                    let want = match activation {
-                        Activation::Relu => sum.max(0.0),
-                        _ => sum / (1.0 + (-sum).exp()),
-                    };
-                    let error = (f64::from(value) - want).abs();
-                    assert!(error < 1e-5, "{isa} {tile:?} {:?}: {value} {want}", self.window);
-                }
+            unsafe {
+                winograd_f32(
+                    isa,
+                    &tiling,
+                    x.as_ptr(),
+                    padding.as_ptr(),
+                    &packed,
+                    &epilogue,
+                    &output,
+                    &mut scratch,
+                    0..tiling.blocks(),
+                    &[],
+                );
+            }
+            for (i, &value) in y.iter().enumerate() {
+                let (pixel, column) = (i / m, i % m);
+                let place = [pixel / (height * width), pixel / width % height, pixel % width];
+                let sum = direct(&x, &w, &window, place, column, c);
+                let sum = 0.5 * sum + f64::from(bias[column]) + f64::from(residual[i]);
+                let want = match activation {
+                    Activation::Relu => sum.max(0.0),
+                    _ => sum / (1.0 + (-sum).exp()),
+                };
+                let error = (f64::from(value) - want).abs();
+                assert!(error < 1e-5, "{isa} {tile:?} {input:?} {pad} {c} {m}: {value} {want}");
             }
         }
     }
@@ -456,39 +562,37 @@ mod tests {
     fn tiles_give_the_convolution_on_every_set() {
         for isa in Isa::available() {
             for tile in [Tile::Two, Tile::Four] {
-                Example::new([7, 7], 1, [1, 20, 40]).check(isa, tile);
-                Example::new([8, 12], 0, [2, 16, 16]).check(isa, tile);
-                Example::new([3, 3], 1, [1, 3, 5]).check(isa, tile);
-                Example::new([13, 6], 1, [1, 33, 7]).check(isa, tile);
+                check(isa, [7, 7], 1, [1, 20, 40], tile);
+                check(isa, [8, 12], 0, [2, 16, 16], tile);
+                check(isa, [3, 3], 1, [1, 3, 5], tile);
+                check(isa, [13, 6], 1, [1, 33, 7], tile);
             }
-            Example::new([40, 40], 1, [1, 64, 64]).check(isa, Tile::Two);
+            check(isa, [40, 40], 1, [1, 64, 64], Tile::Two);
         }
     }
 
+    /// 3×3 with a pixel around.
+    fn padded(input: [usize; 2]) -> Window {
+        let [kernel, stride, dilation] = [[3, 3], [1, 1], [1, 1]];
+        Window { input, kernel, stride, dilation, pad_before: [1, 1], pad_after: [1, 1] }
+    }
+
     #[test]
-    fn threads_with_columns_of_their_own_give_the_same() {
-        for isa in Isa::available() {
-            for tile in [Tile::Two, Tile::Four] {
-                let example = Example::new([5, 6], 1, [2, 180, 100]);
-                let (alone, shared) = (example.tiling(tile, 1), example.tiling(tile, 2));
-                assert!(!alone.by_columns() && shared.by_columns());
-                let [alone, shared] =
-                    [alone, shared].map(|tiling| example.run(isa, &tiling, Activation::Silu));
-                assert_eq!(alone, shared, "{isa} {tile:?}");
+    fn every_thread_has_as_many_blocks() {
+        let window = padded([14, 14]);
+        for threads in 1..=4 {
+            for channels in [64, 128, 256] {
+                let tiling =
+                    Tiling::of(&window, 4, channels, channels, Tile::Two, threads).unwrap();
+                let blocks = tiling.blocks();
+                assert!(blocks.is_multiple_of(threads), "{blocks} blocks for {threads}");
             }
         }
     }
 
     #[test]
     fn other_windows_have_no_tiling() {
-        let window = Window {
-            input: [8, 8],
-            kernel: [3, 3],
-            stride: [2, 2],
-            dilation: [1, 1],
-            pad_before: [1, 1],
-            pad_after: [1, 1],
-        };
+        let window = Window { stride: [2, 2], ..padded([8, 8]) };
         assert!(Tiling::of(&window, 1, 16, 16, Tile::Four, 1).is_none());
         let wide = Window { stride: [1, 1], dilation: [2, 2], ..window };
         assert!(Tiling::of(&wide, 1, 16, 16, Tile::Two, 1).is_none());

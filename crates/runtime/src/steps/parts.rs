@@ -1,5 +1,5 @@
 //! How a product is split over threads: by rows, or by columns where the weights are most of what
-//! is read.
+//! is read and rows are few.
 
 use std::ops::Range;
 
@@ -12,6 +12,8 @@ const WEIGHTS_IN_CACHE: usize = 512 << 10;
 const COLUMNS_AT_ONCE: [usize; 3] = [64, 32, 16];
 /// Rows for each thread below which rows do not fall into even tiles.
 const FEW_ROWS: usize = 12;
+/// Rows for each thread during which all of the weights are read without waiting for them.
+const MANY_ROWS: usize = 64;
 
 /// What a product reads and computes.
 #[derive(Clone, Copy, Debug)]
@@ -50,28 +52,24 @@ fn parts(extents: &Extents, threads: usize) -> Vec<Part> {
     let Extents { rows, columns, row_bytes, weight_bytes, work } = *extents;
     let count = threads.min(work / PARALLEL_WORK + 1).max(1);
     let few = rows < FEW_ROWS * count && weight_bytes > 0;
-    let by_columns = few || weight_bytes > WEIGHTS_IN_CACHE && weight_bytes > row_bytes;
-    let columns_of = column_ranges(columns, count);
-    if by_columns && columns_of.len() == count {
-        let part = |(index, columns)| Part { rows: 0..rows, columns, index, count };
-        return columns_of.into_iter().enumerate().map(part).collect();
-    }
-    let count = count.min(rows.max(1));
-    let part = |index: usize| {
-        let rows = rows * index / count..rows * (index + 1) / count;
-        Part { rows, columns: 0..columns, index, count }
-    };
-    (0..count).map(part).collect()
-}
-
-/// At most `count` ranges of columns, of about as many each, that begin where kernels do.
-pub(crate) fn column_ranges(columns: usize, count: usize) -> Vec<Range<usize>> {
+    let by_columns = few
+        || weight_bytes > WEIGHTS_IN_CACHE && weight_bytes > row_bytes && rows < MANY_ROWS * count;
     let even = |&step: &usize| columns >= 4 * count * step;
     let step = COLUMNS_AT_ONCE.into_iter().find(even).unwrap_or(16);
     let steps = columns.div_ceil(step);
-    let count = count.min(steps).max(1);
-    let at = |index: usize| columns.min(steps * index / count * step);
-    (0..count).map(|index| at(index)..at(index + 1)).collect()
+    let by_columns = by_columns && steps >= count;
+    let count = if by_columns { count } else { count.min(rows.max(1)) };
+    let part = |index: usize| {
+        let of = |whole: usize| whole * index / count..whole * (index + 1) / count;
+        let (rows, columns) = if by_columns {
+            let steps = of(steps);
+            (0..rows, steps.start * step..columns.min(steps.end * step))
+        } else {
+            (of(rows), 0..columns)
+        };
+        Part { rows, columns, index, count }
+    };
+    (0..count).map(part).collect()
 }
 
 /// Calls `body` with the parts of a product, over the threads if the work is worth it.
@@ -131,5 +129,6 @@ mod tests {
         assert_eq!(columns(extents(49, 400 << 10, 4 << 20)), 256);
         assert_eq!(columns(extents(1, 4 << 10, 256 << 10)), 256);
         assert_eq!(columns(extents(3136, 800 << 10, 64 << 10)), 512);
+        assert_eq!(columns(extents(196, 200 << 10, 1 << 20)), 512);
     }
 }

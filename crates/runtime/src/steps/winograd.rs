@@ -5,12 +5,9 @@ use lepton_ir::ops::conv::Conv;
 use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::Window;
 use lepton_kernels::epilogue::Output;
-use lepton_kernels::winograd::{
-    PackedWinograd, Tile, Tiling, multiply_f32, transform_f32, winograd_f32,
-};
+use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
 use lepton_tensor::{DType, Layout};
 
-use super::parts::column_ranges;
 use super::product::{Product, activation, image_window, operand};
 use super::{Choice, Chosen};
 use crate::choices::Algorithm;
@@ -96,8 +93,7 @@ pub(crate) fn scratch_bytes(
         return None;
     }
     let tiling = tiling(graph, node, op, demands)?;
-    let at_once = if tiling.by_columns() { 1 } else { demands.threads.min(tiling.blocks()) };
-    Some(vec![4 * tiling.scratch_floats() * at_once])
+    Some(vec![4 * tiling.scratch_floats() * demands.threads.min(tiling.blocks())])
 }
 
 /// A convolution by tiles; `None` where the direct sum is expected to be as fast.
@@ -132,9 +128,6 @@ fn tiles(
     tiling: &Tiling,
     scratch: Place,
 ) {
-    if tiling.by_columns() {
-        return by_columns(memory, product, weights, tiling, scratch);
-    }
     let (blocks, each) = (tiling.blocks(), tiling.scratch_floats());
     let parts = memory.threads.count().min(blocks);
     memory.threads.run(parts, &|part| {
@@ -159,38 +152,4 @@ fn tiles(
             );
         }
     });
-}
-
-/// All threads on one block after the other: the tiles are divided between them, then the columns.
-fn by_columns(
-    memory: &Memory<'_>,
-    product: &Product,
-    weights: &PackedWinograd,
-    tiling: &Tiling,
-    scratch: Place,
-) {
-    let isa = memory.isa;
-    let columns = column_ranges(product.columns, memory.threads.count());
-    for block in 0..tiling.blocks() {
-        let (all, parts) = (tiling.tiles(block), columns.len());
-        let at = |part: usize| all.start + all.len() * part / parts;
-        memory.threads.run(parts, &|part| {
-            let (x, padding) = (memory.read::<f32>(product.x), product.padding.as_ptr());
-            let (scratch, tiles) = (memory.write::<f32>(scratch), at(part)..at(part + 1));
-            // SAFETY: the tiling was made of the planned shapes; parts have tiles of their own.
-            unsafe { transform_f32(isa, tiling, x, padding, scratch, block, tiles) };
-        });
-        memory.threads.run(parts, &|part| {
-            let epilogue = product.epilogue(memory);
-            let pointer = memory.write::<f32>(product.y);
-            let output = Output { pointer, row_stride: product.columns };
-            let (scratch, own) = (memory.write::<f32>(scratch), columns[part].clone());
-            let next = product.next_bytes();
-            let next = &next[next.len() / parts * part..];
-            // SAFETY: all tiles were transformed; parts have columns of their own.
-            unsafe {
-                multiply_f32(isa, tiling, weights, &epilogue, &output, scratch, block, own, next);
-            }
-        });
-    }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::epilogue::{Block, EpilogueF32, Output, store_real};
+use crate::epilogue::{EpilogueF32, FinishReal, Output};
 use crate::gemm::{Input, gemm_bf16_panels, gemm_f32_panels};
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PanelView};
@@ -102,7 +102,7 @@ pub unsafe fn gemm_f32_scratch(
 ) {
     assert!(input.rows.taps() == 1 && scratch.len() >= scratch_f32(depth, width), "scratch");
     let weights = scratch.as_ptr().cast();
-    let view = PanelView { weights, columns: width, taps: 1, depth, steps: depth };
+    let view = PanelView { weights, columns: width, taps: 1, depth, steps: depth, filled: 0 };
     let after = Ahead::nothing_far();
     // SAFETY: the caller's promise.
     unsafe { gemm_f32_panels(isa, input, &view, epilogue, output, rows, columns, after) }
@@ -189,10 +189,10 @@ pub unsafe fn gemm_bf16_scratch<T: Real, R: Real>(
 ) {
     assert!(input.rows.taps() == 1 && scratch.len() >= scratch_bf16(depth, width), "scratch");
     let (weights, steps) = (scratch.as_ptr().cast(), steps_bf16(depth));
-    let view = PanelView { weights, columns: width, taps: 1, depth, steps };
+    let view = PanelView { weights, columns: width, taps: 1, depth, steps, filled: 0 };
     // SAFETY: the caller's promise.
     unsafe {
-        let finish = |block: &Block<f32>| store_real(isa, block, epilogue, output);
+        let finish = FinishReal::of_halves(isa, epilogue, None, output);
         let after = Ahead::nothing_far();
         gemm_bf16_panels(isa, input, &view, depth, rows, columns, after, finish);
     }

@@ -74,7 +74,7 @@ mod tests {
 
     fn view(taps: usize, depth: usize, each: usize) -> PanelView {
         let steps = depth.div_ceil(each);
-        PanelView { weights: std::ptr::null(), columns: 512, taps, depth, steps }
+        PanelView { weights: std::ptr::null(), columns: 512, taps, depth, steps, filled: 0 }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::conv::{Across, GeometryError, Window};
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::depthwise_shared::shared;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, FinishF32, InRegisters, Output, RequantizeU8,
+    Block, DequantizeF32, EpilogueF32, FinishReal, InRegisters, Output, RequantizeU8,
     store_dequantized, store_real, store_u8,
 };
 use crate::gemm::Input;
@@ -134,7 +134,7 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
         if let Some((micro, across)) = lines.filter(|(_, across)| usable(across)) {
             let pointer = output.pointer.cast::<f32>();
             let output = Output { pointer, row_stride: output.row_stride };
-            let finish = FinishF32::new(isa, epilogue, &output);
+            let finish = FinishReal::new(isa, epilogue, &output);
             if let Some(packed) = Packed::of(&view, across, &finish) {
                 let each = |line: &LineCall| line.run(&packed, &finish);
                 return lines_of_output((micro, across), &view, input, rows, each);

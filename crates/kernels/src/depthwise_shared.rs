@@ -24,8 +24,6 @@ pub(crate) struct SharedTile {
     pub weights: *const f32,
     /// For all channels.
     pub finish: InRegisters,
-    /// Results are rounded to bf16: the output is of them, and so are its strides.
-    pub half_result: bool,
 }
 
 /// The kernels of one instruction set for one size of kernel and step.
@@ -74,10 +72,10 @@ pub(crate) unsafe fn shared<T: Real, R: Real>(
         // for these taps, all of which fit the addresses.
         unsafe {
             source.addresses(row, count, 0..view.taps, addresses);
-            finish.around(row, count, |place, half_result| {
+            finish.around(row, count, |place| {
                 let weights = view.weights.cast();
                 let half = !T::WIDE;
-                let tile = SharedTile { addresses, half, weights, finish: place, half_result };
+                let tile = SharedTile { addresses, half, weights, finish: place };
                 (micro.tile)(count, &tile);
             });
         }
@@ -120,7 +118,7 @@ impl<'a, R: Real> Finish<'a, R> {
     ///
     /// # Safety
     /// The output and the residual cover the rows.
-    unsafe fn around(&self, row: usize, count: usize, compute: impl FnOnce(InRegisters, bool)) {
+    unsafe fn around(&self, row: usize, count: usize, compute: impl FnOnce(InRegisters)) {
         let (columns, stride) = (self.columns, self.output.row_stride);
         let EpilogueF32 { alpha, bias, residual, activation } = *self.epilogue;
         let (low, high) = activation.bounds();
@@ -135,11 +133,14 @@ impl<'a, R: Real> Finish<'a, R> {
             residual: residual
                 .map_or(std::ptr::null(), |r| r.pointer.wrapping_add(row * r.row_stride)),
             residual_stride: residual.map_or(0, |r| r.row_stride),
+            addend: std::ptr::null(),
+            addend_stride: 0,
             output: if apart { UnsafeCell::raw_get(self.room.as_ptr()) } else { first.cast() },
             output_stride: if apart { columns } else { stride },
+            half_result: !R::WIDE && !apart,
             columns,
         };
-        compute(place, !R::WIDE && !apart);
+        compute(place);
         let Some(function) = Self::late(self.epilogue) else { return };
         // SAFETY: the caller's promise; the tile's results are in the room or in the output.
         unsafe {

@@ -226,11 +226,25 @@ impl<T> Block<T> {
     }
 }
 
+/// What sums are of.
+pub(crate) trait Sum: Copy {
+    /// What a tile kernel does with them while they are in registers.
+    type InRegisters: Copy;
+}
+
+impl Sum for f32 {
+    type InRegisters = InRegisters;
+}
+
+impl Sum for i32 {
+    type InRegisters = Requantized;
+}
+
 /// What becomes of finished accumulators.
-pub(crate) trait Finish<A> {
+pub(crate) trait Finish<A: Sum> {
     /// What the tile kernel at output [row, column] does with the sums of so many columns while
     /// they are in registers, where it can.
-    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<InRegisters> {
+    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<A::InRegisters> {
         let _ = (place, columns);
         None
     }
@@ -239,7 +253,7 @@ pub(crate) trait Finish<A> {
     fn finish(&self, block: &Block<A>, stored: bool);
 }
 
-impl<A, F: Fn(&Block<A>)> Finish<A> for F {
+impl<A: Sum, F: Fn(&Block<A>)> Finish<A> for F {
     fn finish(&self, block: &Block<A>, _stored: bool) {
         self(block);
     }
@@ -257,62 +271,191 @@ pub(crate) struct InRegisters {
     pub bias: *const f32,
     pub residual: *const f32,
     pub residual_stride: usize,
+    /// Added before everything else; only with a `half_result`.
+    pub addend: *const bf16,
+    pub addend_stride: usize,
     pub output: *mut f32,
+    pub output_stride: usize,
+    /// Results are rounded to bf16: the output is of them, and so are its strides. Products have
+    /// no residual then.
+    pub half_result: bool,
+    pub columns: usize,
+}
+
+/// [`RequantizeU8`] for one tile: pointers to the tile's part of each operand.
+#[derive(Clone, Copy)]
+pub(crate) struct Requantized {
+    pub bias: *const i32,
+    pub multiplier: *const f32,
+    /// Null where there is none.
+    pub residual: *const u8,
+    pub residual_stride: usize,
+    pub residual_scale: f32,
+    pub residual_zero_point: u8,
+    pub zero_point: u8,
+    pub low: u8,
+    pub high: u8,
+    pub output: *mut u8,
     pub output_stride: usize,
     pub columns: usize,
 }
 
-/// [`store_f32`], from registers where the tile kernels can.
-pub(crate) struct FinishF32<'a> {
+/// [`store_u8`], from registers where the tile kernels can.
+#[derive(Clone, Copy)]
+pub(crate) struct FinishU8<'a> {
     isa: Isa,
-    epilogue: &'a EpilogueF32<'a>,
-    output: &'a Output<f32>,
+    epilogue: &'a RequantizeU8<'a>,
+    output: &'a Output<u8>,
 }
 
-impl<'a> FinishF32<'a> {
+impl<'a> FinishU8<'a> {
     /// # Safety
     /// The blocks it will be given are covered by output and residual.
-    pub unsafe fn new(isa: Isa, epilogue: &'a EpilogueF32, output: &'a Output<f32>) -> Self {
-        FinishF32 { isa, epilogue, output }
-    }
-
-    /// True where the tile kernels apply the activation to what is in registers.
-    fn swishes(&self) -> bool {
-        self.epilogue.activation.is_hard_swish() && self.epilogue.residual.is_none()
+    pub unsafe fn new(isa: Isa, epilogue: &'a RequantizeU8, output: &'a Output<u8>) -> Self {
+        FinishU8 { isa, epilogue, output }
     }
 }
 
-impl Finish<f32> for FinishF32<'_> {
-    fn in_registers(&self, [row, column]: [usize; 2], columns: usize) -> Option<InRegisters> {
-        let EpilogueF32 { alpha, bias, residual, activation } = *self.epilogue;
-        let (low, high) = activation.bounds();
-        let part = |bias: &[f32]| bias[column..column + columns].as_ptr();
-        let rows = residual.map(|r| (r.pointer.wrapping_add(row * r.row_stride + column), r));
+impl Finish<i32> for FinishU8<'_> {
+    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<Requantized> {
+        let [row, column] = place;
+        let RequantizeU8 { bias, multiplier, residual, zero_point, low, high, .. } = *self.epilogue;
+        let (from, residual_stride) = part_of(residual.map(|residual| residual.rows), place);
         let output_stride = self.output.row_stride;
-        self.isa.has_avx512().then(|| InRegisters {
-            alpha,
+        self.isa.has_avx512().then(|| Requantized {
+            bias: bias[column..column + columns].as_ptr(),
+            multiplier: multiplier[column..column + columns].as_ptr(),
+            residual: from,
+            residual_stride,
+            residual_scale: residual.map_or(0.0, |residual| residual.scale),
+            residual_zero_point: residual.map_or(0, |residual| residual.zero_point),
+            zero_point,
             low,
             high,
-            hard_swish: self.swishes(),
-            bias: bias.map_or(std::ptr::null(), part),
-            residual: rows.map_or(std::ptr::null(), |(pointer, _)| pointer),
-            residual_stride: rows.map_or(0, |(_, residual)| residual.row_stride),
             output: self.output.pointer.wrapping_add(row * output_stride + column),
             output_stride,
             columns,
         })
     }
 
-    fn finish(&self, block: &Block<f32>, stored: bool) {
-        // SAFETY: promised to `new`; accumulators that were not stored are valid.
+    fn finish(&self, block: &Block<i32>, stored: bool) {
+        // SAFETY: promised to `new`.
         unsafe {
-            if stored {
-                if !self.swishes() {
-                    activate(self.isa, block, self.epilogue, self.output);
+            match (stored, self.epilogue.table) {
+                (false, _) => store_u8(self.isa, block, self.epilogue, self.output),
+                (true, None) => {}
+                (true, Some(table)) => {
+                    block.runs(self.output, |run| map_u8_table_in_place(self.isa, table, run));
                 }
-            } else {
-                store_f32(self.isa, block, self.epilogue, self.output);
             }
+        }
+    }
+}
+
+/// [`store_real`], from registers where the tile kernels can.
+pub(crate) struct FinishReal<'a, R> {
+    isa: Isa,
+    epilogue: &'a EpilogueF32<'a>,
+    addend: Option<&'a Residual<bf16>>,
+    output: &'a Output<R>,
+    /// True where the tile kernels can.
+    registers: bool,
+}
+
+impl<'a> FinishReal<'a, f32> {
+    /// What becomes of products of f32.
+    ///
+    /// # Safety
+    /// The blocks it will be given are covered by output and residual.
+    pub unsafe fn new(isa: Isa, epilogue: &'a EpilogueF32, output: &'a Output<f32>) -> Self {
+        FinishReal { isa, epilogue, addend: None, output, registers: isa.has_avx512() }
+    }
+}
+
+impl<'a, R: Real> FinishReal<'a, R> {
+    /// What becomes of products of bf16.
+    ///
+    /// # Safety
+    /// The blocks it will be given are covered by output, residual and addend.
+    pub unsafe fn of_halves(
+        isa: Isa,
+        epilogue: &'a EpilogueF32,
+        addend: Option<&'a Residual<bf16>>,
+        output: &'a Output<R>,
+    ) -> Self {
+        let function = epilogue.activation.function().is_some();
+        let registers = match R::WIDE {
+            true => addend.is_none(),
+            false => epilogue.residual.is_none(),
+        };
+        let late = !R::WIDE && function && !epilogue.activation.is_hard_swish();
+        let registers = registers && !late && isa.has_bf16();
+        FinishReal { isa, epilogue, addend, output, registers }
+    }
+
+    /// True where the tile kernels apply the activation to what is in registers.
+    fn swishes(&self) -> bool {
+        self.epilogue.activation.is_hard_swish() && self.epilogue.residual.is_none()
+    }
+
+    /// Stores a block from its accumulators.
+    pub fn store(&self, block: &Block<f32>) {
+        // SAFETY: promised to the constructors.
+        unsafe {
+            if let Some(addend) = self.addend {
+                add_halves(self.isa, block, addend);
+            }
+            store_real(self.isa, block, self.epilogue, self.output);
+        }
+    }
+}
+
+/// Where a matrix has the element at a place, or null, and its stride.
+fn part_of<T>(matrix: Option<Residual<T>>, [row, column]: [usize; 2]) -> (*const T, usize) {
+    matrix.map_or((std::ptr::null(), 0), |matrix| {
+        let stride = matrix.row_stride;
+        (matrix.pointer.wrapping_add(row * stride + column), stride)
+    })
+}
+
+impl<R: Real> Finish<f32> for FinishReal<'_, R> {
+    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<InRegisters> {
+        if !self.registers {
+            return None;
+        }
+        let EpilogueF32 { alpha, bias, residual, activation } = *self.epilogue;
+        let (low, high) = activation.bounds();
+        let [row, column] = place;
+        let part = |bias: &[f32]| bias[column..column + columns].as_ptr();
+        let (residual, residual_stride) = part_of(residual, place);
+        let (addend, addend_stride) = part_of(self.addend.copied(), place);
+        let output_stride = self.output.row_stride;
+        Some(InRegisters {
+            alpha,
+            low,
+            high,
+            hard_swish: self.swishes(),
+            bias: bias.map_or(std::ptr::null(), part),
+            residual,
+            residual_stride,
+            addend,
+            addend_stride,
+            output: self.output.pointer.wrapping_add(row * output_stride + column).cast(),
+            output_stride,
+            half_result: !R::WIDE,
+            columns,
+        })
+    }
+
+    fn finish(&self, block: &Block<f32>, stored: bool) {
+        if !stored {
+            return self.store(block);
+        }
+        if R::WIDE && !self.swishes() {
+            let (pointer, row_stride) = (self.output.pointer.cast::<f32>(), self.output.row_stride);
+            let output = Output { pointer, row_stride };
+            // SAFETY: promised to the constructors.
+            unsafe { activate(self.isa, block, self.epilogue, &output) };
         }
     }
 }

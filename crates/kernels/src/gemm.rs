@@ -6,8 +6,8 @@ use half::bf16;
 
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, FinishF32, Output, RequantizeU8, Residual, add_halves,
-    store_dequantized, store_real, store_s32, store_u8,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, FinishU8, Output, RequantizeU8,
+    Residual, store_dequantized, store_s32,
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
@@ -134,7 +134,7 @@ pub(crate) unsafe fn gemm_f32_panels(
     let mut source = Direct { input, resolver: resolver(isa) };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        let finish = FinishF32::new(isa, epilogue, output);
+        let finish = FinishReal::new(isa, epilogue, output);
         run(micro_f32(isa), &mut source, view, rows, columns, after, finish);
     }
 }
@@ -150,7 +150,7 @@ unsafe fn run_u8s8(
     rows: Range<usize>,
     columns: Range<usize>,
     after: Ahead,
-    finish: impl Fn(&Block<i32>),
+    finish: impl Finish<i32>,
 ) {
     let view = weights.view();
     let mut direct = Direct { input, resolver: resolver(isa) };
@@ -182,13 +182,14 @@ unsafe fn run_any_u8s8(
     rows: Range<usize>,
     columns: Range<usize>,
     after: Ahead,
-    finish: impl Fn(&Block<i32>),
+    finish: impl Finish<i32>,
 ) {
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() && isa::amx::gemm::pays(source, view, rows.len(), columns.len()) {
             use isa::amx::gemm::{Bytes, Taps, run};
+            let finish = |block: &Block<i32>| finish.finish(block, false);
             let (count, depth, bytes) = (view.taps, view.depth, view.steps * 4);
             let taps = Taps { count, depth, bytes, line: 1 };
             return run::<Bytes>(source, taps, view, rows, columns, after, finish);
@@ -238,9 +239,8 @@ pub unsafe fn gemm_u8s8_before(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, weights, rows, columns, Ahead::of(next), |block| {
-            store_u8(isa, block, epilogue, output);
-        });
+        let finish = FinishU8::new(isa, epilogue, output);
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(next), finish);
     }
 }
 
@@ -264,9 +264,8 @@ pub unsafe fn gemm_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), |block| {
-            store_dequantized(isa, block, epilogue, output);
-        });
+        let finish = |block: &Block<i32>| store_dequantized(isa, block, epilogue, output);
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), finish);
     }
 }
 
@@ -290,9 +289,8 @@ pub unsafe fn gemm_u8s8_s32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), |block| {
-            store_s32(block, bias, output)
-        });
+        let finish = |block: &Block<i32>| store_s32(block, bias, output);
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), finish);
     }
 }
 
@@ -321,22 +319,19 @@ pub unsafe fn gemm_bf16<T: Real, R: Real>(
     let after = Ahead::of(next);
     // SAFETY: the caller's promise.
     unsafe {
-        let finish = |block: &Block<f32>| {
-            if let Some(addend) = addend {
-                add_halves(isa, block, addend);
+        let finish = FinishReal::of_halves(isa, epilogue, addend, output);
+        match weights.taps_view().filter(|_| !T::WIDE && !isa.has_amx()) {
+            Some(view) => {
+                let base = input.base.cast::<bf16>();
+                let input = Input { base, rows: input.rows, padding: input.padding.cast() };
+                let mut source = Direct { input: &input, resolver: resolver(isa) };
+                run(micro_bf16(isa), &mut source, &view, rows, columns, after, finish);
             }
-            store_real(isa, block, epilogue, output);
-        };
-        gemm_bf16_panels(
-            isa,
-            input,
-            &weights.view(),
-            weights.depth(),
-            rows,
-            columns,
-            after,
-            finish,
-        );
+            None => {
+                let (view, depth) = (weights.view(), weights.depth());
+                gemm_bf16_panels(isa, input, &view, depth, rows, columns, after, finish);
+            }
+        }
     }
 }
 
@@ -352,13 +347,14 @@ pub(crate) unsafe fn gemm_bf16_panels<T: Real>(
     rows: Range<usize>,
     columns: Range<usize>,
     after: Ahead,
-    finish: impl Fn(&Block<f32>),
+    finish: impl Finish<f32>,
 ) {
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
         if isa.has_amx() {
             use isa::amx::gemm::{Halves, Rounded, Taps, run};
+            let finish = |block: &Block<f32>| finish.finish(block, false);
             let source = &mut Direct { input, resolver: resolver(isa) };
             let line = input.rows.line_of_taps(depth);
             let taps = Taps { count: input.rows.taps(), depth, bytes: depth * 2, line };

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use lepton_tensor::Storage;
 
-use crate::epilogue::{Block, EpilogueF32, Finish, FinishF32, Output};
+use crate::epilogue::{Block, EpilogueF32, Finish, FinishReal, Output};
 use crate::gemm::{Input, gemm_f32_panels};
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
@@ -255,6 +255,7 @@ pub unsafe fn gemm_groups(
             taps: 1,
             depth: order.depth,
             steps: order.depth,
+            filled: 0,
         };
         unpack(isa, &part, panels, &mut scratch[..panels * order.depth * PANEL]);
         // SAFETY: the caller's promise; the panels of these columns are in the scratch.
@@ -332,7 +333,7 @@ unsafe fn few_rows(
                 accumulators,
             );
             let block = Block::new(accumulators, [rows.start, first], [rows.len(), width]);
-            FinishF32::new(isa, epilogue, output).finish(&block, false);
+            FinishReal::new(isa, epilogue, output).finish(&block, false);
         }
         first += panels * PANEL;
     }

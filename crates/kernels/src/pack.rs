@@ -169,12 +169,14 @@ pub(crate) struct PanelView {
     pub depth: usize,
     /// Lines per tap.
     pub steps: usize,
+    /// Lines of zeros behind the last tap of a panel.
+    pub filled: usize,
 }
 
 impl PanelView {
     /// Bytes of one panel.
     pub fn panel_bytes(&self) -> usize {
-        self.taps * self.steps * 64
+        (self.taps * self.steps + self.filled) * 64
     }
 }
 
@@ -214,6 +216,7 @@ macro_rules! packed {
                     taps: self.panels.taps,
                     depth: self.panels.depth,
                     steps: self.panels.depth.div_ceil(4 / $bytes),
+                    filled: 0,
                 }
             }
         }
@@ -318,7 +321,19 @@ impl PackedBf16 {
             taps: 1,
             depth: self.panels.depth,
             steps: self.panels.depth.next_multiple_of(Self::TILE) / 2,
+            filled: 0,
         }
+    }
+
+    /// The panels, tap by tap, for rows that are read where they lie; `None` where a pair of
+    /// elements belongs to two taps.
+    pub(crate) fn taps_view(&self) -> Option<PanelView> {
+        let (taps, depth) = (self.taps, self.depth());
+        let whole = self.view();
+        let steps = depth.div_ceil(2);
+        let pairs = taps == 1 || depth.is_multiple_of(2);
+        let filled = whole.steps.checked_sub(taps * steps)?;
+        pairs.then_some(PanelView { taps, depth, steps, filled, ..whole })
     }
 }
 
@@ -431,6 +446,7 @@ impl PackedS8 {
             taps: self.panels.taps,
             depth: self.panels.depth,
             steps: self.panels.depth.div_ceil(4),
+            filled: 0,
         }
     }
 }

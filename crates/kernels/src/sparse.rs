@@ -9,8 +9,8 @@ use std::ops::Range;
 use lepton_tensor::Storage;
 
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishF32, Output, RequantizeU8, store_dequantized,
-    store_u8,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, Output, RequantizeU8, Sum,
+    store_dequantized, store_u8,
 };
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
@@ -170,7 +170,7 @@ fn micro_u8s8(isa: Isa) -> &'static SparseMicro<i32> {
 ///
 /// # Safety
 /// The instruction set is there; rows are readable for the weights' depth.
-unsafe fn run<A, T>(
+unsafe fn run<A: Sum, T>(
     isa: Isa,
     micro: &SparseMicro<A>,
     input: &Input<T>,
@@ -229,7 +229,7 @@ pub unsafe fn sparse_f32(
 ) {
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
-        let finish = FinishF32::new(isa, epilogue, output);
+        let finish = FinishReal::new(isa, epilogue, output);
         run(isa, micro_f32(isa), input, weights, rows, finish);
     }
 }

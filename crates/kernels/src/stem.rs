@@ -8,8 +8,8 @@ use half::bf16;
 
 use crate::conv::Window;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishF32, Output, RequantizeU8, Residual,
-    add_halves, store_dequantized, store_real, store_u8,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, FinishU8, Output, RequantizeU8,
+    Residual, Sum, store_dequantized,
 };
 use crate::gemm::{micro_bf16, micro_f32, micro_u8s8};
 use crate::isa::{self, Isa};
@@ -248,7 +248,7 @@ pub unsafe fn stem_f32(
         let convert = |from: &[f32], to: &mut [f32]| to.copy_from_slice(from);
         strips(lines, image, 0.0, rows, convert, |mut source, rows, last| {
             let (after, columns) = (ahead(next, last), 0..view.columns);
-            let finish = FinishF32::new(isa, epilogue, output);
+            let finish = FinishReal::new(isa, epilogue, output);
             run(micro_f32(isa), &mut source, &view, rows, columns, after, finish);
         });
     }
@@ -258,7 +258,7 @@ pub unsafe fn stem_f32(
 ///
 /// # Safety
 /// As [`run`]; with tiles, `Self::tiles` multiplies what the weights are.
-unsafe fn multiply<A, F: Finish<A>>(
+unsafe fn multiply<A: Sum, F: Finish<A>>(
     isa: Isa,
     micro: &Micro<A>,
     tiles: unsafe fn(&LineRows, &PanelView, Range<usize>, F),
@@ -305,12 +305,7 @@ pub unsafe fn stem_bf16<T: Real, R: Real>(
     unsafe {
         let convert = |from: &[T], to: &mut [bf16]| T::round(isa, from, to);
         strips(lines, image, bf16::ZERO, rows, convert, |source, rows, last| {
-            let finish = |block: &Block<f32>| {
-                if let Some(addend) = addend {
-                    add_halves(isa, block, addend);
-                }
-                store_real(isa, block, epilogue, output);
-            };
+            let finish = FinishReal::of_halves(isa, epilogue, addend, output);
             let (micro, after) = (micro_bf16(isa), ahead(next, last));
             multiply(isa, micro, tiles::run_bf16, (source, view), rows, after, finish);
         });
@@ -328,7 +323,7 @@ unsafe fn run_u8s8(
     weights: &TapsS8,
     rows: Range<usize>,
     next: &[u8],
-    finish: impl Fn(&Block<i32>),
+    finish: impl Finish<i32> + Copy,
 ) {
     let view = weights.view();
     check(lines, &view);
@@ -339,7 +334,7 @@ unsafe fn run_u8s8(
         let convert = |from: &[u8], to: &mut [u8]| to.copy_from_slice(from);
         strips(lines, image, zero_point, rows, convert, |source, rows, last| {
             let (micro, after) = (micro_u8s8(isa), ahead(next, last));
-            multiply(isa, micro, tiles::run_u8s8, (source, view), rows, after, &finish);
+            multiply(isa, micro, tiles::run_u8s8, (source, view), rows, after, finish);
         });
     }
 }
@@ -364,9 +359,8 @@ pub unsafe fn stem_u8s8(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, image, lines, weights, rows, next, |block| {
-            store_u8(isa, block, epilogue, output);
-        });
+        let finish = FinishU8::new(isa, epilogue, output);
+        run_u8s8(isa, image, lines, weights, rows, next, finish);
     }
 }
 
@@ -388,9 +382,8 @@ pub unsafe fn stem_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, image, lines, weights, rows, &[], |block| {
-            store_dequantized(isa, block, epilogue, output);
-        });
+        let finish = |block: &Block<i32>| store_dequantized(isa, block, epilogue, output);
+        run_u8s8(isa, image, lines, weights, rows, &[], finish);
     }
 }
 

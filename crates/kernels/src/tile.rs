@@ -9,7 +9,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{LINE_BYTES, Resolver};
-use crate::epilogue::InRegisters;
+use crate::epilogue::Sum;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
@@ -27,7 +27,7 @@ pub(crate) const BLOCK_STRIDE: usize = 4 * PANEL;
 pub(crate) const WEIGHTS_IN_CACHE: usize = 512 << 10;
 
 /// One call of a tile kernel.
-pub(crate) struct Tile<A> {
+pub(crate) struct Tile<A: Sum> {
     /// `[tap][PITCH]` row addresses.
     pub addresses: *const usize,
     pub taps: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Tile<A> {
     /// How many of them in four steps: 0, 1, 2 or 4.
     pub ahead_in_four: usize,
     /// What to do with the sums instead of storing them as accumulators.
-    pub finish: Option<InRegisters>,
+    pub finish: Option<A::InRegisters>,
 }
 
 /// What is read after the weights at hand: brought near while they are worked on, because memory
@@ -103,7 +103,7 @@ impl Ahead {
 }
 
 /// The tile kernels of one instruction set for one element type.
-pub(crate) struct Micro<A> {
+pub(crate) struct Micro<A: Sum> {
     /// Most panels at once, by number of rows - 1; as long as the most rows.
     pub panels: &'static [usize],
     /// Computes (rows, panels); panels is 1, 2 or 4.
@@ -339,7 +339,7 @@ pub(crate) fn even(left: usize, most: usize) -> usize {
 }
 
 /// The most panels (4, 2 or 1) that fit a tile of `count` rows and the panels left.
-pub(crate) fn tile_panels<A>(micro: &Micro<A>, count: usize, left: usize) -> usize {
+pub(crate) fn tile_panels<A: Sum>(micro: &Micro<A>, count: usize, left: usize) -> usize {
     match micro.panels.get(count - 1).map_or(1, |&most| most.min(left)) {
         0 | 1 => 1,
         2 | 3 => 2,

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::blocking::{self, WIDE_ROWS};
-use crate::epilogue::{Block, Finish, InRegisters};
+use crate::epilogue::{Block, Finish, Sum};
 use crate::pack::{PANEL, PanelView};
 use crate::tile::{
     Accumulators, Ahead, Micro, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, Tile, even, tile_panels,
@@ -18,7 +18,7 @@ const SLICED_TILES: usize = 40;
 type TileKernel<A> = unsafe fn(usize, &Tile<A>);
 
 /// What stays the same while the tiles of a product are walked.
-struct Walk<'a, A, S, F> {
+struct Walk<'a, A: Sum, S, F> {
     micro: &'a Micro<A>,
     source: &'a mut S,
     view: &'a PanelView,
@@ -41,7 +41,7 @@ struct Slice {
     steps: Range<usize>,
 }
 
-impl<A, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
+impl<A: Sum, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
     /// Rows of the tile at `row`, of those before `end`.
     fn tile_rows(&self, row: usize, end: usize) -> usize {
         match self.narrow {
@@ -108,7 +108,7 @@ impl<A, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
         [panel, wide]: [usize; 2],
         slice: &Slice,
         accumulators: *mut A,
-        finish: Option<InRegisters>,
+        finish: Option<A::InRegisters>,
         lines: Option<(*const u8, usize)>,
     ) {
         let view = self.view;
@@ -218,7 +218,7 @@ impl Slice {
 /// # Safety
 /// The micro-kernels' instruction set is there; the source's rows are readable for `view.depth`
 /// elements per tap; `columns` starts on a panel and ends inside `view.columns`.
-pub(crate) unsafe fn run<A>(
+pub(crate) unsafe fn run<A: Sum>(
     micro: &Micro<A>,
     source: &mut impl RowSource,
     view: &PanelView,

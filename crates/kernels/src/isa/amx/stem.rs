@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::gemm::{Configuration, ROWS, Sums};
-use crate::epilogue::{Block, Finish};
+use crate::epilogue::{Block, Finish, Sum};
 use crate::pack::{PANEL, PanelView};
 use crate::stem::LineRows;
 use crate::tile::{BLOCK_STRIDE, TILE_ROWS};
@@ -106,7 +106,7 @@ pub(crate) unsafe fn run_bf16<F: Finish<f32>>(
 
 /// # Safety
 /// As [`run_u8s8`].
-unsafe fn run<S, F: Finish<S>>(
+unsafe fn run<S: Sum, F: Finish<S>>(
     multiply: Multiply<S>,
     source: &LineRows,
     view: &PanelView,

@@ -146,7 +146,7 @@ unsafe fn store<const ROWS: usize, const SWISH: bool>(
                 value = hard_swish(value);
             }
             let at = r * finish.output_stride + channel;
-            if tile.half_result {
+            if finish.half_result {
                 let halves: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(value));
                 _mm256_mask_storeu_epi16(finish.output.cast::<i16>().add(at), mask, halves);
             } else {

@@ -118,6 +118,172 @@ pub(crate) unsafe fn add_halves(block: &Block<f32>, addend: &Residual<bf16>) {
     }
 }
 
+/// Four vectors of steps from the zero point become bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Packing {
+    zero_point: __m512i,
+    lowest: __m512i,
+    /// Packing works within 128-bit lanes; this puts the double words back in order.
+    order: __m512i,
+}
+
+impl Packing {
+    /// For results from `low` on.
+    ///
+    /// # Safety
+    /// Needs AVX-512 BW.
+    #[inline(always)]
+    pub unsafe fn new(zero_point: u8, low: u8) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe {
+            Packing {
+                zero_point: _mm512_set1_epi16(i16::from(zero_point)),
+                lowest: _mm512_set1_epi8(low as i8),
+                order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
+            }
+        }
+    }
+
+    /// The bytes of four vectors, one vector after the other.
+    ///
+    /// # Safety
+    /// Needs AVX-512 BW.
+    #[inline(always)]
+    pub unsafe fn bytes(&self, a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), self.zero_point);
+            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), self.zero_point);
+            let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lowest);
+            _mm512_permutexvar_epi32(self.order, bytes)
+        }
+    }
+}
+
+/// Repeats a block for each number as `$i`. A loop would only be unrolled where it is short, and
+/// arrays that are indexed by a variable leave their registers.
+macro_rules! each {
+    ($i:ident in $($n:literal)* => $body:block) => {
+        $({
+            let $i: usize = $n;
+            $body
+        })*
+    };
+}
+
+/// The requantisation of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
+/// sums: a macro, because sums that are passed on leave their registers. `$finish` is a
+/// [`crate::epilogue::Requantized`].
+macro_rules! store_bytes {
+    ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
+        use $crate::isa::avx512::epilogue::{Packing, each, put};
+        let mask = |panel: usize| -> __mmask16 {
+            let left = $finish.columns.saturating_sub(panel * 16);
+            if left >= 16 { u16::MAX } else { (1 << left) - 1 }
+        };
+        let most = f32::from($finish.high) - f32::from($finish.zero_point);
+        let most = _mm512_set1_ps(most);
+        let zero_point = _mm512_set1_epi32(i32::from($finish.residual_zero_point));
+        let scale = _mm512_set1_ps($finish.residual_scale);
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        each!(p in 0 1 2 3 => {
+            if p < $panels {
+                let bias = $finish.bias.wrapping_add(p * 16);
+                let offset = _mm512_maskz_loadu_epi32(mask(p), bias);
+                let multiplier = $finish.multiplier.wrapping_add(p * 16);
+                let factor = _mm512_maskz_loadu_ps(mask(p), multiplier);
+                let residual = $finish.residual.wrapping_add(p * 16).cast::<i8>();
+                each!(r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
+                    if r < $rows {
+                        let sum = _mm512_cvtepi32_ps(_mm512_add_epi32($sums[r][p], offset));
+                        let mut value = _mm512_mul_ps(sum, factor);
+                        if !$finish.residual.is_null() {
+                            let from = residual.wrapping_add(r * $finish.residual_stride);
+                            let bytes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask(p), from));
+                            let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero_point));
+                            value = _mm512_add_ps(value, _mm512_mul_ps(steps, scale));
+                        }
+                        let value = _mm512_min_ps(most, value);
+                        $sums[r][p] = _mm512_cvt_roundps_epi32::<NEAREST>(value);
+                    }
+                });
+            }
+        });
+        let packing = Packing::new($finish.zero_point, $finish.low);
+        let stride = $finish.output_stride;
+        // Four vectors at a time: of one row, of two, or of four.
+        each!(group in 0 1 2 3 4 5 => {
+            let row = group * (4 / $panels);
+            if row < $rows {
+                // The same row again where there are no more.
+                let at = |i: usize| (row + i / $panels).min($rows - 1);
+                let bytes = packing.bytes(
+                    $sums[at(0)][0],
+                    $sums[at(1)][1 % $panels],
+                    $sums[at(2)][2 % $panels],
+                    $sums[at(3)][3 % $panels],
+                );
+                let to = $finish.output.wrapping_add(row * stride);
+                let rows = ($rows - row).min(4 / $panels);
+                put::<$panels>(bytes, rows, $finish.columns, to, stride);
+            }
+        });
+    };
+}
+
+/// Stores the bytes of `rows` rows of `PANELS` vectors each, of which `columns` count.
+///
+/// # Safety
+/// Needs AVX-512 BW and VL; the rows, `stride` apart, are writable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+pub(crate) unsafe fn put<const PANELS: usize>(
+    bytes: __m512i,
+    rows: usize,
+    columns: usize,
+    to: *mut u8,
+    stride: usize,
+) {
+    let whole = columns >= PANELS * 16;
+    let mask = if whole { u64::MAX } else { (1 << columns) - 1 };
+    let row = |i: usize| to.wrapping_add(i * stride).cast::<i8>();
+    // SAFETY: the caller's promise; masks keep tails within their rows.
+    unsafe {
+        if PANELS == 4 {
+            match whole {
+                true => _mm512_storeu_epi8(row(0), bytes),
+                false => _mm512_mask_storeu_epi8(row(0), mask, bytes),
+            }
+        } else if PANELS == 2 {
+            let halves = [_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64::<1>(bytes)];
+            for (i, half) in halves.into_iter().enumerate().take(rows) {
+                match whole {
+                    true => _mm256_storeu_epi8(row(i), half),
+                    false => _mm256_mask_storeu_epi8(row(i), mask as u32, half),
+                }
+            }
+        } else if whole && stride == 16 && rows == 4 {
+            _mm512_storeu_epi8(row(0), bytes);
+        } else {
+            let quarters = [
+                _mm512_castsi512_si128(bytes),
+                _mm512_extracti32x4_epi32::<1>(bytes),
+                _mm512_extracti32x4_epi32::<2>(bytes),
+                _mm512_extracti32x4_epi32::<3>(bytes),
+            ];
+            for (i, quarter) in quarters.into_iter().enumerate().take(rows) {
+                match whole {
+                    true => _mm_storeu_epi8(row(i), quarter),
+                    false => _mm_mask_storeu_epi8(row(i), mask as u16, quarter),
+                }
+            }
+        }
+    }
+}
+
+pub(crate) use each;
+pub(crate) use store_bytes;
+
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {
     epilogue: &'a RequantizeU8<'a>,

@@ -1,31 +1,41 @@
-//! u8 × s8 tile kernels for AVX-512 VNNI: up to 14 rows by 32 columns, or 6 by 64.
+//! u8 × s8 tile kernels for AVX-512 VNNI: up to 12 rows by 32 columns, or 6 by 64.
 
 use std::arch::x86_64::*;
 
+use super::epilogue::store_bytes;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
-    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
 
 type Kernel = unsafe fn(&Tile<i32>);
 
 macro_rules! by_rows {
-    ($panels:literal: $($rows:literal)*) => { [$(rows_by_panels::<$rows, $panels>),*] };
+    ($panels:literal: $($rows:literal)*) => {
+        [
+            [$(rows_by_panels::<$rows, $panels, 0>),*],
+            [$(rows_by_panels::<$rows, $panels, 1>),*],
+            [$(rows_by_panels::<$rows, $panels, 2>),*],
+            [$(rows_by_panels::<$rows, $panels, 4>),*],
+        ]
+    };
 }
 
-static ONE: [Kernel; 14] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static TWO: [Kernel; 14] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [[Kernel; 12]; 4] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [[Kernel; 12]; 4] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [[Kernel; 6]; 4] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
-/// Needs AVX-512 VNNI; the tile's rows and weights are readable, its accumulators writable.
+/// Needs AVX-512 F, BW, DQ, VL and VNNI; the tile's rows and weights are readable, its accumulators
+/// and what it finishes writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<i32>) {
+    let ahead = tile.ahead_in_four.min(3);
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
-            1 => ONE[rows - 1](tile),
-            2 => TWO[rows - 1](tile),
-            _ => FOUR[rows - 1](tile),
+            1 => ONE[ahead][rows - 1](tile),
+            2 => TWO[ahead][rows - 1](tile),
+            _ => FOUR[ahead][rows - 1](tile),
         }
     }
 }
@@ -45,10 +55,13 @@ unsafe fn partial(from: *const u8, count: usize) -> i32 {
 
 /// # Safety
 /// As [`tile`].
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32>) {
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
+    tile: &Tile<i32>,
+) {
     let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
     let mut line = tile.weights;
+    let mut ahead = tile.ahead.cast::<i8>();
     // SAFETY: the caller's promise; one line of weights per step and panel.
     unsafe {
         if tile.accumulate {
@@ -60,7 +73,11 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32
             }
         }
         macro_rules! step {
-            ($value:expr) => {
+            ($value:expr, $lines:expr) => {
+                if $lines {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                    ahead = ahead.wrapping_add(64);
+                }
                 let mut weights = [_mm512_setzero_si512(); PANELS];
                 for p in 0..PANELS {
                     weights[p] = _mm512_loadu_si512(line.add(p * tile.panel_bytes).cast());
@@ -82,19 +99,23 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32
             }
             let mut k = 0;
             while k + 16 <= tile.depth {
-                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned());
-                step!(|r: usize| rows[r].add(k + 4).cast::<i32>().read_unaligned());
-                step!(|r: usize| rows[r].add(k + 8).cast::<i32>().read_unaligned());
-                step!(|r: usize| rows[r].add(k + 12).cast::<i32>().read_unaligned());
+                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), AHEAD > 0);
+                step!(|r: usize| rows[r].add(k + 4).cast::<i32>().read_unaligned(), AHEAD > 2);
+                step!(|r: usize| rows[r].add(k + 8).cast::<i32>().read_unaligned(), AHEAD > 1);
+                step!(|r: usize| rows[r].add(k + 12).cast::<i32>().read_unaligned(), AHEAD > 2);
                 k += 16;
             }
             while k + 4 <= tile.depth {
-                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned());
+                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), false);
                 k += 4;
             }
             if k < tile.depth {
-                step!(|r: usize| partial(rows[r].add(k), tile.depth - k));
+                step!(|r: usize| partial(rows[r].add(k), tile.depth - k), false);
             }
+        }
+        if let Some(finish) = &tile.finish {
+            store_bytes!(finish, ROWS, PANELS, sums);
+            return;
         }
         for r in 0..ROWS {
             for p in 0..PANELS {
@@ -135,9 +156,9 @@ static NARROW: [Kernel; 16] = [
 
 /// # Safety
 /// As [`narrow`].
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
-    let mut sums = [_mm512_setzero_si512(); ROWS];
+    let mut sums = [[_mm512_setzero_si512(); 1]; ROWS];
     let tap_bytes = tile.panel_bytes / tile.taps;
     // SAFETY: the caller's promise; one line of weights per tap and step.
     unsafe {
@@ -163,9 +184,10 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
                     let mut values = [_mm512_set1_epi32($value(0)), _mm512_set1_epi32($value(1))];
                     for m in 0..ROWS {
                         let next = _mm512_set1_epi32($value(m + 2));
-                        sums[m] = _mm512_dpbusd_epi32(sums[m], values[0], weights[0]);
-                        sums[m] = _mm512_dpbusd_epi32(sums[m], values[1], weights[1]);
-                        sums[m] = _mm512_dpbusd_epi32(sums[m], next, weights[2]);
+                        let mut sum = sums[m][0];
+                        sum = _mm512_dpbusd_epi32(sum, values[0], weights[0]);
+                        sum = _mm512_dpbusd_epi32(sum, values[1], weights[1]);
+                        sums[m] = [_mm512_dpbusd_epi32(sum, next, weights[2])];
                         values = [values[1], next];
                     }
                     line = line.add(64);
@@ -187,8 +209,12 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
                 step!(|m: usize| partial(pixels[m].add(k), tile.depth - k));
             }
         }
+        if let Some(finish) = &tile.finish {
+            store_bytes!(finish, ROWS, 1, sums);
+            return;
+        }
         for m in 0..ROWS {
-            _mm512_storeu_epi32(tile.accumulators.add(m * BLOCK_STRIDE), sums[m]);
+            _mm512_storeu_epi32(tile.accumulators.add(m * BLOCK_STRIDE), sums[m][0]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tile kernels in plain Rust.
 
 use crate::conv::{OffsetBatch, PADDING};
+use crate::epilogue::Sum;
 use crate::pack::PANEL;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
@@ -28,7 +29,7 @@ pub(crate) unsafe fn resolve(batch: &OffsetBatch, addresses: *mut usize) {
 ///
 /// # Safety
 /// `tap` and `row` are inside the tile.
-unsafe fn row_of<A, T>(tile: &Tile<A>, tap: usize, row: usize) -> *const T {
+unsafe fn row_of<A: Sum, T>(tile: &Tile<A>, tap: usize, row: usize) -> *const T {
     // SAFETY: the caller's promise.
     std::ptr::with_exposed_provenance(unsafe { *tile.addresses.add(tap * PITCH + row) })
 }
@@ -37,7 +38,7 @@ unsafe fn row_of<A, T>(tile: &Tile<A>, tap: usize, row: usize) -> *const T {
 ///
 /// # Safety
 /// The accumulators have room for ROWS rows.
-unsafe fn finish<const ROWS: usize, A: Copy>(
+unsafe fn finish<const ROWS: usize, A: Sum>(
     tile: &Tile<A>,
     sums: &[[A; PANEL]; ROWS],
     add: impl Fn(A, A) -> A,

@@ -8,11 +8,12 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::conv::{Across, GeometryError, Window};
+use crate::depthwise_bytes::Bytes;
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::depthwise_shared::shared;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, FinishReal, InRegisters, Output, RequantizeU8,
-    store_dequantized, store_real, store_u8,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, FinishU8, InRegisters, Output,
+    RequantizeU8, store_dequantized, store_real,
 };
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
@@ -451,10 +452,16 @@ unsafe fn run_u8s8(
     padding: *const u8,
     weights: &DepthwiseS8,
     rows: Range<usize>,
-    finish: impl Fn(&Block<i32>),
+    finish: impl Finish<i32>,
 ) {
-    let micro = micro_u8s8(isa);
     let view = weights.weights.view();
+    let (window, pixel_stride) = (&weights.window, weights.pixel_stride);
+    let bytes = Bytes { window, view, input, padding, pixel_stride };
+    // SAFETY: the caller's promise.
+    if unsafe { bytes.run(isa, rows.clone(), &finish) } {
+        return;
+    }
+    let micro = micro_u8s8(isa);
     let image_bytes = weights.window.input[0] * weights.window.input[1] * weights.pixel_stride;
     let (most, pixel_slots, column_slots) = weights.sharing(view.steps);
     let mut storage = Accumulators::<i32>::new();
@@ -489,7 +496,7 @@ unsafe fn run_u8s8(
                     accumulators,
                 });
             }
-            finish(&Block::new(accumulators, [row, channel], [count, channels]));
+            finish.finish(&Block::new(accumulators, [row, channel], [count, channels]), false);
         }
         row += count;
     }
@@ -516,9 +523,8 @@ pub unsafe fn depthwise_u8s8(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, padding, weights, rows, |block| {
-            store_u8(isa, block, epilogue, output);
-        });
+        let finish = FinishU8::new(isa, epilogue, output);
+        run_u8s8(isa, input, padding, weights, rows, finish);
     }
 }
 
@@ -540,8 +546,7 @@ pub unsafe fn depthwise_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        run_u8s8(isa, input, padding, weights, rows, |block| {
-            store_dequantized(isa, block, epilogue, output);
-        });
+        let finish = |block: &Block<i32>| store_dequantized(isa, block, epilogue, output);
+        run_u8s8(isa, input, padding, weights, rows, finish);
     }
 }

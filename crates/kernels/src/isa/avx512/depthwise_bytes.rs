@@ -1,0 +1,209 @@
+//! u8 × s8 depthwise kernels for AVX-512 VNNI and VBMI over neighbours in a line of output.
+
+use std::arch::x86_64::*;
+
+use super::epilogue::{each, store_bytes};
+use crate::depthwise_bytes::{ByteTile, LINE_ROWS, MicroDepthwiseBytes};
+use crate::epilogue::Requantized;
+use crate::tile::BLOCK_STRIDE;
+
+type Kernel = unsafe fn(&ByteTile);
+
+macro_rules! by_pixels {
+    ($taps:literal, $step:literal, $lines:literal, $groups:literal: $($pixels:literal)*) => {
+        [$(neighbours::<$taps, $step, $lines, $groups, $pixels>),*]
+    };
+}
+
+static THREE: [[Kernel; 8]; 2] =
+    [by_pixels!(3, 1, 1, 1: 1 2 3 4 5 6 7 8), by_pixels!(3, 1, 2, 1: 1 2 3 4 5 6 7 8)];
+static FIVE: [[Kernel; 8]; 2] =
+    [by_pixels!(5, 1, 1, 2: 1 2 3 4 5 6 7 8), by_pixels!(5, 1, 2, 2: 1 2 3 4 5 6 7 8)];
+static THREE_BY_TWO: [[Kernel; 4]; 1] = [by_pixels!(3, 2, 1, 1: 1 2 3 4)];
+static FIVE_BY_TWO: [[Kernel; 4]; 1] = [by_pixels!(5, 2, 1, 2: 1 2 3 4)];
+
+macro_rules! micro {
+    ($kernels:ident) => {{
+        /// # Safety
+        /// As [`neighbours`]; at most as many pixels and lines as there are kernels.
+        unsafe fn tile(pixels: usize, lines: usize, tile: &ByteTile) {
+            // SAFETY: the caller's promise.
+            unsafe { $kernels[lines - 1][pixels - 1](tile) }
+        }
+        MicroDepthwiseBytes { pixels: $kernels[0].len(), tile }
+    }};
+}
+
+/// The kernels for `taps` by `taps` taps and pixels `step` columns apart.
+pub(crate) fn micro(taps: usize, step: usize) -> Option<MicroDepthwiseBytes> {
+    Some(match (taps, step) {
+        (3, 1) => micro!(THREE),
+        (3, 2) => micro!(THREE_BY_TWO),
+        (5, 1) => micro!(FIVE),
+        (5, 2) => micro!(FIVE_BY_TWO),
+        _ => return None,
+    })
+}
+
+/// Sixteen channels of four lines of the image, a double word for each channel.
+///
+/// # Safety
+/// Needs AVX-512 BW, VL and VBMI. The channels in the mask are readable at the first `LINES`
+/// sources.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+unsafe fn interleaved(sources: [*const u8; 4], lines: usize, mask: __mmask16) -> __m512i {
+    let order: [u8; 64] = const {
+        let mut order = [0; 64];
+        let mut i = 0;
+        while i < 64 {
+            order[i] = (i % 4 * 16 + i / 4) as u8;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: the caller's promise.
+    unsafe {
+        let order = _mm512_loadu_si512(order.as_ptr().cast());
+        let load = |line: usize| match mask {
+            u16::MAX => _mm_loadu_epi8(sources[line].cast()),
+            _ => _mm_maskz_loadu_epi8(mask, sources[line].cast()),
+        };
+        let mut rows = _mm512_zextsi128_si512(load(0));
+        if lines > 1 {
+            rows = _mm512_inserti32x4::<1>(rows, load(1));
+        }
+        if lines > 2 {
+            rows = _mm512_inserti32x4::<2>(rows, load(2));
+        }
+        if lines > 3 {
+            rows = _mm512_inserti32x4::<3>(rows, load(3));
+        }
+        _mm512_permutexvar_epi8(order, rows)
+    }
+}
+
+/// The weights of a kernel's column for a line of output: those of the second line are one line
+/// of the image further down.
+///
+/// # Safety
+/// Needs AVX-512 F; `GROUPS` lines of weights are readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn column<const GROUPS: usize>(from: *const u8, line: usize) -> [__m512i; GROUPS] {
+    let mut weights = [_mm512_setzero_si512(); GROUPS];
+    for g in 0..GROUPS {
+        // SAFETY: the caller's promise.
+        weights[g] = unsafe { _mm512_loadu_si512(from.add(g * 64).cast()) };
+    }
+    if line == 0 {
+        return weights;
+    }
+    let mut moved = [_mm512_setzero_si512(); GROUPS];
+    for g in 0..GROUPS {
+        moved[g] = _mm512_slli_epi32::<8>(weights[g]);
+        if g > 0 {
+            moved[g] = _mm512_or_si512(moved[g], _mm512_srli_epi32::<24>(weights[g - 1]));
+        }
+    }
+    moved
+}
+
+/// All channels of `PIXELS` neighbours, `STEP` columns apart, in `LINES` lines of output; kernels
+/// of `TAPS` by `TAPS` taps, which read `GROUPS` times four lines of the image.
+///
+/// # Safety
+/// Needs AVX-512 F, BW, DQ, VL, VNNI and VBMI. Pixels, padding and weights are readable for all
+/// channels, what is finished is there, accumulators are writable where nothing is.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512vbmi")]
+unsafe fn neighbours<
+    const TAPS: usize,
+    const STEP: usize,
+    const LINES: usize,
+    const GROUPS: usize,
+    const PIXELS: usize,
+>(
+    tile: &ByteTile,
+) {
+    let image_lines = TAPS + LINES - 1;
+    for channel in (0..tile.channels).step_by(16) {
+        let left = tile.channels - channel;
+        let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+        let mut sums = [[[_mm512_setzero_si512(); 1]; PIXELS]; LINES];
+        // SAFETY: the caller's promise; the mask keeps a tail within its channels.
+        unsafe {
+            let panel = tile.weights.add(channel / 16 * tile.panel_bytes);
+            let mut weights = [[[_mm512_setzero_si512(); GROUPS]; TAPS]; LINES];
+            for line in 0..LINES {
+                for tap in 0..TAPS {
+                    weights[line][tap] = column::<GROUPS>(panel.add(tap * GROUPS * 64), line);
+                }
+            }
+            each!(at in 0 1 2 3 4 5 6 7 8 9 10 11 => {
+                if at < (PIXELS - 1) * STEP + TAPS {
+                    let mut values = [_mm512_setzero_si512(); GROUPS];
+                    if tile.inside.contains(&at) {
+                        for g in 0..GROUPS {
+                            let mut sources = [tile.padding; 4];
+                            for i in 0..4 {
+                                if g * 4 + i < image_lines {
+                                    let line = g * 4 + i;
+                                    let step = at * tile.steps[line] + channel;
+                                    sources[i] = tile.sources[line].wrapping_add(step);
+                                }
+                            }
+                            let lines = (image_lines - g * 4).min(4);
+                            values[g] = interleaved(sources, lines, mask);
+                        }
+                    } else {
+                        let pixel = [tile.padding.wrapping_add(channel); 4];
+                        values = [interleaved(pixel, 4, mask); GROUPS];
+                    }
+                    each!(pixel in 0 1 2 3 4 5 6 7 => {
+                        if pixel < PIXELS && at >= pixel * STEP && at - pixel * STEP < TAPS {
+                            for line in 0..LINES {
+                                for g in 0..GROUPS {
+                                    let sum = sums[line][pixel][0];
+                                    let taps = weights[line][at - pixel * STEP][g];
+                                    let sum = _mm512_dpbusd_epi32(sum, values[g], taps);
+                                    sums[line][pixel] = [sum];
+                                }
+                            }
+                        }
+                    });
+                }
+            });
+            each!(line in 0 1 => {
+                if line < LINES {
+                    let mut sums = sums[line];
+                    match &tile.finish[line] {
+                        Some(finish) => {
+                            let finish = at_channel(finish, channel);
+                            store_bytes!(finish, PIXELS, 1, sums);
+                        }
+                        None => {
+                            let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
+                            for r in 0..PIXELS {
+                                let to = to.add(r * BLOCK_STRIDE + channel);
+                                _mm512_storeu_epi32(to, sums[r][0]);
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// What becomes of the columns from `channel` on.
+fn at_channel(finish: &Requantized, channel: usize) -> Requantized {
+    let residual = finish.residual;
+    Requantized {
+        bias: finish.bias.wrapping_add(channel),
+        multiplier: finish.multiplier.wrapping_add(channel),
+        residual: if residual.is_null() { residual } else { residual.wrapping_add(channel) },
+        output: finish.output.wrapping_add(channel),
+        columns: finish.columns - channel,
+        ..*finish
+    }
+}

@@ -37,6 +37,22 @@ pub(crate) struct ByteTile {
     pub accumulators: *mut i32,
 }
 
+impl ByteTile {
+    /// Goes on by so many pixels of output, `step` columns apart.
+    fn advance(&mut self, pixels: usize, step: usize) {
+        let columns = pixels * step;
+        for (source, step) in self.sources.iter_mut().zip(self.steps) {
+            *source = source.wrapping_add(columns * step);
+        }
+        let Range { start, end } = &mut self.inside;
+        (*start, *end) = (start.saturating_sub(columns), end.saturating_sub(columns));
+        for finish in self.finish.iter_mut().flatten() {
+            finish.output = finish.output.wrapping_add(pixels * finish.output_stride);
+            finish.residual = finish.residual.wrapping_add(pixels * finish.residual_stride);
+        }
+    }
+}
+
 /// The kernels for one size of kernel and step.
 #[derive(Clone, Copy)]
 pub(crate) struct MicroDepthwiseBytes {
@@ -115,29 +131,58 @@ impl Bytes<'_> {
     ) {
         let [height, width] = self.window.output().expect("packed for it");
         let first_row = (part.image * height + part.line) * width;
-        let mut x = part.pixels.start;
+        let row = |line: usize, x: usize| first_row + line * width + x;
+        let columns = self.view.columns;
+        let first = part.pixels.start;
+        let in_registers = |line: usize| finish.in_registers([row(line, first), 0], columns);
+        let mut tile = self.tile(&part, first, 0, columns);
+        tile.finish = [in_registers(0), in_registers(part.lines - 1)];
+        let stored = tile.finish[0].is_some();
+        let mut x = first;
         while x < part.pixels.end {
             let count = even(part.pixels.end - x, micro.pixels);
-            let row = |line: usize| first_row + line * width + x;
-            let columns = self.view.columns;
-            let in_registers = finish.in_registers([row(0), 0], columns).is_some();
-            let block = if in_registers { columns } else { CHANNEL_BLOCK };
-            for channel in (0..columns).step_by(block) {
-                let channels = (columns - channel).min(block);
-                let mut tile = self.tile(&part, x, channel, channels);
-                tile.accumulators = accumulators;
-                for line in 0..part.lines {
-                    tile.finish[line] = finish.in_registers([row(line), channel], channels);
-                }
-                // SAFETY: the caller's promise; columns outside the image are padding.
-                unsafe { (micro.tile)(count, part.lines, &tile) };
-                for line in 0..part.lines {
-                    let sums = accumulators.wrapping_add(line * LINE_ROWS * BLOCK_STRIDE);
-                    let place = [row(line), channel];
-                    finish.finish(&Block::new(sums, place, [count, channels]), in_registers);
+            // SAFETY: the caller's promise; columns outside the image are padding.
+            unsafe {
+                if stored {
+                    (micro.tile)(count, part.lines, &tile);
+                    tile.advance(count, self.window.stride[1]);
+                } else {
+                    let place = (&part, row(0, x), x..x + count);
+                    self.through_memory(micro, place, accumulators, finish);
                 }
             }
             x += count;
+        }
+        for line in (0..part.lines).filter(|_| stored) {
+            let (place, size) = ([row(line, first), 0], [part.pixels.len(), columns]);
+            finish.finish(&Block::new(accumulators, place, size), true);
+        }
+    }
+
+    /// The tile of these pixels, some channels at a time, whose sums become blocks; the first is in
+    /// row `row` of the output.
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    unsafe fn through_memory(
+        &self,
+        micro: MicroDepthwiseBytes,
+        (part, row, pixels): (&Part, usize, Range<usize>),
+        accumulators: *mut i32,
+        finish: &impl Finish<i32>,
+    ) {
+        let [_, width] = self.window.output().expect("packed for it");
+        for channel in (0..self.view.columns).step_by(CHANNEL_BLOCK) {
+            let channels = (self.view.columns - channel).min(CHANNEL_BLOCK);
+            let mut tile = self.tile(part, pixels.start, channel, channels);
+            tile.accumulators = accumulators;
+            // SAFETY: the caller's promise; columns outside the image are padding.
+            unsafe { (micro.tile)(pixels.len(), part.lines, &tile) };
+            for line in 0..part.lines {
+                let sums = accumulators.wrapping_add(line * LINE_ROWS * BLOCK_STRIDE);
+                let (place, size) = ([row + line * width, channel], [pixels.len(), channels]);
+                finish.finish(&Block::new(sums, place, size), false);
+            }
         }
     }
 

@@ -301,6 +301,8 @@ pub unsafe fn stem_bf16<T: Real, R: Real>(
 ) {
     let view = weights.view();
     check(lines, &view);
+    // What is read to the end of the last pair has weights of zero.
+    let view = PanelView { depth: view.steps * 2, ..view };
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         let convert = |from: &[T], to: &mut [bf16]| T::round(isa, from, to);

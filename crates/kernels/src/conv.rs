@@ -158,11 +158,11 @@ pub(crate) struct Across {
     /// Elements between rows, and between taps.
     pub row_step: usize,
     pub tap_step: usize,
-    stride: usize,
+    pub stride: usize,
     dilation: usize,
-    pad_before: usize,
+    pub pad_before: usize,
     /// Input pixels in a line.
-    input: usize,
+    pub input: usize,
 }
 
 impl Across {

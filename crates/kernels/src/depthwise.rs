@@ -7,8 +7,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use half::bf16;
+
 use crate::conv::{Across, GeometryError, Window};
-use crate::depthwise_bytes::Bytes;
+use crate::depthwise_columns as columns;
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::depthwise_shared::shared;
 use crate::epilogue::{
@@ -139,6 +141,14 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
             if let Some(packed) = Packed::of(&view, across, &finish) {
                 let each = |line: &LineCall| line.run(&packed, &finish);
                 return lines_of_output((micro, across), &view, input, rows, each);
+            }
+        }
+        if !T::WIDE && weights.are_halves() {
+            let (base, padding) = (input.base.cast::<bf16>(), input.padding.cast());
+            let input = Input { base, rows: input.rows, padding };
+            let finish = FinishReal::of_halves(isa, epilogue, None, output);
+            if columns::halves(isa, &input, view, rows.clone(), &finish) {
+                return;
             }
         }
         if !shared(isa, input, &view, epilogue, output, rows.clone()) {
@@ -455,10 +465,9 @@ unsafe fn run_u8s8(
     finish: impl Finish<i32>,
 ) {
     let view = weights.weights.view();
-    let (window, pixel_stride) = (&weights.window, weights.pixel_stride);
-    let bytes = Bytes { window, view, input, padding, pixel_stride };
+    let (pixels, images) = ((input, padding), (&weights.window, weights.pixel_stride));
     // SAFETY: the caller's promise.
-    if unsafe { bytes.run(isa, rows.clone(), &finish) } {
+    if unsafe { columns::bytes(isa, pixels, images, view, rows.clone(), &finish) } {
         return;
     }
     let micro = micro_u8s8(isa);

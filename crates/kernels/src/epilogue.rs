@@ -230,14 +230,18 @@ impl<T> Block<T> {
 pub(crate) trait Sum: Copy {
     /// What a tile kernel does with them while they are in registers.
     type InRegisters: Copy;
+    /// Bytes of an element of what depthwise kernels multiply column by column: bf16 or u8.
+    const ELEMENT_BYTES: usize;
 }
 
 impl Sum for f32 {
     type InRegisters = InRegisters;
+    const ELEMENT_BYTES: usize = 2;
 }
 
 impl Sum for i32 {
     type InRegisters = Requantized;
+    const ELEMENT_BYTES: usize = 1;
 }
 
 /// What becomes of finished accumulators.

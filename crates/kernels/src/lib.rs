@@ -15,7 +15,7 @@ pub mod broadcast;
 pub mod conv;
 pub mod couple;
 pub mod depthwise;
-mod depthwise_bytes;
+mod depthwise_columns;
 mod depthwise_lines;
 mod depthwise_shared;
 pub mod epilogue;

@@ -4,6 +4,8 @@
 //! 1 × f32, 2 × bf16 or 4 × s8 for each. The last step of a tap and the last panel are filled up
 //! with zeros. Wide kernels walk several panels at once.
 
+use std::sync::OnceLock;
+
 use half::bf16;
 use lepton_tensor::Storage;
 
@@ -103,9 +105,16 @@ struct Panels {
     columns: usize,
     taps: usize,
     depth: usize,
+    /// True if the low half of every word is zero, once that was asked.
+    high_halves: OnceLock<bool>,
 }
 
 impl Panels {
+    fn new(lines: Storage, order: &WeightOrder) -> Panels {
+        let WeightOrder { columns, taps, depth, .. } = *order;
+        Panels { lines, columns, taps, depth, high_halves: OnceLock::new() }
+    }
+
     /// Packs `BYTES`-byte elements; `element` gives the little-endian bytes at an index.
     fn pack<const BYTES: usize>(
         order: &WeightOrder,
@@ -132,7 +141,7 @@ impl Panels {
                 }
             }
         }
-        Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth }
+        Panels::new(lines, order)
     }
 
     /// The panels without the slack.
@@ -152,7 +161,7 @@ impl Panels {
         // A file that is read instead of mapped may lie anywhere.
         let aligned = lines.bytes().as_ptr().addr().is_multiple_of(LINE);
         let lines = if aligned { lines.clone() } else { Storage::copied(lines.bytes()) };
-        Some(Panels { lines, columns: order.columns, taps: order.taps, depth: order.depth })
+        Some(Panels::new(lines, order))
     }
 }
 
@@ -255,6 +264,15 @@ macro_rules! packed_taps {
 }
 
 packed_taps!(PackedF32, f32, 4, "f32", |weight| weight);
+
+impl PackedF32 {
+    /// True if every weight is a value of bf16.
+    pub(crate) fn are_halves(&self) -> bool {
+        let words = || self.bytes().as_chunks::<4>().0.iter();
+        *self.panels.high_halves.get_or_init(|| words().all(|word| word[..2] == [0, 0]))
+    }
+}
+
 packed_taps!(TapsBf16, f32, 2, "bf16 (each tap by itself)", bf16::from_f32);
 packed_taps!(TapsS8, i8, 1, "s8 (each tap by itself, without sums)", |weight: i8| weight);
 

@@ -61,8 +61,8 @@ fn check_halves(
         depthwise_f32(isa, &wide, weights, epilogue, &output, 0..rows);
     }
     for (half, wide) in result.iter().zip(&expected) {
-        // Sums of the portable form may differ in their last bit, and so round to a neighbour.
-        let tolerance = wide.abs() / 128.0 + 1e-6;
+        // Sums of another order may differ in their last bits, and so round to a neighbour.
+        let tolerance = wide.abs() / 128.0 + 4e-6;
         assert!((half.to_f32() - wide).abs() <= tolerance, "{isa} {half} {wide}");
     }
 }
@@ -71,7 +71,11 @@ fn check_f32(case: &Case) {
     let mut random = Random(case.seed);
     let (taps, channels) = (case.window.taps(), case.columns);
     let values = random.floats(case.input_length());
-    let kernel = random.floats(taps * channels);
+    let mut kernel = random.floats(taps * channels);
+    if case.seed.is_multiple_of(2) {
+        // As those of models in bf16, for which there are kernels of their own.
+        kernel.iter_mut().for_each(|w| *w = bf16::from_f32(*w).to_f32());
+    }
     let bias = random.floats(channels);
     let addend = random.floats(case.rows() * channels);
     let weights = PackedF32::pack(&kernel, &depthwise_order(channels, taps, true));

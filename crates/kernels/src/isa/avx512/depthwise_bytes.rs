@@ -3,11 +3,11 @@
 use std::arch::x86_64::*;
 
 use super::epilogue::{each, store_bytes};
-use crate::depthwise_bytes::{ByteTile, LINE_ROWS, MicroDepthwiseBytes};
+use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
 use crate::epilogue::Requantized;
 use crate::tile::BLOCK_STRIDE;
 
-type Kernel = unsafe fn(&ByteTile);
+type Kernel = unsafe fn(&ColumnTile<i32>);
 
 macro_rules! by_pixels {
     ($taps:literal, $step:literal, $lines:literal, $groups:literal: $($pixels:literal)*) => {
@@ -26,16 +26,16 @@ macro_rules! micro {
     ($kernels:ident) => {{
         /// # Safety
         /// As [`neighbours`]; at most as many pixels and lines as there are kernels.
-        unsafe fn tile(pixels: usize, lines: usize, tile: &ByteTile) {
+        unsafe fn tile(pixels: usize, lines: usize, tile: &ColumnTile<i32>) {
             // SAFETY: the caller's promise.
             unsafe { $kernels[lines - 1][pixels - 1](tile) }
         }
-        MicroDepthwiseBytes { pixels: $kernels[0].len(), tile }
+        MicroColumns { pixels: $kernels[0].len(), tile }
     }};
 }
 
 /// The kernels for `taps` by `taps` taps and pixels `step` columns apart.
-pub(crate) fn micro(taps: usize, step: usize) -> Option<MicroDepthwiseBytes> {
+pub(crate) fn micro(taps: usize, step: usize) -> Option<MicroColumns<i32>> {
     Some(match (taps, step) {
         (3, 1) => micro!(THREE),
         (3, 2) => micro!(THREE_BY_TWO),
@@ -123,7 +123,7 @@ unsafe fn neighbours<
     const GROUPS: usize,
     const PIXELS: usize,
 >(
-    tile: &ByteTile,
+    tile: &ColumnTile<i32>,
 ) {
     let image_lines = TAPS + LINES - 1;
     for channel in (0..tile.channels).step_by(16) {

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::epilogue::hard_swish;
 use crate::depthwise_shared::{MicroDepthwiseShared, SharedTile};
+use crate::epilogue::InRegisters;
 use crate::tile::PITCH;
 
 type Kernel = unsafe fn(&SharedTile);
@@ -82,8 +83,8 @@ unsafe fn neighbours<const TAPS: usize, const STEP: usize, const ROWS: usize, co
                 }
             }
             match tile.finish.hard_swish {
-                true => store::<ROWS, true>(tile, channel, mask, &sums),
-                false => store::<ROWS, false>(tile, channel, mask, &sums),
+                true => store::<ROWS, true>(&tile.finish, channel, mask, &sums),
+                false => store::<ROWS, false>(&tile.finish, channel, mask, &sums),
             }
         }
     }
@@ -119,13 +120,12 @@ unsafe fn pixel_values<const HALF: bool>(
 /// As [`neighbours`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn store<const ROWS: usize, const SWISH: bool>(
-    tile: &SharedTile,
+pub(super) unsafe fn store<const ROWS: usize, const SWISH: bool>(
+    finish: &InRegisters,
     channel: usize,
     mask: __mmask16,
     sums: &[__m512; ROWS],
 ) {
-    let finish = &tile.finish;
     let alpha = _mm512_set1_ps(finish.alpha);
     let (low, high) = (_mm512_set1_ps(finish.low), _mm512_set1_ps(finish.high));
     // SAFETY: the caller's promise.

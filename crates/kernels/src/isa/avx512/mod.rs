@@ -5,6 +5,7 @@
 
 pub(crate) mod depthwise_bytes;
 pub(crate) mod depthwise_f32;
+pub(crate) mod depthwise_halves;
 pub(crate) mod depthwise_lines;
 pub(crate) mod depthwise_shared;
 pub(crate) mod depthwise_u8s8;

@@ -7,7 +7,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{Across, Window};
-use crate::epilogue::{Block, Finish, InRegisters, Requantized, Sum};
+use crate::epilogue::{Block, Finish, Movable, Sum};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::PanelView;
@@ -40,35 +40,7 @@ pub(crate) struct ColumnTile<A: Sum> {
     pub accumulators: *mut A,
 }
 
-/// What is done with sums in registers, further down the output.
-pub(crate) trait Below {
-    /// Goes on by so many rows.
-    fn below(&mut self, rows: usize);
-}
-
-impl Below for Requantized {
-    fn below(&mut self, rows: usize) {
-        self.output = self.output.wrapping_add(rows * self.output_stride);
-        self.residual = self.residual.wrapping_add(rows * self.residual_stride);
-    }
-}
-
-impl Below for InRegisters {
-    fn below(&mut self, rows: usize) {
-        let elements = rows * self.output_stride;
-        self.output = match self.half_result {
-            true => self.output.cast::<bf16>().wrapping_add(elements).cast(),
-            false => self.output.wrapping_add(elements),
-        };
-        self.residual = self.residual.wrapping_add(rows * self.residual_stride);
-        self.addend = self.addend.wrapping_add(rows * self.addend_stride);
-    }
-}
-
-impl<A: Sum> ColumnTile<A>
-where
-    A::InRegisters: Below,
-{
+impl<A: Sum> ColumnTile<A> {
     /// Goes on by so many pixels of output, `step` columns apart.
     fn advance(&mut self, pixels: usize, step: usize) {
         let columns = pixels * step;
@@ -123,10 +95,7 @@ struct Part {
     from: [Option<*const u8>; MOST_LINES],
 }
 
-impl<A: Sum, F: Finish<A>> Walk<'_, A, F>
-where
-    A::InRegisters: Below,
-{
+impl<A: Sum, F: Finish<A>> Walk<'_, A, F> {
     /// Computes a range of output pixels, numbered through the batch. `sources` gives the lines of
     /// the image for a line of output that begins with a row; `two` says whether the line below
     /// reads the same ones, one line further down, and which is the last.

@@ -229,7 +229,7 @@ impl<T> Block<T> {
 /// What sums are of.
 pub(crate) trait Sum: Copy {
     /// What a tile kernel does with them while they are in registers.
-    type InRegisters: Copy;
+    type InRegisters: Copy + Movable;
     /// Bytes of an element of what depthwise kernels multiply column by column: bf16 or u8.
     const ELEMENT_BYTES: usize;
 }
@@ -244,10 +244,63 @@ impl Sum for i32 {
     const ELEMENT_BYTES: usize = 1;
 }
 
+/// What is done with a tile's sums, for another tile of the same output.
+pub(crate) trait Movable {
+    /// So many rows further down.
+    fn below(&mut self, rows: usize);
+    /// So many columns, of those that were left, further right.
+    fn right(&mut self, columns: usize);
+}
+
+/// A pointer that may be null, so many elements further on.
+fn further<T>(pointer: *const T, elements: usize) -> *const T {
+    if pointer.is_null() { pointer } else { pointer.wrapping_add(elements) }
+}
+
+impl Movable for InRegisters {
+    fn below(&mut self, rows: usize) {
+        self.move_output(rows * self.output_stride);
+        self.residual = further(self.residual, rows * self.residual_stride);
+        self.addend = further(self.addend, rows * self.addend_stride);
+    }
+
+    fn right(&mut self, columns: usize) {
+        self.move_output(columns);
+        self.bias = further(self.bias, columns);
+        self.residual = further(self.residual, columns);
+        self.addend = further(self.addend, columns);
+        self.columns = self.columns.saturating_sub(columns);
+    }
+}
+
+impl InRegisters {
+    fn move_output(&mut self, elements: usize) {
+        self.output = match self.half_result {
+            true => self.output.cast::<bf16>().wrapping_add(elements).cast(),
+            false => self.output.wrapping_add(elements),
+        };
+    }
+}
+
+impl Movable for Requantized {
+    fn below(&mut self, rows: usize) {
+        self.output = self.output.wrapping_add(rows * self.output_stride);
+        self.residual = further(self.residual, rows * self.residual_stride);
+    }
+
+    fn right(&mut self, columns: usize) {
+        self.output = self.output.wrapping_add(columns);
+        self.bias = self.bias.wrapping_add(columns);
+        self.multiplier = self.multiplier.wrapping_add(columns);
+        self.residual = further(self.residual, columns);
+        self.columns = self.columns.saturating_sub(columns);
+    }
+}
+
 /// What becomes of finished accumulators.
 pub(crate) trait Finish<A: Sum> {
-    /// What the tile kernel at output [row, column] does with the sums of so many columns while
-    /// they are in registers, where it can.
+    /// What tile kernels from output [row, column] on do with the sums of so many columns, or of the
+    /// first of them, while they are in registers, where they can.
     fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<A::InRegisters> {
         let _ = (place, columns);
         None
@@ -283,6 +336,7 @@ pub(crate) struct InRegisters {
     /// Results are rounded to bf16: the output is of them, and so are its strides. Products have
     /// no residual then.
     pub half_result: bool,
+    /// Columns that are left, those of the tile and more.
     pub columns: usize,
 }
 

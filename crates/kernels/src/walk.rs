@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::blocking::{self, WIDE_ROWS};
-use crate::epilogue::{Block, Finish, Sum};
+use crate::epilogue::{Block, Finish, Movable, Sum};
 use crate::pack::{PANEL, PanelView};
 use crate::tile::{
     Accumulators, Ahead, Micro, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, Tile, even, tile_panels,
@@ -62,11 +62,55 @@ impl<A: Sum, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
         (wide, (wide * PANEL).min(self.end - panel * PANEL))
     }
 
-    /// The tiles of `count` rows and these panels.
+    /// The tiles of `count` rows and these panels, of all taps at once.
+    ///
+    /// # Safety
+    /// As [`run`]; there are at most [`TAP_BLOCK`] taps.
+    #[inline(always)]
+    unsafe fn row_of_whole_tiles(&mut self, row: usize, count: usize, panels: Range<usize>) {
+        let (view, first) = (self.view, panels.start * PANEL);
+        let in_four = self.ahead.in_four;
+        let lines = view.taps * view.steps * in_four / 4;
+        let mut tile = Tile {
+            addresses: self.addresses,
+            taps: view.taps,
+            depth: view.depth,
+            weights: view.weights.wrapping_add(panels.start * view.panel_bytes()),
+            panel_bytes: view.panel_bytes(),
+            accumulators: self.accumulators,
+            accumulate: false,
+            ahead: std::ptr::null(),
+            ahead_in_four: 0,
+            finish: self.finish.in_registers([row, first], self.end - first),
+        };
+        let stored = tile.finish.is_some();
+        let mut panel = panels.start;
+        // SAFETY: the addresses have room for a tile; the rest is the caller's promise.
+        unsafe {
+            self.source.addresses(row, count, 0..view.taps, self.addresses);
+            while panel < panels.end {
+                let (wide, width) = self.wide(count, panel, panels.end);
+                (tile.ahead, tile.ahead_in_four) =
+                    self.ahead.take(lines).map_or((std::ptr::null(), 0), |lines| (lines, in_four));
+                match self.narrow {
+                    Some((kernel, _)) => kernel(count, &tile),
+                    None => (self.micro.tile)(count, wide, &tile),
+                }
+                let place = [row, panel * PANEL];
+                self.finish.finish(&Block::new(self.accumulators, place, [count, width]), stored);
+                panel += wide;
+                tile.weights = tile.weights.wrapping_add(wide * tile.panel_bytes);
+                if let Some(finish) = &mut tile.finish {
+                    finish.right(width);
+                }
+            }
+        }
+    }
+
+    /// The tiles of `count` rows and these panels, some taps at a time.
     ///
     /// # Safety
     /// As [`run`].
-    #[inline(always)]
     unsafe fn row_of_tiles(&mut self, row: usize, count: usize, panels: Range<usize>) {
         let mut resolved = usize::MAX;
         let mut panel = panels.start;
@@ -269,7 +313,12 @@ pub(crate) unsafe fn run<A: Sum>(
         while row < rows.end {
             let count = walk.tile_rows(row, rows.end);
             // SAFETY: the caller's promise.
-            unsafe { walk.row_of_tiles(row, count, pass.clone()) };
+            unsafe {
+                match view.taps <= TAP_BLOCK {
+                    true => walk.row_of_whole_tiles(row, count, pass.clone()),
+                    false => walk.row_of_tiles(row, count, pass.clone()),
+                }
+            }
             row += count;
         }
     }

@@ -60,7 +60,8 @@ def start_cells(ours, theirs):
 
 
 class Store:
-    """Rows in RESULTS.json beside the table; a row measured again replaces the older one."""
+    """Rows in RESULTS.json beside the table; a row measured again on the same machine replaces the
+    older one."""
 
     def __init__(self, path, fresh):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,8 @@ class Store:
         self.rows, self.sessions = known.get("rows", []), known.get("sessions", {})
 
     def add(self, result, arguments):
-        key = lambda r: (r["precision"], r["threads"], r["batch"], r["model"])
+        key = lambda r: (r["machine"], r["precision"], r["threads"], r["batch"], r["model"])
+        result["machine"] = machine()
         result["date"] = datetime.date.today().isoformat()
         result["command"] = "cargo xtask bench-peers " + " ".join(arguments)
         result["versions"] = versions()
@@ -84,7 +86,7 @@ class Store:
         self.write()
 
     def add_sessions(self, model, measured):
-        self.sessions[model] = measured
+        self.sessions.setdefault(machine(), {})[model] = measured
         self.write()
 
     def write(self):
@@ -94,27 +96,37 @@ class Store:
 
     def text(self):
         told = ["# Lepton beside its peers", "",
-                f"Machine: {machine()}. Rows carry their own date, versions and command in "
+                "Rows carry their own date, versions and command in "
                 "RESULTS.json. How it is measured: head of `benches/peers.py`. Times in "
                 "microseconds: median of rounds [10th–90th percentile]; ratio: fastest peer of the "
                 "same precision / Lepton, above 1 Lepton is faster; difference: from ONNX "
                 "Runtime's f32, in units of the largest output; start: load and first answer "
                 "in milliseconds, Lepton's from a prepared `.lepton`, with the ratio "
                 "to ONNX Runtime's, and of that what is beyond a warm run.", ""]
-        groups = sorted({(r["precision"], r["threads"], r["batch"]) for r in self.rows})
-        for group in groups:
-            rows = [r for r in self.rows if (r["precision"], r["threads"], r["batch"]) == group]
-            told += [f"## {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
-            told += self.table(rows)
-        told += self.scaling() + self.beside()
+        latest = {}
+        for row in self.rows:
+            latest[row["machine"]] = max(row["date"], latest.get(row["machine"], ""))
+        for name in sorted(latest, key=latest.get, reverse=True):
+            told += [f"## {name}", ""] + self.of_machine(name)
         told += ["Measured by programs of their own: weights of 4 bits (int4.md), blocks of zeros (sparsity.md).", ""]
         latest = max(self.rows, key=lambda r: r["date"])
         told += [f"Last: {latest['date']}, {latest['versions']}, `{latest['command']}`.", ""]
         return "\n".join(told)
 
-    def scaling(self):
+    def of_machine(self, name):
+        """All tables of one machine."""
+        mine = [r for r in self.rows if r["machine"] == name]
+        told = []
+        for group in sorted({(r["precision"], r["threads"], r["batch"]) for r in mine}):
+            rows = [r for r in mine if (r["precision"], r["threads"], r["batch"]) == group]
+            told += [f"### {group[0]}, {group[1]} thread(s), batch {group[2]}", ""]
+            told += self.table(rows)
+        return told + self.scaling(mine) + self.beside(self.sessions.get(name, {}))
+
+    @staticmethod
+    def scaling(mine):
         """What two threads gain over one, Lepton beside the peer that gains most."""
-        rows = {(r["precision"], r["threads"], r["batch"], r["model"]): r for r in self.rows}
+        rows = {(r["precision"], r["threads"], r["batch"], r["model"]): r for r in mine}
         told = []
         for (precision, threads, batch, model), two in rows.items():
             one = rows.get((precision, 1, batch, model))
@@ -128,19 +140,20 @@ class Store:
                 told.append(f"| {model} | {precision} | {batch} | {ours:.2f} | {gain[best]:.2f} ({best}) |")
         if not told:
             return []
-        return ["## Two threads", "", "Time with one thread / time with two.", "",
+        return ["### Two threads", "", "Time with one thread / time with two.", "",
                 "| model | precision | batch | Lepton | best peer |", "|---|---|---|---|---|", *told, ""]
 
-    def beside(self):
+    @staticmethod
+    def beside(sessions):
         """Two sessions at once, and an idle one."""
-        if not self.sessions:
+        if not sessions:
             return []
-        told = ["## Sessions beside each other", "",
+        told = ["### Sessions beside each other", "",
                 "One process, two cores: a session alone, two at once with a thread each; "
                 "processor time of a session of two threads that does nothing.", "",
                 "| model | alone us | two at once us | loss | idle ms per second |",
                 "|---|---|---|---|---|"]
-        for model, s in self.sessions.items():
+        for model, s in sessions.items():
             told.append(f"| {model} | {s['alone_us']:.0f} | {s['together_us']:.0f} | "
                         f"{s['loss']:.1%} | {s['idle_processor_ms_per_s']} |")
         return told + [""]

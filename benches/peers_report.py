@@ -135,6 +135,7 @@ class Store:
             gain = {name: one["sides"][name]["us"] / side["us"] for name, side in two["sides"].items()
                     if "us" in side and "us" in one["sides"].get(name, {})}
             ours = gain.pop("Lepton", None)
+            gain = {name: g for name, g in gain.items() if not name.startswith("Lepton")}
             if ours and gain:
                 best = max(gain, key=gain.get)
                 told.append(f"| {model} | {precision} | {batch} | {ours:.2f} | {gain[best]:.2f} ({best}) |")

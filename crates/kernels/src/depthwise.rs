@@ -14,8 +14,8 @@ use crate::depthwise_columns as columns;
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::depthwise_shared::shared;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, FinishU8, InRegisters, Output,
-    RequantizeU8, store_dequantized, store_real,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishDequantized, FinishReal, FinishU8,
+    InRegisters, Output, RequantizeU8, store_real,
 };
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
@@ -555,7 +555,7 @@ pub unsafe fn depthwise_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let finish = |block: &Block<i32>| store_dequantized(isa, block, epilogue, output);
+        let finish = FinishDequantized::new(isa, epilogue, output);
         run_u8s8(isa, input, padding, weights, rows, finish);
     }
 }

@@ -240,7 +240,7 @@ impl Sum for f32 {
 }
 
 impl Sum for i32 {
-    type InRegisters = Requantized;
+    type InRegisters = OfIntegers;
     const ELEMENT_BYTES: usize = 1;
 }
 
@@ -282,18 +282,38 @@ impl InRegisters {
     }
 }
 
-impl Movable for Requantized {
+impl Movable for OfIntegers {
     fn below(&mut self, rows: usize) {
-        self.output = self.output.wrapping_add(rows * self.output_stride);
-        self.residual = further(self.residual, rows * self.residual_stride);
+        match self {
+            OfIntegers::Bytes(bytes) => {
+                bytes.output = bytes.output.wrapping_add(rows * bytes.output_stride);
+                bytes.residual = further(bytes.residual, rows * bytes.residual_stride);
+            }
+            OfIntegers::Reals(reals) => {
+                reals.output = reals.output.wrapping_add(rows * reals.output_stride);
+                reals.residual = further(reals.residual, rows * reals.residual_stride);
+            }
+        }
     }
 
     fn right(&mut self, columns: usize) {
-        self.output = self.output.wrapping_add(columns);
-        self.bias = self.bias.wrapping_add(columns);
-        self.multiplier = self.multiplier.wrapping_add(columns);
-        self.residual = further(self.residual, columns);
-        self.columns = self.columns.saturating_sub(columns);
+        match self {
+            OfIntegers::Bytes(bytes) => {
+                bytes.output = bytes.output.wrapping_add(columns);
+                bytes.bias = bytes.bias.wrapping_add(columns);
+                bytes.multiplier = bytes.multiplier.wrapping_add(columns);
+                bytes.residual = further(bytes.residual, columns);
+                bytes.columns = bytes.columns.saturating_sub(columns);
+            }
+            OfIntegers::Reals(reals) => {
+                reals.output = reals.output.wrapping_add(columns);
+                reals.zero_terms = further(reals.zero_terms, columns);
+                reals.scale = reals.scale.wrapping_add(columns);
+                reals.bias = further(reals.bias, columns);
+                reals.residual = further(reals.residual, columns);
+                reals.columns = reals.columns.saturating_sub(columns);
+            }
+        }
     }
 }
 
@@ -340,6 +360,84 @@ pub(crate) struct InRegisters {
     pub columns: usize,
 }
 
+/// What a tile kernel does with sums of integers in registers.
+#[derive(Clone, Copy)]
+pub(crate) enum OfIntegers {
+    Bytes(Requantized),
+    Reals(Dequantized),
+}
+
+/// [`DequantizeF32`] for one tile, but for functions that are no clamp: pointers to the tile's part
+/// of each operand, null where there is none.
+#[derive(Clone, Copy)]
+pub(crate) struct Dequantized {
+    pub zero_terms: *const i32,
+    pub scale: *const f32,
+    pub bias: *const f32,
+    pub residual: *const f32,
+    pub residual_stride: usize,
+    pub low: f32,
+    pub high: f32,
+    pub output: *mut f32,
+    pub output_stride: usize,
+    /// Columns that are left, those of the tile and more.
+    pub columns: usize,
+}
+
+/// [`store_dequantized`], from registers where the tile kernels can.
+#[derive(Clone, Copy)]
+pub(crate) struct FinishDequantized<'a> {
+    isa: Isa,
+    epilogue: &'a DequantizeF32<'a>,
+    output: &'a Output<f32>,
+}
+
+impl<'a> FinishDequantized<'a> {
+    /// # Safety
+    /// The blocks it will be given are covered by output and residual.
+    pub unsafe fn new(isa: Isa, epilogue: &'a DequantizeF32, output: &'a Output<f32>) -> Self {
+        FinishDequantized { isa, epilogue, output }
+    }
+}
+
+impl Finish<i32> for FinishDequantized<'_> {
+    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<OfIntegers> {
+        let [row, column] = place;
+        let DequantizeF32 { bias_s32, scale, bias, residual, activation } = *self.epilogue;
+        let (low, high) = activation.bounds();
+        let (residual, residual_stride) = part_of(residual, place);
+        let all = column..column + columns;
+        let output_stride = self.output.row_stride;
+        self.isa.has_avx512().then(|| {
+            OfIntegers::Reals(Dequantized {
+                zero_terms: bias_s32.map_or(std::ptr::null(), |terms| terms[all.clone()].as_ptr()),
+                scale: scale[all.clone()].as_ptr(),
+                bias: bias.map_or(std::ptr::null(), |bias| bias[all].as_ptr()),
+                residual,
+                residual_stride,
+                low,
+                high,
+                output: self.output.pointer.wrapping_add(row * output_stride + column),
+                output_stride,
+                columns,
+            })
+        })
+    }
+
+    fn finish(&self, block: &Block<i32>, stored: bool) {
+        // SAFETY: promised to `new`.
+        unsafe {
+            match (stored, self.epilogue.activation.function()) {
+                (false, _) => store_dequantized(self.isa, block, self.epilogue, self.output),
+                (true, None) => {}
+                (true, Some(function)) => {
+                    block.runs(self.output, |run| map_f32_in_place(self.isa, function, run));
+                }
+            }
+        }
+    }
+}
+
 /// [`RequantizeU8`] for one tile: pointers to the tile's part of each operand.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantized {
@@ -355,6 +453,7 @@ pub(crate) struct Requantized {
     pub high: u8,
     pub output: *mut u8,
     pub output_stride: usize,
+    /// Columns that are left, those of the tile and more.
     pub columns: usize,
 }
 
@@ -375,24 +474,26 @@ impl<'a> FinishU8<'a> {
 }
 
 impl Finish<i32> for FinishU8<'_> {
-    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<Requantized> {
+    fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<OfIntegers> {
         let [row, column] = place;
         let RequantizeU8 { bias, multiplier, residual, zero_point, low, high, .. } = *self.epilogue;
         let (from, residual_stride) = part_of(residual.map(|residual| residual.rows), place);
         let output_stride = self.output.row_stride;
-        self.isa.has_avx512().then(|| Requantized {
-            bias: bias[column..column + columns].as_ptr(),
-            multiplier: multiplier[column..column + columns].as_ptr(),
-            residual: from,
-            residual_stride,
-            residual_scale: residual.map_or(0.0, |residual| residual.scale),
-            residual_zero_point: residual.map_or(0, |residual| residual.zero_point),
-            zero_point,
-            low,
-            high,
-            output: self.output.pointer.wrapping_add(row * output_stride + column),
-            output_stride,
-            columns,
+        self.isa.has_avx512().then(|| {
+            OfIntegers::Bytes(Requantized {
+                bias: bias[column..column + columns].as_ptr(),
+                multiplier: multiplier[column..column + columns].as_ptr(),
+                residual: from,
+                residual_stride,
+                residual_scale: residual.map_or(0.0, |residual| residual.scale),
+                residual_zero_point: residual.map_or(0, |residual| residual.zero_point),
+                zero_point,
+                low,
+                high,
+                output: self.output.pointer.wrapping_add(row * output_stride + column),
+                output_stride,
+                columns,
+            })
         })
     }
 

@@ -6,8 +6,8 @@ use half::bf16;
 
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, FinishU8, Output, RequantizeU8,
-    Residual, store_dequantized, store_s32,
+    Block, DequantizeF32, EpilogueF32, Finish, FinishDequantized, FinishReal, FinishU8, Output,
+    RequantizeU8, Residual, store_s32,
 };
 use crate::isa::{self, Isa};
 use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
@@ -264,7 +264,7 @@ pub unsafe fn gemm_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let finish = |block: &Block<i32>| store_dequantized(isa, block, epilogue, output);
+        let finish = FinishDequantized::new(isa, epilogue, output);
         run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), finish);
     }
 }

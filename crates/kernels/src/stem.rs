@@ -8,8 +8,8 @@ use half::bf16;
 
 use crate::conv::Window;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, FinishU8, Output, RequantizeU8,
-    Residual, Sum, store_dequantized,
+    DequantizeF32, EpilogueF32, Finish, FinishDequantized, FinishReal, FinishU8, Output,
+    RequantizeU8, Residual, Sum,
 };
 use crate::gemm::{micro_bf16, micro_f32, micro_u8s8};
 use crate::isa::{self, Isa};
@@ -384,7 +384,7 @@ pub unsafe fn stem_u8s8_f32(
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let finish = |block: &Block<i32>| store_dequantized(isa, block, epilogue, output);
+        let finish = FinishDequantized::new(isa, epilogue, output);
         run_u8s8(isa, image, lines, weights, rows, &[], finish);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::{each, store_bytes};
+use super::epilogue::{each, store_bytes, store_reals};
 use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
-use crate::epilogue::Requantized;
+use crate::epilogue::{Movable, OfIntegers};
 use crate::tile::BLOCK_STRIDE;
 
 type Kernel = unsafe fn(&ColumnTile<i32>);
@@ -176,10 +176,14 @@ unsafe fn neighbours<
             each!(line in 0 1 => {
                 if line < LINES {
                     let mut sums = sums[line];
-                    match &tile.finish[line] {
-                        Some(finish) => {
-                            let finish = at_channel(finish, channel);
+                    let mut finish = tile.finish[line];
+                    finish.iter_mut().for_each(|finish| finish.right(channel));
+                    match finish {
+                        Some(OfIntegers::Bytes(finish)) => {
                             store_bytes!(finish, PIXELS, 1, sums);
+                        }
+                        Some(OfIntegers::Reals(finish)) => {
+                            store_reals!(finish, PIXELS, 1, sums);
                         }
                         None => {
                             let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
@@ -192,18 +196,5 @@ unsafe fn neighbours<
                 }
             });
         }
-    }
-}
-
-/// What becomes of the columns from `channel` on.
-fn at_channel(finish: &Requantized, channel: usize) -> Requantized {
-    let residual = finish.residual;
-    Requantized {
-        bias: finish.bias.wrapping_add(channel),
-        multiplier: finish.multiplier.wrapping_add(channel),
-        residual: if residual.is_null() { residual } else { residual.wrapping_add(channel) },
-        output: finish.output.wrapping_add(channel),
-        columns: finish.columns - channel,
-        ..*finish
     }
 }

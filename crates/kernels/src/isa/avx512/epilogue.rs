@@ -282,7 +282,47 @@ pub(crate) unsafe fn put<const PANELS: usize>(
 }
 
 pub(crate) use each;
-pub(crate) use store_bytes;
+/// The scaling to f32 of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
+/// sums; `$finish` is a [`crate::epilogue::Dequantized`].
+macro_rules! store_reals {
+    ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
+        use $crate::isa::avx512::epilogue::each;
+        let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
+        each!(p in 0 1 2 3 => {
+            if p < $panels {
+                let left = $finish.columns.saturating_sub(p * 16);
+                let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+                let factor = _mm512_maskz_loadu_ps(mask, $finish.scale.wrapping_add(p * 16));
+                let terms = match $finish.zero_terms.is_null() {
+                    true => _mm512_setzero_si512(),
+                    false => _mm512_maskz_loadu_epi32(mask, $finish.zero_terms.wrapping_add(p * 16)),
+                };
+                let offset = match $finish.bias.is_null() {
+                    true => _mm512_setzero_ps(),
+                    false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add(p * 16)),
+                };
+                let to = $finish.output.wrapping_add(p * 16);
+                each!(r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
+                    if r < $rows {
+                        let sum = _mm512_cvtepi32_ps(_mm512_add_epi32($sums[r][p], terms));
+                        let mut value = _mm512_add_ps(_mm512_mul_ps(sum, factor), offset);
+                        if !$finish.residual.is_null() {
+                            let from = $finish.residual.wrapping_add(p * 16);
+                            let from = from.wrapping_add(r * $finish.residual_stride);
+                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
+                        }
+                        // The operand order lets NaN through.
+                        let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                        let to = to.wrapping_add(r * $finish.output_stride);
+                        _mm512_mask_storeu_ps(to, mask, value);
+                    }
+                });
+            }
+        });
+    };
+}
+
+pub(crate) use {store_bytes, store_reals};
 
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {

@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::store_bytes;
+use super::epilogue::{store_bytes, store_reals};
+use crate::epilogue::OfIntegers;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
@@ -113,9 +114,16 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
                 step!(|r: usize| partial(rows[r].add(k), tile.depth - k), false);
             }
         }
-        if let Some(finish) = &tile.finish {
-            store_bytes!(finish, ROWS, PANELS, sums);
-            return;
+        match &tile.finish {
+            Some(OfIntegers::Bytes(finish)) => {
+                store_bytes!(finish, ROWS, PANELS, sums);
+                return;
+            }
+            Some(OfIntegers::Reals(finish)) => {
+                store_reals!(finish, ROWS, PANELS, sums);
+                return;
+            }
+            None => {}
         }
         for r in 0..ROWS {
             for p in 0..PANELS {
@@ -209,9 +217,16 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
                 step!(|m: usize| partial(pixels[m].add(k), tile.depth - k));
             }
         }
-        if let Some(finish) = &tile.finish {
-            store_bytes!(finish, ROWS, 1, sums);
-            return;
+        match &tile.finish {
+            Some(OfIntegers::Bytes(finish)) => {
+                store_bytes!(finish, ROWS, 1, sums);
+                return;
+            }
+            Some(OfIntegers::Reals(finish)) => {
+                store_reals!(finish, ROWS, 1, sums);
+                return;
+            }
+            None => {}
         }
         for m in 0..ROWS {
             _mm512_storeu_epi32(tile.accumulators.add(m * BLOCK_STRIDE), sums[m][0]);

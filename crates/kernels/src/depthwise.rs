@@ -110,7 +110,8 @@ fn micro_line(isa: Isa) -> Option<&'static MicroDepthwiseLine> {
 
 /// Depthwise convolution in f32 for a range of output pixels; pixels are f32 or bf16, results f32
 /// or rounded to bf16. The weights are packed in [`depthwise_order`]; the input's geometry is that
-/// of a convolution with one channel per tap.
+/// of a convolution with one channel per tap. Of pixels of bf16, one that is no finite number may make
+/// the results above and below its own NaN.
 ///
 /// # Panics
 /// If taps or the epilogue's vectors do not fit the weights.

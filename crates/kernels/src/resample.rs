@@ -80,35 +80,3 @@ vectorised! {
     pub fn resample_f32(isa, x: &[f32], extent: usize, inner: usize, taps: &Taps, y: &mut [f32])
         = resample;
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::isa::Isa;
-
-    #[test]
-    fn every_set_gives_the_weighted_sums() {
-        let positions: Vec<Vec<(usize, f64)>> =
-            (0..7).map(|i| vec![(i / 2, 0.75), ((i / 2 + 1).min(3), 0.25)]).collect();
-        let taps = Taps::new(positions.iter().map(Vec::as_slice));
-        for inner in [1, 3, 16, 37] {
-            let x: Vec<f32> = (0..2 * 4 * inner).map(|i| (i * 31 % 17) as f32 - 8.0).collect();
-            let mut expected = vec![0.0f32; 2 * 7 * inner];
-            for (at, want) in expected.iter_mut().enumerate() {
-                let (image, i, j) = (at / (7 * inner), at / inner % 7, at % inner);
-                let value = |k: usize| x[(image * 4 + k) * inner + j];
-                *want = positions[i].iter().map(|&(k, w)| value(k) * w as f32).sum();
-            }
-            for isa in Isa::available() {
-                let mut y = vec![0.0; expected.len()];
-                resample_f32(isa, &x, 4, inner, &taps, &mut y);
-                for (have, want) in y.iter().zip(&expected) {
-                    assert!((have - want).abs() <= 1e-5, "{have} {want} {}", isa.name());
-                }
-            }
-        }
-        assert!(taps.copies().is_none());
-        let single = Taps::new([&[(2usize, 1.0f64)][..], &[(0, 1.0)]]);
-        assert_eq!(single.copies(), Some(&[2, 0][..]));
-    }
-}

@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::epilogue::{EpilogueF32, FinishReal, Output};
+use crate::epilogue::{EpilogueF32, Output};
+use crate::finish::FinishReal;
 use crate::gemm::{Input, gemm_bf16_panels, gemm_f32_panels};
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PanelView};

@@ -13,10 +13,8 @@ use crate::conv::{Across, GeometryError, Window};
 use crate::depthwise_columns as columns;
 use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
 use crate::depthwise_shared::shared;
-use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishDequantized, FinishReal, FinishU8,
-    InRegisters, Output, RequantizeU8, store_real,
-};
+use crate::epilogue::{Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_real};
+use crate::finish::{Finish, FinishDequantized, FinishReal, FinishU8, InRegisters};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedF32, PackedS8, PanelView, WeightOrder};

@@ -7,7 +7,8 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{Across, Window};
-use crate::epilogue::{Block, Finish, Movable, Sum};
+use crate::epilogue::Block;
+use crate::finish::{Finish, Movable, Sum};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::PanelView;

@@ -5,7 +5,8 @@ use std::ops::Range;
 
 use crate::conv::Across;
 use crate::depthwise::{DepthwiseLine, MicroDepthwiseLine};
-use crate::epilogue::{Block, Finish, InRegisters};
+use crate::epilogue::Block;
+use crate::finish::{Finish, InRegisters};
 use crate::pack::{PANEL, PanelView};
 use crate::tile::even;
 

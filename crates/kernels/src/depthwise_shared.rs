@@ -5,7 +5,8 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use crate::epilogue::{EpilogueF32, InRegisters, Output};
+use crate::epilogue::{EpilogueF32, Output};
+use crate::finish::InRegisters;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::map::{Unary, map_f32_in_place};

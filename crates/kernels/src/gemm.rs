@@ -6,9 +6,9 @@ use half::bf16;
 
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishDequantized, FinishReal, FinishU8, Output,
-    RequantizeU8, Residual, store_s32,
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, store_s32,
 };
+use crate::finish::{Finish, FinishDequantized, FinishReal, FinishU8};
 use crate::isa::{self, Isa};
 use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
 use crate::real::Real;

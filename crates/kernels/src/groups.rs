@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use lepton_tensor::Storage;
 
-use crate::epilogue::{Block, EpilogueF32, Finish, FinishReal, Output};
+use crate::epilogue::{Block, EpilogueF32, Output};
+use crate::finish::{Finish, FinishReal};
 use crate::gemm::{Input, gemm_f32_panels};
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};

@@ -19,6 +19,7 @@ mod depthwise_columns;
 mod depthwise_lines;
 mod depthwise_shared;
 pub mod epilogue;
+mod finish;
 mod functions;
 pub mod gemm;
 pub mod grouped;

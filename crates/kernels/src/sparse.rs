@@ -9,9 +9,9 @@ use std::ops::Range;
 use lepton_tensor::Storage;
 
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Finish, FinishReal, Output, RequantizeU8, Sum,
-    store_dequantized, store_u8,
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_dequantized, store_u8,
 };
+use crate::finish::{Finish, FinishReal, Sum};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedF32, PackedS8, PanelView};

@@ -7,10 +7,8 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::Window;
-use crate::epilogue::{
-    DequantizeF32, EpilogueF32, Finish, FinishDequantized, FinishReal, FinishU8, Output,
-    RequantizeU8, Residual, Sum,
-};
+use crate::epilogue::{DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual};
+use crate::finish::{Finish, FinishDequantized, FinishReal, FinishU8, Sum};
 use crate::gemm::{micro_bf16, micro_f32, micro_u8s8};
 use crate::isa::{self, Isa};
 use crate::pack::{PackedF32, PanelView, TapsBf16, TapsS8, WeightOrder};

@@ -9,7 +9,7 @@ use std::ops::Range;
 use half::bf16;
 
 use crate::conv::{LINE_BYTES, Resolver};
-use crate::epilogue::Sum;
+use crate::finish::Sum;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
@@ -46,6 +46,23 @@ pub(crate) struct Tile<A: Sum> {
     pub ahead_in_four: usize,
     /// What to do with the sums instead of storing them as accumulators.
     pub finish: Option<A::InRegisters>,
+}
+
+impl<A: Sum> Tile<A> {
+    /// Where the rows begin in a tap.
+    ///
+    /// # Safety
+    /// Addresses of `ROWS` rows are there.
+    #[inline(always)]
+    pub unsafe fn rows<T, const ROWS: usize>(&self, tap: usize) -> [*const T; ROWS] {
+        let mut rows = [std::ptr::null(); ROWS];
+        for (r, row) in rows.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *row =
+                std::ptr::with_exposed_provenance(unsafe { *self.addresses.add(tap * PITCH + r) });
+        }
+        rows
+    }
 }
 
 /// What is read after the weights at hand: brought near while they are worked on, because memory

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::blocking::{self, WIDE_ROWS};
-use crate::epilogue::{Block, Finish, Movable, Sum};
+use crate::epilogue::Block;
+use crate::finish::{Finish, Movable, Sum};
 use crate::pack::{PANEL, PanelView};
 use crate::tile::{
     Accumulators, Ahead, Micro, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, Tile, even, tile_panels,

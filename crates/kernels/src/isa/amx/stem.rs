@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::gemm::{Configuration, ROWS, Sums};
-use crate::epilogue::{Block, Finish, Sum};
+use crate::epilogue::Block;
+use crate::finish::{Finish, Sum};
 use crate::pack::{PANEL, PanelView};
 use crate::stem::LineRows;
 use crate::tile::{BLOCK_STRIDE, TILE_ROWS};

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::{each, store_bytes, store_reals};
+use super::epilogue::{each, store_integers};
 use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
-use crate::epilogue::{Movable, OfIntegers};
+use crate::finish::Movable;
 use crate::tile::BLOCK_STRIDE;
 
 type Kernel = unsafe fn(&ColumnTile<i32>);
@@ -109,6 +109,58 @@ unsafe fn column<const GROUPS: usize>(from: *const u8, line: usize) -> [__m512i;
     moved
 }
 
+/// The weights of all columns of a kernel.
+///
+/// # Safety
+/// Needs AVX-512 F; the panel's lines are readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn columns<const TAPS: usize, const LINES: usize, const GROUPS: usize>(
+    panel: *const u8,
+) -> [[[__m512i; GROUPS]; TAPS]; LINES] {
+    let mut weights = [[[_mm512_setzero_si512(); GROUPS]; TAPS]; LINES];
+    for line in 0..LINES {
+        for tap in 0..TAPS {
+            // SAFETY: the caller's promise.
+            weights[line][tap] = unsafe { column::<GROUPS>(panel.add(tap * GROUPS * 64), line) };
+        }
+    }
+    weights
+}
+
+/// Sixteen channels of a column of pixels, four lines of the image at a time.
+///
+/// # Safety
+/// As [`neighbours`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
+unsafe fn pixels<const GROUPS: usize>(
+    tile: &ColumnTile<i32>,
+    (at, channel): (usize, usize),
+    image_lines: usize,
+    mask: __mmask16,
+) -> [__m512i; GROUPS] {
+    let mut values = [_mm512_setzero_si512(); GROUPS];
+    if !tile.inside.contains(&at) {
+        let pixel = [tile.padding.wrapping_add(channel); 4];
+        // SAFETY: the caller's promise.
+        return [unsafe { interleaved(pixel, 4, mask) }; GROUPS];
+    }
+    for g in 0..GROUPS {
+        let mut sources = [tile.padding; 4];
+        for i in 0..4 {
+            let line = g * 4 + i;
+            if line < image_lines {
+                let step = at * tile.steps[line] + channel;
+                sources[i] = tile.sources[line].wrapping_add(step);
+            }
+        }
+        // SAFETY: the caller's promise.
+        values[g] = unsafe { interleaved(sources, (image_lines - g * 4).min(4), mask) };
+    }
+    values
+}
+
 /// All channels of `PIXELS` neighbours, `STEP` columns apart, in `LINES` lines of output; kernels
 /// of `TAPS` by `TAPS` taps, which read `GROUPS` times four lines of the image.
 ///
@@ -125,7 +177,6 @@ unsafe fn neighbours<
 >(
     tile: &ColumnTile<i32>,
 ) {
-    let image_lines = TAPS + LINES - 1;
     for channel in (0..tile.channels).step_by(16) {
         let left = tile.channels - channel;
         let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
@@ -133,32 +184,10 @@ unsafe fn neighbours<
         // SAFETY: the caller's promise; the mask keeps a tail within its channels.
         unsafe {
             let panel = tile.weights.add(channel / 16 * tile.panel_bytes);
-            let mut weights = [[[_mm512_setzero_si512(); GROUPS]; TAPS]; LINES];
-            for line in 0..LINES {
-                for tap in 0..TAPS {
-                    weights[line][tap] = column::<GROUPS>(panel.add(tap * GROUPS * 64), line);
-                }
-            }
+            let weights = columns::<TAPS, LINES, GROUPS>(panel);
             each!(at in 0 1 2 3 4 5 6 7 8 9 10 11 => {
                 if at < (PIXELS - 1) * STEP + TAPS {
-                    let mut values = [_mm512_setzero_si512(); GROUPS];
-                    if tile.inside.contains(&at) {
-                        for g in 0..GROUPS {
-                            let mut sources = [tile.padding; 4];
-                            for i in 0..4 {
-                                if g * 4 + i < image_lines {
-                                    let line = g * 4 + i;
-                                    let step = at * tile.steps[line] + channel;
-                                    sources[i] = tile.sources[line].wrapping_add(step);
-                                }
-                            }
-                            let lines = (image_lines - g * 4).min(4);
-                            values[g] = interleaved(sources, lines, mask);
-                        }
-                    } else {
-                        let pixel = [tile.padding.wrapping_add(channel); 4];
-                        values = [interleaved(pixel, 4, mask); GROUPS];
-                    }
+                    let values = pixels::<GROUPS>(tile, (at, channel), TAPS + LINES - 1, mask);
                     each!(pixel in 0 1 2 3 4 5 6 7 => {
                         if pixel < PIXELS && at >= pixel * STEP && at - pixel * STEP < TAPS {
                             for line in 0..LINES {
@@ -178,19 +207,11 @@ unsafe fn neighbours<
                     let mut sums = sums[line];
                     let mut finish = tile.finish[line];
                     finish.iter_mut().for_each(|finish| finish.right(channel));
-                    match finish {
-                        Some(OfIntegers::Bytes(finish)) => {
-                            store_bytes!(finish, PIXELS, 1, sums);
-                        }
-                        Some(OfIntegers::Reals(finish)) => {
-                            store_reals!(finish, PIXELS, 1, sums);
-                        }
-                        None => {
-                            let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
-                            for r in 0..PIXELS {
-                                let to = to.add(r * BLOCK_STRIDE + channel);
-                                _mm512_storeu_epi32(to, sums[r][0]);
-                            }
+                    if !store_integers!(finish, PIXELS, 1, sums) {
+                        let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
+                        for r in 0..PIXELS {
+                            let to = to.add(r * BLOCK_STRIDE + channel);
+                            _mm512_storeu_epi32(to, sums[r][0]);
                         }
                     }
                 }

@@ -94,6 +94,58 @@ unsafe fn pair<const TAPS: usize>(panel: *const u8, column: usize, first: isize)
     _mm512_or_si512(_mm512_srli_epi32::<16>(row(first)), row(first + 1))
 }
 
+/// The weights of all columns of a kernel, by lines of output.
+///
+/// # Safety
+/// Needs AVX-512 F; the panel's weights are readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn columns<const TAPS: usize, const LINES: usize, const PAIRS: usize>(
+    panel: *const u8,
+) -> [[[__m512i; PAIRS]; TAPS]; LINES] {
+    let mut weights = [[[_mm512_setzero_si512(); PAIRS]; TAPS]; LINES];
+    for line in 0..LINES {
+        for tap in 0..TAPS {
+            for i in 0..PAIRS {
+                let first = 2 * i as isize - line as isize;
+                // SAFETY: the caller's promise.
+                weights[line][tap][i] = unsafe { pair::<TAPS>(panel, tap, first) };
+            }
+        }
+    }
+    weights
+}
+
+/// Sixteen channels of a column of pixels, two lines of the image at a time.
+///
+/// # Safety
+/// As [`neighbours`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+unsafe fn pixels<const PAIRS: usize>(
+    tile: &ColumnTile<f32>,
+    (at, channel): (usize, usize),
+    image_lines: usize,
+    mask: __mmask16,
+) -> [__m512i; PAIRS] {
+    let mut values = [_mm512_setzero_si512(); PAIRS];
+    if !tile.inside.contains(&at) {
+        let pixel = tile.padding.wrapping_add(channel * 2);
+        // SAFETY: the caller's promise.
+        return [unsafe { interleaved(pixel, Some(pixel), mask) }; PAIRS];
+    }
+    let source = |line: usize| {
+        let step = at * tile.steps[line] + channel * 2;
+        tile.sources[line].wrapping_add(step)
+    };
+    for i in 0..PAIRS {
+        let second = (2 * i + 1 < image_lines).then(|| source(2 * i + 1));
+        // SAFETY: the caller's promise.
+        values[i] = unsafe { interleaved(source(2 * i), second, mask) };
+    }
+    values
+}
+
 /// All channels of `PIXELS` neighbours, `STEP` columns apart, in `LINES` lines of output; kernels of
 /// `TAPS` by `TAPS` taps, which read `PAIRS` times two lines of the image.
 ///
@@ -110,7 +162,6 @@ unsafe fn neighbours<
 >(
     tile: &ColumnTile<f32>,
 ) {
-    let image_lines = TAPS + LINES - 1;
     for channel in (0..tile.channels).step_by(16) {
         let left = tile.channels - channel;
         let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
@@ -119,31 +170,10 @@ unsafe fn neighbours<
         // bf16 pairs and one of integers are the same bits.
         unsafe {
             let panel = tile.weights.add(channel / 16 * tile.panel_bytes);
-            let mut weights = [[[_mm512_setzero_si512(); PAIRS]; TAPS]; LINES];
-            for line in 0..LINES {
-                for tap in 0..TAPS {
-                    for i in 0..PAIRS {
-                        let first = 2 * i as isize - line as isize;
-                        weights[line][tap][i] = pair::<TAPS>(panel, tap, first);
-                    }
-                }
-            }
+            let weights = columns::<TAPS, LINES, PAIRS>(panel);
             each!(at in 0 1 2 3 4 5 6 7 8 9 10 11 => {
                 if at < (PIXELS - 1) * STEP + TAPS {
-                    let mut values = [_mm512_setzero_si512(); PAIRS];
-                    if tile.inside.contains(&at) {
-                        for i in 0..PAIRS {
-                            let source = |line: usize| {
-                                let step = at * tile.steps[line] + channel * 2;
-                                tile.sources[line].wrapping_add(step)
-                            };
-                            let second = (2 * i + 1 < image_lines).then(|| source(2 * i + 1));
-                            values[i] = interleaved(source(2 * i), second, mask);
-                        }
-                    } else {
-                        let pixel = tile.padding.wrapping_add(channel * 2);
-                        values = [interleaved(pixel, Some(pixel), mask); PAIRS];
-                    }
+                    let values = pixels::<PAIRS>(tile, (at, channel), TAPS + LINES - 1, mask);
                     each!(pixel in 0 1 2 3 4 5 6 7 => {
                         if pixel < PIXELS && at >= pixel * STEP && at - pixel * STEP < TAPS {
                             for line in 0..LINES {

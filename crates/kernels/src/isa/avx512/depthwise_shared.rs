@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use super::epilogue::hard_swish;
 use crate::depthwise_shared::{MicroDepthwiseShared, SharedTile};
-use crate::epilogue::InRegisters;
+use crate::finish::InRegisters;
 use crate::tile::PITCH;
 
 type Kernel = unsafe fn(&SharedTile);

@@ -173,7 +173,7 @@ macro_rules! each {
 
 /// The requantisation of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
 /// sums: a macro, because sums that are passed on leave their registers. `$finish` is a
-/// [`crate::epilogue::Requantized`].
+/// [`crate::finish::Requantized`].
 macro_rules! store_bytes {
     ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
         use $crate::isa::avx512::epilogue::{Packing, each, put};
@@ -211,20 +211,21 @@ macro_rules! store_bytes {
         });
         let packing = Packing::new($finish.zero_point, $finish.low);
         let stride = $finish.output_stride;
+        let panels: usize = $panels;
         // Four vectors at a time: of one row, of two, or of four.
         each!(group in 0 1 2 3 4 5 => {
-            let row = group * (4 / $panels);
+            let row = group * (4 / panels);
             if row < $rows {
                 // The same row again where there are no more.
-                let at = |i: usize| (row + i / $panels).min($rows - 1);
+                let at = |i: usize| (row + i / panels).min($rows - 1);
                 let bytes = packing.bytes(
                     $sums[at(0)][0],
-                    $sums[at(1)][1 % $panels],
-                    $sums[at(2)][2 % $panels],
-                    $sums[at(3)][3 % $panels],
+                    $sums[at(1)][1 % panels],
+                    $sums[at(2)][2 % panels],
+                    $sums[at(3)][3 % panels],
                 );
                 let to = $finish.output.wrapping_add(row * stride);
-                let rows = ($rows - row).min(4 / $panels);
+                let rows = ($rows - row).min(4 / panels);
                 put::<$panels>(bytes, rows, $finish.columns, to, stride);
             }
         });
@@ -283,7 +284,7 @@ pub(crate) unsafe fn put<const PANELS: usize>(
 
 pub(crate) use each;
 /// The scaling to f32 of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
-/// sums; `$finish` is a [`crate::epilogue::Dequantized`].
+/// sums; `$finish` is a [`crate::finish::Dequantized`].
 macro_rules! store_reals {
     ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
         use $crate::isa::avx512::epilogue::each;
@@ -322,7 +323,25 @@ macro_rules! store_reals {
     };
 }
 
-pub(crate) use {store_bytes, store_reals};
+/// Finishes the sums of a tile, if there is something to do with them; gives whether there was.
+macro_rules! store_integers {
+    ($finish:expr, $rows:expr, $panels:expr, $sums:ident) => {{
+        use $crate::finish::OfIntegers;
+        match $finish {
+            Some(OfIntegers::Bytes(finish)) => {
+                $crate::isa::avx512::epilogue::store_bytes!(finish, $rows, $panels, $sums);
+                true
+            }
+            Some(OfIntegers::Reals(finish)) => {
+                $crate::isa::avx512::epilogue::store_reals!(finish, $rows, $panels, $sums);
+                true
+            }
+            None => false,
+        }
+    }};
+}
+
+pub(crate) use {store_bytes, store_integers, store_reals};
 
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {

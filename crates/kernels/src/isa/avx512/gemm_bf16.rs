@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use super::epilogue::hard_swish;
 use super::gemm_f32::store;
-use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
+use crate::tile::{BLOCK_STRIDE, Micro, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
     Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: None };
@@ -139,11 +139,7 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             };
         }
         for tap in 0..tile.taps {
-            let mut rows = [std::ptr::null::<u16>(); ROWS];
-            for r in 0..ROWS {
-                let address = *tile.addresses.add(tap * PITCH + r);
-                rows[r] = std::ptr::with_exposed_provenance(address);
-            }
+            let rows = tile.rows::<u16, ROWS>(tap);
             let mut k = 0;
             while k + 8 <= tile.depth {
                 step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), AHEAD > 0);

@@ -144,11 +144,7 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             };
         }
         for tap in 0..tile.taps {
-            let mut rows = [std::ptr::null::<f32>(); ROWS];
-            for r in 0..ROWS {
-                let address = *tile.addresses.add(tap * PITCH + r);
-                rows[r] = std::ptr::with_exposed_provenance(address);
-            }
+            let rows = tile.rows::<f32, ROWS>(tap);
             let mut k = 0;
             while k + 4 <= tile.depth {
                 step!(rows, k, AHEAD > 0);

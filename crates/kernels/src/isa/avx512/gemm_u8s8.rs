@@ -2,8 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::{store_bytes, store_reals};
-use crate::epilogue::OfIntegers;
+use super::epilogue::store_integers;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
@@ -93,11 +92,7 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             };
         }
         for tap in 0..tile.taps {
-            let mut rows = [std::ptr::null::<u8>(); ROWS];
-            for r in 0..ROWS {
-                let address = *tile.addresses.add(tap * PITCH + r);
-                rows[r] = std::ptr::with_exposed_provenance(address);
-            }
+            let rows = tile.rows::<u8, ROWS>(tap);
             let mut k = 0;
             while k + 16 <= tile.depth {
                 step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), AHEAD > 0);
@@ -114,16 +109,8 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
                 step!(|r: usize| partial(rows[r].add(k), tile.depth - k), false);
             }
         }
-        match &tile.finish {
-            Some(OfIntegers::Bytes(finish)) => {
-                store_bytes!(finish, ROWS, PANELS, sums);
-                return;
-            }
-            Some(OfIntegers::Reals(finish)) => {
-                store_reals!(finish, ROWS, PANELS, sums);
-                return;
-            }
-            None => {}
+        if store_integers!(&tile.finish, ROWS, PANELS, sums) {
+            return;
         }
         for r in 0..ROWS {
             for p in 0..PANELS {
@@ -217,16 +204,8 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
                 step!(|m: usize| partial(pixels[m].add(k), tile.depth - k));
             }
         }
-        match &tile.finish {
-            Some(OfIntegers::Bytes(finish)) => {
-                store_bytes!(finish, ROWS, 1, sums);
-                return;
-            }
-            Some(OfIntegers::Reals(finish)) => {
-                store_reals!(finish, ROWS, 1, sums);
-                return;
-            }
-            None => {}
+        if store_integers!(&tile.finish, ROWS, 1, sums) {
+            return;
         }
         for m in 0..ROWS {
             _mm512_storeu_epi32(tile.accumulators.add(m * BLOCK_STRIDE), sums[m][0]);

@@ -1,7 +1,7 @@
 //! Tile kernels in plain Rust.
 
 use crate::conv::{OffsetBatch, PADDING};
-use crate::epilogue::Sum;
+use crate::finish::Sum;
 use crate::pack::PANEL;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 

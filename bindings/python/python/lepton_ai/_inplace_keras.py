@@ -184,8 +184,8 @@ class _Fits:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # As the plain class, whose name pickle finds.
-        rebuild, arguments = super().__reduce__()  # type: ignore[misc]
-        return getattr(type(self).__mro__[2], rebuild.__name__), arguments
+        made: Any = super().__reduce__()
+        return getattr(type(self).__mro__[2], made[0].__name__), *made[1:]
 
 
 _classes: dict[tuple[type, type], type] = {}
@@ -279,6 +279,7 @@ class KerasAttachment(_size.Fitting):
         _become(model, _swapped(type(model), _Fits))
         model.__dict__[_MODEL] = self
         self._begin = self._iterations() or 0
+        self.fit_grid()
         # Functions traced before have neither masks nor grid in them.
         model.train_function = model.test_function = model.predict_function = None
 

@@ -115,7 +115,7 @@ class TorchAttachment(_size.Fitting):
         self._done = 0
         self._stepped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._snapshot = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        chosen = {}
+        chosen: dict[str, torch.nn.Module] = {}
         shared = []
         for name, module in model.named_modules():
             if why := _why_left(module):
@@ -135,6 +135,7 @@ class TorchAttachment(_size.Fitting):
             module.__dict__[_NAME] = name
             module.__class__ = _swapped(type(module))
         self.grids_changed()
+        self.fit_grid()
 
     def _every(self) -> list[torch.nn.Module]:
         """Every compressed layer, those too that share the weight of another."""

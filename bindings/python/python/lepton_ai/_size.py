@@ -172,6 +172,23 @@ class Fitting:
         """How many layers the model has, those without weights too."""
         raise NotImplementedError
 
+    def fit_grid(self) -> None:
+        """Where all weights are kept: the finest grid with which they take few enough bytes as they are now."""
+        if self.plan.density < 1:
+            return
+        weights, budget = self._weights_and_budget(AIM)
+        whole = [replace(layer, density=None) for layer in weights]
+
+        def fits(bits: int) -> bool:
+            return sum(of.bytes(layer.density or 1.0, bits) for layer, of in zip(weights, whole)) <= budget
+
+        # Where the rest of the file outweighs the weights, coarser ones would not make it small either.
+        least = max(self.plan.bits - 1, 4)
+        bits = next((bits for bits in range(8, least - 1, -1) if fits(bits)), self.plan.bits)
+        self.plan = replace(self.plan, bits=bits)
+        self.shares = {name: replace(share, bits=bits) for name, share in self.shares.items()}
+        self.grids_changed()
+
     def marks_passed(self, done: int) -> bool:
         """Whether the share to keep is to be fitted after this many steps; says so once a mark."""
         left = tuple(mark for mark in self._marks if self.steps_total is None or done < mark * self.steps_total)

@@ -44,7 +44,8 @@ class Plan:
     """What a ratio asks of the weights.
 
     The rule of thumb is ``ratio = 32 / (H(density) + density * bits)``, with H the entropy of which
-    weights are kept, in bits: up to 4 eight bits do, up to 32/3.5 four, above that weights are pruned.
+    weights are kept, in bits. Up to 32/3.5 all are, on the finest grid of 4 to 8 bits with which the file is
+    small enough; above that weights are pruned.
     """
 
     ratio: float
@@ -63,10 +64,8 @@ class Plan:
         """
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 1 <= ratio <= 1000:
             raise UsageError(f"the ratio is {ratio!r}; it must be a number from 1 to 1000")
-        if ratio <= 4:
-            return Plan(float(ratio), 8, 1.0)
         if ratio <= 32 / _FOUR_BITS:
-            return Plan(float(ratio), 4, 1.0)
+            return Plan(float(ratio), min(max(math.floor(32 / ratio), 4), 8), 1.0)
         return Plan(float(ratio), 4, _density_of(32 / ratio))
 
     def shares(

@@ -51,11 +51,11 @@ for packages in "${sets[@]:-}"; do
         # Those were Keras' tests on the first of its back ends.
         backends="$(echo "$backends" | cut -d' ' -f3-)"
     else
-        "$tested" -m pytest -p no:cacheprovider tests/test_inplace_torch.py tests/test_libraries.py tests/test_sources.py "$@"
+        "$tested" -m pytest -p no:cacheprovider tests/test_*_torch.py tests/test_libraries.py tests/test_sources.py "$@"
     fi
     for backend in $backends; do
         echo "Keras on $backend"
-        KERAS_BACKEND="$backend" "$tested" -m pytest -p no:cacheprovider tests/test_inplace_keras.py "$@"
+        KERAS_BACKEND="$backend" "$tested" -m pytest -p no:cacheprovider tests/test_*_keras.py "$@"
     done
     first=no
 done

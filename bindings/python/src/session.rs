@@ -1,8 +1,9 @@
 //! The façade's `Session` as a Python class.
 
-use std::cell::{Cell, RefCell};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, ThreadId};
+use std::time::Instant;
 
 use lepton::{DType, Error, SessionOptions, Tensor};
 use pyo3::prelude::*;
@@ -20,32 +21,43 @@ struct Port {
     text: String,
 }
 
-/// Between two looks at the interpreter's signals during a run.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Milliseconds between two looks at the interpreter's signals during a run. One that is done sooner is
+/// not worth the interpreter lock.
+const LOOK_EVERY_MS: u64 = 50;
 
 /// Hears of signals during a run.
-#[derive(Default)]
 struct Watch {
-    last: Cell<Option<Instant>>,
-    signalled: RefCell<Option<PyErr>>,
+    caller: ThreadId,
+    begun: Instant,
+    /// Milliseconds from then to the next look.
+    next_ms: AtomicU64,
+    signalled: Mutex<Option<PyErr>>,
 }
 
 impl Watch {
+    fn new() -> Self {
+        Watch {
+            caller: thread::current().id(),
+            begun: Instant::now(),
+            next_ms: AtomicU64::new(LOOK_EVERY_MS),
+            signalled: Mutex::new(None),
+        }
+    }
+
+    /// False once there was a signal. The interpreter tells only its main thread of them.
     fn goes_on(&self) -> bool {
-        let now = Instant::now();
-        let last = self.last.get();
-        if last.is_some_and(|last| now.duration_since(last) < LOOK_EVERY) {
+        let now_ms = self.begun.elapsed().as_millis() as u64;
+        if now_ms < self.next_ms.load(Ordering::Relaxed) || thread::current().id() != self.caller {
             return true;
         }
-        self.last.set(Some(now));
-        // A run that is done sooner than that is not worth the interpreter lock.
-        if last.is_some()
-            && let Err(error) = Python::attach(|py| py.check_signals())
-        {
-            self.signalled.replace(Some(error));
-            return false;
-        }
-        true
+        self.next_ms.store(now_ms + LOOK_EVERY_MS, Ordering::Relaxed);
+        let Err(error) = Python::attach(|py| py.check_signals()) else { return true };
+        *self.signalled.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+        false
+    }
+
+    fn signalled(self) -> Option<PyErr> {
+        self.signalled.into_inner().unwrap_or_else(|e| e.into_inner())
     }
 }
 
@@ -116,9 +128,9 @@ impl Session {
         let py = inputs.py();
         let tensors = self.tensors(inputs)?;
         let (outputs, signalled) = py.detach(|| {
-            let watch = Watch::default();
+            let watch = Watch::new();
             let outputs = self.session.run_while(&tensors, &|| watch.goes_on());
-            (outputs, watch.signalled.into_inner())
+            (outputs, watch.signalled())
         });
         if let Some(signalled) = signalled {
             return Err(signalled);

@@ -11,6 +11,9 @@ import pytest
 
 from lepton_ai._onnx import Bytes, graph, model, node, tensor
 
+# The networks here are tiny: threads would only wait for one another, on a busy machine for minutes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ASSETS = Path(os.environ.get("LEPTON_ASSETS", Path(__file__).parents[4] / "shared" / "assets"))
 
 

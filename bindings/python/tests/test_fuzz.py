@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import os
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as of_numpy
 
-from lepton_ai import LeptonError, Session
+from lepton_ai import LeptonError, Session, _native
 
-ROUNDS = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ROUNDS = settings(max_examples=300 * int(os.environ.get("LEPTON_FUZZ_TIMES", "1")), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 ANY_ARRAY = of_numpy.arrays(
     dtype=st.one_of(of_numpy.scalar_dtypes(), of_numpy.array_dtypes(), of_numpy.nested_dtypes()),
@@ -87,6 +90,39 @@ def test_damaged_models(linear, pair, data):
         session.profile()
     except LeptonError:
         pass
+
+
+REAL = ["finance/ulb_creditcard_sample/fraud_mlp.onnx", "tabular/hand_gesture/keypoint_classifier.tflite", "lepton"]
+
+
+@functools.cache
+def real(asset, name: str) -> bytes:
+    """The bytes of a real model's file; ``lepton`` is an artefact with coded weights."""
+    if name != "lepton":
+        return asset(name).read_bytes()
+    data: bytes = _native.compressed(_native.Model.open(str(asset(REAL[0]))), '[{"method": "weight-int8"}]', [])
+    return data
+
+
+@pytest.mark.parametrize("name", REAL)
+@ROUNDS
+@given(data=st.data())
+def test_damaged_files(asset, name, data):
+    damaged = bytearray(real(asset, name))
+    for _ in range(data.draw(st.integers(0, 6))):
+        # Half of the changes where headers, names and shapes are.
+        most = data.draw(st.sampled_from([min(2000, len(damaged)), len(damaged)])) - 1
+        damaged[data.draw(st.integers(0, most))] ^= 1 << data.draw(st.integers(0, 7))
+    if data.draw(st.booleans()):
+        damaged = damaged[: data.draw(st.integers(0, len(damaged)))]
+    try:
+        session = Session(bytes(damaged))
+        session.profile()
+        for spec in session.inputs:
+            assert spec.name and spec.dtype
+        session.predict(np.zeros((2, 30), np.float32))
+    except LeptonError as error:
+        assert error.code and error.message
 
 
 @pytest.mark.parametrize(

@@ -250,6 +250,17 @@ def test_what_makes_no_sense_is_refused(tmp_path):
         LeptonAI(torch.nn.Linear(4, 4)).compress(2)
 
 
+@pytest.mark.parametrize("ratio, bits", [(3, 8), (5, 6), (6, 5), (8, 4)])
+def test_grids_are_as_fine_as_the_file_allows(ratio, bits, tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 256))
+    for layer in (model[0], model[2]):
+        torch.nn.init.normal_(layer.weight)
+    lepton = LeptonAI(model, example_inputs=torch.zeros(1, 256)).compress(ratio)
+    report = lepton.export(tmp_path / "m.lepton")
+    assert report.file_ratio >= ratio and {layer.bits for layer in report.layers} == {report.plan.bits} == {bits}
+
+
 def test_plans_invert_the_rule_of_thumb():
     for ratio, density in [(39, 0.10), (69, 0.05), (107, 0.03), (151, 0.02)]:
         assert lepton_ai.Plan.of(ratio).density == pytest.approx(density, rel=0.03)

@@ -64,6 +64,35 @@ def test_torch_tensors_are_read_in_place(linear):
     assert answer.shape == (2, 2)
 
 
+def tensors_of(name):
+    """How a library makes a tensor of an array, and how it takes one that has ``__dlpack__``."""
+    library = pytest.importorskip({"jax": "jax", "tensorflow": "tensorflow", "torch": "torch"}[name])
+    if name == "torch":
+        return library.from_numpy, library.from_dlpack
+    if name == "jax":
+        return library.numpy.asarray, library.dlpack.from_dlpack
+    return library.constant, lambda array: library.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+@pytest.mark.parametrize("name", ["torch", "jax", "tensorflow"])
+def test_tensors_go_in_and_out_without_copies(linear, name):
+    make, take = tensors_of(name)
+    session = Session(linear)
+    rows = np.arange(6, dtype=np.float32).reshape(2, 3)
+    answer = session.run({"x": make(rows)})["y"]
+    np.testing.assert_array_equal(answer, session.run({"x": rows})["y"])
+    np.testing.assert_array_equal(session.predict(make(rows)), answer)
+    taken = take(answer)
+    np.testing.assert_array_equal(np.asarray(taken), answer)
+    if name == "torch":
+        answer[0, 0] = 77.0
+        assert float(taken[0, 0]) == 77.0, "over the same memory"
+    with pytest.raises(lepton_ai.InputShapeError):
+        session.run({"x": make(rows[:, :2].copy())})
+    with pytest.raises(lepton_ai.InputTypeError, match="int32"):
+        session.run({"x": make(rows.astype(np.int32))})
+
+
 def test_torch_modules():
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")

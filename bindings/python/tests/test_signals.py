@@ -1,4 +1,4 @@
-"""Ctrl-C in a single long run, and in a search."""
+"""Ctrl-C in a single long run, in one long step of it, and in a search."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lepton_ai._onnx import graph, model, node, tensor
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 
 
-def interrupted(code: str, *arguments: str) -> tuple[float, str]:
+def interrupted(code: str, *arguments: str, after_s: float = 1.0) -> tuple[float, str]:
     """Seconds from SIGINT to the end of a process that says ``begun`` first, and what it printed."""
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), *arguments], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "begun\n"
-        time.sleep(1.0)
+        time.sleep(after_s)
         assert process.poll() is None, "it was done before it could be interrupted"
         sent = time.perf_counter()
         process.send_signal(signal.SIGINT)
@@ -52,6 +52,46 @@ def test_one_long_run_ends(tmp_path):
             print("stopped")
     """, str(path))
     assert said == "stopped\n" and took_s < 2.0, f"{said!r} after {took_s:.1f} s"
+
+
+def product() -> tuple[bytes, str]:
+    """A product of two inputs: 216 thousand million multiply-adds."""
+    return model(graph([node("MatMul", ["x", "x"], ["y"])], {"x": (1, [6000, 6000])}, {"y": (1, [6000, 6000])})), "6000, 6000"
+
+
+def layer() -> tuple[bytes, str]:
+    """A product with weights, of as much work."""
+    weight = tensor("w", np.ones((2048, 2048), np.float32))
+    made = graph([node("MatMul", ["x", "w"], ["y"])], {"x": (1, ["n", 2048])}, {"y": (1, ["n", 2048])}, [weight])
+    return model(made), "50_000, 2048"
+
+
+def recurrence() -> tuple[bytes, str]:
+    """Twenty thousand steps of a recurrent layer."""
+    hidden = 1024
+    weights = [tensor("w", np.zeros((1, 4 * hidden, 8), np.float32)), tensor("r", np.zeros((1, 4 * hidden, hidden), np.float32))]
+    made = node("LSTM", ["x", "w", "r"], ["y"], hidden_size=hidden)
+    return model(graph([made], {"x": (1, ["n", 1, 8])}, {"y": (1, ["n", 1, 1, hidden])}, weights)), "20_000, 1, 8"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("made", [product, layer, recurrence])
+def test_one_long_step_ends(tmp_path, made, threads):
+    data, shape = made()
+    path = tmp_path / "long.onnx"
+    path.write_bytes(data)
+    took_s, said = interrupted(f"""
+        import sys, numpy, lepton_ai
+        session = lepton_ai.Session(sys.argv[1], threads={threads})
+        x = numpy.zeros(({shape}), numpy.float32)
+        print("begun", flush=True)
+        try:
+            session.run(x)
+            print("done")
+        except KeyboardInterrupt:
+            print("stopped")
+    """, str(path), after_s=0.4)
+    assert said == "stopped\n" and took_s < 1.0, f"{said!r} after {took_s:.1f} s"
 
 
 def test_a_search_ends(tmp_path):

@@ -31,8 +31,8 @@ def test_a_call_costs_little(asset):
     inputs = {"features": np.zeros((1, 30), np.float32)}
     empty = min(_median_us(lambda: None, 2000) for _ in range(5))
     called = min(_median_us(lambda: session.run(inputs), 2000) for _ in range(10)) - empty
-    print(f"run: {called:.2f} us")
+    engine = min(session.profile(inputs).time_us for _ in range(200))
+    print(f"run: {called:.2f} us, of which the engine's steps {engine:.2f} us")
     if os.environ.get("LEPTON_TIMING") != "1":
         pytest.skip("times are held to limits where LEPTON_TIMING is 1: a busy machine says nothing")
-    engine = min(session.profile(inputs).time_us for _ in range(200))
     assert called - engine < 2.0

@@ -38,11 +38,14 @@ pub fn compressed(
     let mut provenance = model.provenance();
     provenance["recipe"] = serde_json::json!(recipe);
     let mut artefact = Artefact { provenance: provenance.to_string(), ..Artefact::from(graph) };
-    let bare = artefact::write(&artefact).map_err(NavigateError::from)?;
     let golden_bytes: usize =
         inputs.iter().chain(&outputs).map(|tensor| tensor.bytes().len()).sum();
-    if golden_bytes > (bare.len() / GOLDEN_SHARE).max(SMALL_GOLDEN_BYTES) {
-        return Ok(bare);
+    // Coding the weights takes long, so they are coded twice only where their bytes decide.
+    if golden_bytes > SMALL_GOLDEN_BYTES {
+        let bare = artefact::write(&artefact).map_err(NavigateError::from)?;
+        if golden_bytes > bare.len() / GOLDEN_SHARE {
+            return Ok(bare);
+        }
     }
     artefact.golden = Some(Golden { inputs, outputs });
     Ok(artefact::write(&artefact).map_err(NavigateError::from)?)

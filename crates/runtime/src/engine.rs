@@ -11,6 +11,7 @@ use crate::place::Memory;
 use crate::plan::{Demands, Plan, Step};
 use crate::session::SessionOptions;
 use crate::threads::Threads;
+use crate::watch::Watch;
 
 /// Runs plans.
 pub(crate) struct Engine {
@@ -36,6 +37,7 @@ impl Engine {
         &self,
         plan: &Plan,
         inputs: &[T],
+        watch: &Watch<'_>,
         mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let mut arena = self.take_arena(plan.arena_bytes);
@@ -50,6 +52,7 @@ impl Engine {
         let memory = Memory {
             isa: self.options.isa,
             threads: &self.threads,
+            watch,
             arena: arena.make_mut().as_mut_ptr(),
             inputs: &input_pointers,
             outputs: &output_pointers,

@@ -19,6 +19,7 @@ mod single;
 mod steps;
 mod stepwise;
 mod threads;
+mod watch;
 
 pub use error::RuntimeError;
 pub use limits::{Arithmetic, Limit, Limits};

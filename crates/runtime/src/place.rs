@@ -3,6 +3,7 @@
 use lepton_kernels::Isa;
 
 use crate::threads::Threads;
+use crate::watch::Watch;
 
 /// Which block of memory an operand lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +29,7 @@ pub(crate) struct Place {
 pub(crate) struct Memory<'a> {
     pub isa: Isa,
     pub threads: &'a Threads,
+    pub watch: &'a Watch<'a>,
     pub arena: *mut u8,
     pub inputs: &'a [*const u8],
     pub outputs: &'a [*mut u8],

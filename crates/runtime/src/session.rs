@@ -18,28 +18,10 @@ use crate::parts::Parts;
 use crate::place::Memory;
 use crate::plan::{self, Plan};
 use crate::stepwise::Stepwise;
+use crate::watch::Watch;
 
 /// Plans kept for different input shapes.
 const KEPT_PLANS: usize = 16;
-
-/// Multiply-adds and bytes after which a run that is watched asks whether to go on: some microseconds.
-const ASKED_AFTER: u64 = 1 << 18;
-
-/// Runs steps, and asks `go_on` after each that takes some microseconds.
-pub(crate) fn watched(
-    go_on: &dyn Fn() -> bool,
-) -> impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError> {
-    let mut work = 0;
-    move |step, memory| {
-        (step.run)(memory)?;
-        work += step.multiply_adds + step.bytes;
-        if work < ASKED_AFTER {
-            return Ok(());
-        }
-        work = 0;
-        if go_on() { Ok(()) } else { Err(RuntimeError::Stopped) }
-    }
-}
 
 /// What happens to a graph before it is planned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -205,19 +187,28 @@ impl Session {
     }
 
     /// As [`Session::run`], for as long as `go_on` says so. It is asked between steps, after each
-    /// that takes some microseconds.
+    /// that takes some microseconds, and several times during one that takes long, by any thread of the run.
     ///
     /// # Errors
     /// Those of [`Session::run`], and [`RuntimeError::Stopped`].
     pub fn run_while(
         &self,
         inputs: &[Tensor],
-        go_on: &dyn Fn() -> bool,
+        go_on: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        self.run_watched(inputs, &Watch::new(go_on))
+    }
+
+    /// As [`Session::run_while`], as part of a run that is watched already.
+    pub(crate) fn run_watched(
+        &self,
+        inputs: &[Tensor],
+        watch: &Watch<'_>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let Ready { plan, rest } = self.ready(inputs)?;
-        let outputs = self.execute(&plan, inputs, watched(go_on))?;
+        let outputs = self.engine.execute(&plan, inputs, watch, watch.steps())?;
         match rest {
-            Some(rest) => rest.run(&[inputs, &outputs].concat(), go_on),
+            Some(rest) => rest.run(&[inputs, &outputs].concat(), watch),
             None => Ok(outputs),
         }
     }
@@ -249,7 +240,7 @@ impl Session {
             Ok(())
         })?;
         let outputs = match rest {
-            Some(rest) => rest.run(&[inputs, &outputs].concat(), &|| true)?,
+            Some(rest) => rest.run(&[inputs, &outputs].concat(), &Watch::never())?,
             None => outputs,
         };
         Ok((outputs, profile))
@@ -364,6 +355,6 @@ impl Session {
         inputs: &[Tensor],
         run_step: impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        self.engine.execute(plan, inputs, run_step)
+        self.engine.execute(plan, inputs, &Watch::never(), run_step)
     }
 }

@@ -11,6 +11,7 @@ use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::packs::Packs;
 use crate::plan::{self, Plan};
+use crate::watch::Watch;
 
 /// Plans kept of a node.
 const KEPT_PLANS: usize = 4;
@@ -97,6 +98,7 @@ impl Single {
         graph: &Graph,
         node: &Node,
         operands: Operands<'_, Tensor>,
+        watch: &Watch<'_>,
     ) -> Result<Option<Vec<Tensor>>, RuntimeError> {
         let tensors = || operands.0.iter().flatten();
         let renames = matches!(
@@ -111,7 +113,7 @@ impl Single {
         let Served { plan, given } = self.served(engine, graph, node, operands)?;
         let Some(plan) = plan else { return Ok(None) };
         let given: Vec<&Tensor> = given.iter().filter_map(|&at| operands.optional(at)).collect();
-        engine.execute(&plan, &given, |step, memory| (step.run)(memory)).map(Some)
+        engine.execute(&plan, &given, watch, watch.steps()).map(Some)
     }
 
     /// What serves these operands.

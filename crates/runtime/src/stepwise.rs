@@ -17,6 +17,7 @@ use crate::rounds::{Body, Repeating};
 use crate::session::Session;
 use crate::single::Single;
 use crate::steps::found;
+use crate::watch::Watch;
 
 /// A graph that runs node by node.
 pub(crate) struct Stepwise {
@@ -65,31 +66,31 @@ impl Stepwise {
         Stepwise { graph, engine, packs, singles, branches: Mutex::default() }
     }
 
-    /// Runs the graph for as long as `go_on` says so.
+    /// Runs the graph until it is stopped.
     pub(crate) fn run(
         &self,
         inputs: &[Tensor],
-        go_on: &dyn Fn() -> bool,
+        watch: &Watch<'_>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let stopped = Cell::new(false);
         let run_node = |node: &Node, operands: Operands<'_, Tensor>| {
-            stopped.set(!go_on());
+            stopped.set(watch.stops());
             if stopped.get() {
                 return Some(Err(self.graph.node_error(node, Problem::value("it was stopped"))));
             }
-            self.node(node, operands, go_on)
+            self.node(node, operands, watch)
         };
         let made = interpret::run_with(&self.graph, inputs, run_node);
         // A branch that was stopped says so as an error of its node.
-        let stopped = stopped.get() || made.is_err() && !go_on();
+        let stopped = stopped.get() || made.is_err() && watch.stops();
         if stopped { Err(RuntimeError::Stopped) } else { Ok(made?) }
     }
 
     /// The results of a node; `None` where only its `eval` gives them.
-    fn node(&self, node: &Node, operands: Operands<'_, Tensor>, go_on: &dyn Fn() -> bool) -> Made {
+    fn node(&self, node: &Node, operands: Operands<'_, Tensor>, watch: &Watch<'_>) -> Made {
         let found = match &node.op {
-            Op::Loop(_) | Op::Scan(_) => return Some(self.repeated(node, operands, go_on)),
-            Op::If(branches) => return Some(self.branch(node, branches, operands, go_on)),
+            Op::Loop(_) | Op::Scan(_) => return Some(self.repeated(node, operands, watch)),
+            Op::If(branches) => return Some(self.branch(node, branches, operands, watch)),
             Op::NonMaxSuppression(op) => found::boxes(self.engine.options.isa, op, operands),
             Op::NonZero(_) => found::non_zero(operands),
             _ => None,
@@ -98,7 +99,7 @@ impl Stepwise {
             return Some(Ok(vec![found]));
         }
         let single = self.singles.get(&place(node))?;
-        let made = single.run(&self.engine, &self.graph, node, operands).transpose()?;
+        let made = single.run(&self.engine, &self.graph, node, operands, watch).transpose()?;
         Some(made.map_err(|error| self.named(node, error)))
     }
 
@@ -115,10 +116,10 @@ impl Stepwise {
         &self,
         node: &Node,
         operands: Operands<'_, Tensor>,
-        go_on: &dyn Fn() -> bool,
+        watch: &Watch<'_>,
     ) -> Result<Vec<Tensor>, GraphError> {
         let body = Body::shared(&self.packs, &self.engine, node);
-        body.run(&node.op, operands, go_on).map_err(|error| {
+        body.run(&node.op, operands, watch).map_err(|error| {
             self.graph.node_error(
                 node,
                 match error {
@@ -135,7 +136,7 @@ impl Stepwise {
         node: &Node,
         branches: &If,
         operands: Operands<'_, Tensor>,
-        go_on: &dyn Fn() -> bool,
+        watch: &Watch<'_>,
     ) -> Result<Vec<Tensor>, GraphError> {
         let fail = |problem: Problem| self.graph.node_error(node, problem);
         let truth = branches.holds(operands).map_err(fail)?;
@@ -161,8 +162,8 @@ impl Stepwise {
             }
         };
         match &*branch {
-            Branch::Planned(session) => session.run_while(&given, go_on).map_err(run),
-            Branch::Stepwise(graph) => graph.run(&given, go_on).map_err(run),
+            Branch::Planned(session) => session.run_watched(&given, watch).map_err(run),
+            Branch::Stepwise(graph) => graph.run(&given, watch).map_err(run),
         }
     }
 }

@@ -36,6 +36,21 @@ def _is_jax() -> bool:
     return bool(keras.backend.backend() == "jax")
 
 
+def _is_lost(variable: Any) -> bool:
+    """Whether JAX's ``fit`` was broken off during a step, and took what the variable held along."""
+    if not _is_jax():
+        return False
+    value = variable._value
+    return value is None or bool(getattr(value, "is_deleted", lambda: False)())
+
+
+def _counter(optimizer: Any) -> Any:
+    """The variable that counts an optimiser's calls; ``iterations`` counts whole accumulations of gradients."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    count = getattr(inner, "_iterations", None)
+    return inner.iterations if count is None else count
+
+
 def _latent(layer: Any) -> Any:
     """The variable behind ``kernel``."""
     return layer.__dict__["kernel"] if isinstance(layer, _DEPTHWISE) else layer._kernel
@@ -159,6 +174,19 @@ class _Fits:
         with attachment.counted_in(arguments[0]):
             return super().train_step(*arguments, **keywords)  # type: ignore[misc]
 
+    def save(self, filepath: Any, *arguments: Any, **keywords: Any) -> Any:
+        plain = super().save  # type: ignore[misc]
+        if not str(filepath).endswith((".h5", ".hdf5")):
+            return plain(filepath, *arguments, **keywords)
+        # Those files get the variables, whatever layers would save.
+        with self.__dict__[_MODEL].plainly():
+            return plain(filepath, *arguments, **keywords)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As the plain class, whose name pickle finds.
+        made: Any = super().__reduce__()
+        return getattr(type(self).__mro__[2], made[0].__name__), *made[1:]
+
 
 _classes: dict[tuple[type, type], type] = {}
 
@@ -232,12 +260,13 @@ class KerasAttachment(_size.Fitting):
         self._model = weakref.ref(model)
         self._begin = 0
         self._done = 0
-        self._traced: Any = None
+        self._counter: Any = None
         self._snapshot = [ops.convert_to_numpy(weight) for weight in model.weights]
         every = [(layer, _why_left(layer)) for layer in model._flatten_layers(include_self=False)]
         self.left = [(layer.name, why) for layer, why in every if why]
         chosen = [layer for layer, why in every if not why and isinstance(layer, _COMPRESSED)]
-        self.shares = plan.shares({layer.name: math.prod(_latent(layer).shape) for layer in chosen}, keep)
+        frozen = [layer.name for layer in chosen if not layer.trainable]
+        self.shares = plan.shares({layer.name: math.prod(_latent(layer).shape) for layer in chosen}, keep, frozen)
         self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
         for layer in chosen:
             share = self.shares[layer.name]
@@ -250,6 +279,7 @@ class KerasAttachment(_size.Fitting):
         _become(model, _swapped(type(model), _Fits))
         model.__dict__[_MODEL] = self
         self._begin = self._iterations() or 0
+        self.fit_grid()
         # Functions traced before have neither masks nor grid in them.
         model.train_function = model.test_function = model.predict_function = None
 
@@ -263,23 +293,21 @@ class KerasAttachment(_size.Fitting):
         optimizer = self.optimizer()
         if optimizer is None:
             return 0
-        if _is_jax() and optimizer.iterations._value is None:
-            return None
-        return int(ops.convert_to_numpy(optimizer.iterations))
+        count = _counter(optimizer)
+        return None if _is_lost(count) else int(ops.convert_to_numpy(count))
 
     @contextmanager
     def counted_in(self, state: Any) -> Iterator[None]:
-        """A step of training that is traced. On JAX the optimiser's count is part of the step's state."""
-        if not _is_jax():
-            yield
-            return
+        """A step of training, traced or done. On JAX the optimiser's count is part of the step's state."""
         optimizer = self.optimizer()
-        at = next(at for at, one in enumerate(optimizer.variables) if one is optimizer.iterations)
-        self._traced = state[2][at]
+        counter = _counter(optimizer)
+        if _is_jax():
+            counter = state[2][next(at for at, one in enumerate(optimizer.variables) if one is counter)]
+        self._counter = counter
         try:
             yield
         finally:
-            self._traced = None
+            self._counter = None
 
     def modules(self) -> list[Any]:
         """Every compressed layer."""
@@ -311,6 +339,10 @@ class KerasAttachment(_size.Fitting):
         iterations = self._iterations()
         return self._done if iterations is None else max(iterations - self._begin, 0)
 
+    def is_lost(self) -> bool:
+        """Whether a broken off ``fit`` of JAX took the weights along."""
+        return any(_is_lost(_latent(layer)) for layer in self.modules())
+
     def prunes(self) -> bool:
         """True if a layer keeps less than all of its weights."""
         return any(share.density < 1 for share in self.shares.values())
@@ -322,12 +354,17 @@ class KerasAttachment(_size.Fitting):
         weights = [_part(layer, self.shares[layer.name], layer.name in self.open, total) for layer in modules]
         return weights, 0 if model is None else model.count_params(), sum(map(_channels, modules))
 
+    def layers_in_all(self) -> int:
+        """How many layers the model has, those without weights too."""
+        model = self._model()
+        return 0 if model is None else sum(1 for _ in model._flatten_layers())
+
     def _progress(self, ahead: float) -> Any:
         """How far the pruning is, from 0 to 1, ``ahead`` steps from now, as a tensor."""
         optimizer = self.optimizer()
         if self.steps_total is None or optimizer is None or not self.prunes():
             return ops.convert_to_tensor(1.0)
-        count = optimizer.iterations if self._traced is None else self._traced
+        count = _counter(optimizer) if self._counter is None else self._counter
         done = ops.cast(count, "float32") + (ahead - self._begin)
         begin, end = (share * self.steps_total for share in (_schedule.BEGIN, _schedule.END))
         return ops.clip((done - begin) / (end - begin), 0.0, 1.0)
@@ -337,11 +374,9 @@ class KerasAttachment(_size.Fitting):
         return _schedule.kept(density, self._progress(1.0))
 
     def sees_grid(self) -> Any:
-        """Whether forward passes see the grid: once the pruning is complete, as a tensor or True."""
-        if self.steps_total is None or self.optimizer() is None or not self.prunes():
-            return True
-        # On JAX only the step of training knows how far it is: all else sees what would be exported.
-        if _is_jax() and self._traced is None:
+        """Whether forward passes see the grid, as a tensor or True. Steps of training do once the pruning is
+        complete; all others always, so that they answer as the file would."""
+        if self._counter is None or self.steps_total is None or not self.prunes():
             return True
         return self._progress(0.0) >= 1.0
 
@@ -361,7 +396,7 @@ class KerasAttachment(_size.Fitting):
 
     def end_fit(self) -> None:
         """After a ``fit``: what averaging of weights may have brought back is masked again."""
-        if self._iterations() is None:
+        if self._iterations() is None or self.is_lost():
             return
         self._done = self.steps_done()
         self.fit_at_end(self._done)

@@ -15,6 +15,7 @@ from . import _schedule, _size
 from ._average import Mean
 from .errors import UsageError
 from .inplace import Layer, Plan, Share
+from .models import unwrapped
 
 _COMPRESSED = (torch.nn.Linear, torch.nn.Conv1d, torch.nn.Conv2d, torch.nn.Conv3d)
 """Layers whose ``weight`` has the output channels first."""
@@ -25,7 +26,7 @@ _SAMPLE = 1 << 18
 _TEMPERATURE = 3.0
 """What answers are divided by before they are compared with the teacher's."""
 
-_BITS, _OWNER = "_lepton_bits", "_lepton_owner"
+_BITS, _OWNER, _NAME = "_lepton_bits", "_lepton_owner", "_lepton_name"
 
 _attached: weakref.WeakKeyDictionary[torch.nn.Module, TorchAttachment] = weakref.WeakKeyDictionary()
 
@@ -60,7 +61,8 @@ class _OnGrid:
     def weight(self) -> torch.Tensor:
         latent: torch.Tensor = self.__dict__["_parameters"]["weight"]
         attachment: TorchAttachment | None = self.__dict__[_OWNER]()
-        if attachment is not None and not attachment.sees_grid():
+        # In evaluation it answers as the file would.
+        if attachment is not None and self.__dict__["training"] and not attachment.sees_grid():
             return latent
         seen: torch.Tensor = _Straight.apply(latent, self.__dict__[_BITS])
         return seen
@@ -74,8 +76,8 @@ class _OnGrid:
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         """As the plain class with the weights that are used, so that files load without Lepton."""
         state = self.__dict__.copy()
-        state.pop(_BITS)
-        state.pop(_OWNER)
+        for name in (_BITS, _OWNER, _NAME):
+            state.pop(name)
         parameters = state["_parameters"].copy()
         parameters["weight"] = torch.nn.Parameter(self.weight.detach(), parameters["weight"].requires_grad)
         state["_parameters"] = parameters
@@ -111,31 +113,46 @@ class TorchAttachment(_size.Fitting):
         self.left: list[tuple[str, str]] = []
         self._model = weakref.ref(model)
         self._done = 0
+        self._stepped: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
         self._snapshot = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-        chosen = {}
+        chosen: dict[str, torch.nn.Module] = {}
+        shared = []
         for name, module in model.named_modules():
             if why := _why_left(module):
                 self.left.append((name or type(module).__name__, why))
             elif isinstance(module, _COMPRESSED):
-                chosen[name or "weight"] = module
-        self.shares = plan.shares({name: _latent(module).numel() for name, module in chosen.items()}, keep)
+                first = next((one for one, other in chosen.items() if _latent(other) is _latent(module)), None)
+                if first is None:
+                    chosen[name or "weight"] = module
+                else:
+                    shared.append((first, module))
+        _refuse_other_types(list(chosen.values()))
+        frozen = [name for name, module in chosen.items() if not _latent(module).requires_grad]
+        self.shares = plan.shares({name: _latent(module).numel() for name, module in chosen.items()}, keep, frozen)
         self.open = {name for name, share in self.shares.items() if share.density < 1 and name not in (keep or {})}
-        for name, module in chosen.items():
+        for name, module in [*chosen.items(), *shared]:
             module.__dict__[_OWNER] = weakref.ref(self)
+            module.__dict__[_NAME] = name
             module.__class__ = _swapped(type(module))
         self.grids_changed()
+        self.fit_grid()
+
+    def _every(self) -> list[torch.nn.Module]:
+        """Every compressed layer, those too that share the weight of another."""
+        model = self._model()
+        return [] if model is None else [m for m in model.modules() if isinstance(m, _OnGrid)]
 
     def modules(self) -> list[tuple[str, torch.nn.Module]]:
-        """Name and module of every compressed layer."""
-        model = self._model()
-        if model is None:
-            return []
-        return [(name or "weight", m) for name, m in model.named_modules() if isinstance(m, _OnGrid)]
+        """Name and module of every compressed layer, of those that share a weight the first one."""
+        first: dict[str, torch.nn.Module] = {}
+        for module in self._every():
+            first.setdefault(module.__dict__[_NAME], module)
+        return list(first.items())
 
     def grids_changed(self) -> None:
         """Called where the bits of a layer's grid are others."""
-        for name, module in self.modules():
-            module.__dict__[_BITS] = self.shares[name].bits
+        for module in self._every():
+            module.__dict__[_BITS] = self.shares[module.__dict__[_NAME]].bits
 
     def layers(self) -> list[Layer]:
         """The compressed layers with what is kept of them now."""
@@ -163,6 +180,11 @@ class TorchAttachment(_size.Fitting):
         every = sum(tensor.numel() for tensor in each if tensor.is_floating_point())
         return weights, every, sum(len(_latent(module)) for _, module in modules)
 
+    def layers_in_all(self) -> int:
+        """How many layers the model has, those without weights too."""
+        model = self._model()
+        return 0 if model is None else sum(1 for module in model.modules() if not any(module.children()))
+
     def _progress(self) -> float:
         """How far the pruning is, from 0 to 1."""
         if self.steps_total is None or not self.prunes():
@@ -175,20 +197,23 @@ class TorchAttachment(_size.Fitting):
         return float(_schedule.kept(density, self._progress()))
 
     def sees_grid(self) -> bool:
-        """Whether forward passes see the grid: once the pruning is complete."""
+        """Whether forward passes of the training see the grid: once the pruning is complete."""
         return self._progress() >= 1.0
 
     def after_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Masks the weights that ``optimizer`` has just changed."""
+        """Masks the weights that ``optimizer`` has just changed. Optimisers that take turns count as one."""
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
         weights = [(name, _latent(module)) for name, module in self.modules() if id(_latent(module)) in held]
         if not weights:
             return
-        self._done += 1
-        if self.marks_passed(self._done):
+        begins = not self._stepped or optimizer in self._stepped
+        if begins:
+            self._done, self._stepped = self._done + 1, weakref.WeakSet()
+        self._stepped.add(optimizer)
+        if begins and self.marks_passed(self._done):
             self.fit_shares()
         self._mask(optimizer, weights)
-        if self._mean is not None and self._mean.due(self._done):
+        if begins and self._mean is not None and self._mean.due(self._done):
             self._average(self._mean)
         if self._done == self.steps_total:
             self.fit_at_end(self._done)
@@ -223,20 +248,23 @@ class TorchAttachment(_size.Fitting):
     @contextmanager
     def plainly(self) -> Iterator[None]:
         """The model as plain layers with the weights that are used."""
-        latents = []
+        latents, every = [], self._every()
+        _refuse_other_types(every)
         try:
             for _, module in self.modules():
                 weight = _latent(module)
-                latents.append((module, weight.detach().clone()))
+                latents.append((weight, weight.detach().clone()))
                 with torch.no_grad():
                     weight.copy_(on_grid(weight, module.__dict__[_BITS]))
+            for module in every:
                 module.__class__ = type(module).__mro__[2]
             yield
         finally:
-            for module, latent in latents:
+            for module in every:
                 module.__class__ = _swapped(type(module)) if not isinstance(module, _OnGrid) else type(module)
-                with torch.no_grad():
-                    _latent(module).copy_(latent)
+            with torch.no_grad():
+                for weight, latent in latents:
+                    weight.copy_(latent)
 
 
     @contextmanager
@@ -260,6 +288,14 @@ class TorchAttachment(_size.Fitting):
 def _latent(module: torch.nn.Module) -> torch.nn.Parameter:
     parameter: torch.nn.Parameter = module.__dict__["_parameters"]["weight"]
     return parameter
+
+
+def _refuse_other_types(modules: list[torch.nn.Module]) -> None:
+    """Raises an error where weights are no float32: files hold float32, and grids are finer than half precision."""
+    other = next((module for module in modules if _latent(module).dtype != torch.float32), None)
+    if other is not None:
+        raise UsageError(f"a weight is {_latent(other).dtype}, not float32",
+                         "call module.float(); torch.autocast computes in half precision all the same")
 
 
 def _part(module: torch.nn.Module, share: Share, is_open: bool, total: int) -> _size.Weights:
@@ -333,7 +369,7 @@ def _after_step(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 def attached(model: torch.nn.Module) -> TorchAttachment | None:
     """The compression the module is under, if any."""
-    return _attached.get(model)
+    return _attached.get(unwrapped(model))
 
 
 def attach(
@@ -341,6 +377,7 @@ def attach(
     average: bool = True,
 ) -> TorchAttachment:
     """Puts the module under compression."""
+    model = unwrapped(model)
     if plan.density < 1 and steps is None:
         raise UsageError(
             f"{plan.ratio:g}x prunes to {plan.density:.1%}, gradually; a PyTorch loop does not say how long it is",

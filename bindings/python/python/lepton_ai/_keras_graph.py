@@ -378,7 +378,8 @@ def _walk(
             own = layer.get("module", "keras").partition(".")[0] == "keras"
             if kind not in _LAYERS or not own:
                 raise Unknown(f"layer {kind}")
-            if _dtype(layer["config"]) != "float32":
+            # Half precision is for training: here all is computed in float32, in which the weights are.
+            if _dtype(layer["config"]) not in ("float32", "mixed_bfloat16", "mixed_float16"):
                 raise Unknown(f"layer {name} of {_dtype(layer['config'])}")
             one = Layer(writer, layer, weights, [values[of][0] for of in given], values[given[0]][1])
             _LAYERS[kind](one)

@@ -35,8 +35,8 @@ _LEAST = 1 << 14
 _STRETCH = 64
 """Rows, and columns, that are taken side by side: the coder looks at neighbours."""
 
-_HEADER_BYTES, _LAYER_BYTES = 700, 120
-"""Names, shapes and tables of a file, and of each layer."""
+_HEADER_BYTES, _LAYER_BYTES = 600, 170
+"""Names, shapes and tables of a file, and of each layer of the model, coded or not."""
 
 _ROUNDS = 8
 
@@ -115,7 +115,7 @@ def budget_bytes(ratio: float, every: int, compressed: int, channels: int, layer
         every: Numbers of the model.
         compressed: Weights that are coded.
         channels: Channels of the coded layers, which have a step each.
-        layers: Coded layers.
+        layers: Layers of the model.
     """
     rest = 4 * (every - compressed) + 4 * channels + _HEADER_BYTES + layers * _LAYER_BYTES
     # A network so small that the rest takes most of the file is to be of use all the same.
@@ -168,6 +168,27 @@ class Fitting:
         """A part of each layer's weights; numbers of the model; channels of the layers."""
         raise NotImplementedError
 
+    def layers_in_all(self) -> int:
+        """How many layers the model has, those without weights too."""
+        raise NotImplementedError
+
+    def fit_grid(self) -> None:
+        """Where all weights are kept: the finest grid with which they take few enough bytes as they are now."""
+        if self.plan.density < 1:
+            return
+        weights, budget = self._weights_and_budget(AIM)
+        whole = [replace(layer, density=None) for layer in weights]
+
+        def fits(bits: int) -> bool:
+            return sum(of.bytes(layer.density or 1.0, bits) for layer, of in zip(weights, whole)) <= budget
+
+        # Where the rest of the file outweighs the weights, coarser ones would not make it small either.
+        least = max(self.plan.bits - 1, 4)
+        bits = next((bits for bits in range(8, least - 1, -1) if fits(bits)), self.plan.bits)
+        self.plan = replace(self.plan, bits=bits)
+        self.shares = {name: replace(share, bits=bits) for name, share in self.shares.items()}
+        self.grids_changed()
+
     def marks_passed(self, done: int) -> bool:
         """Whether the share to keep is to be fitted after this many steps; says so once a mark."""
         left = tuple(mark for mark in self._marks if self.steps_total is None or done < mark * self.steps_total)
@@ -177,6 +198,10 @@ class Fitting:
     def grids_changed(self) -> None:
         """Called where the bits of a layer's grid are others."""
         raise NotImplementedError
+
+    def is_lost(self) -> bool:
+        """Whether the weights are gone."""
+        return False
 
     def fit_shares(self, aim: float = AIM) -> bool:
         """Fits share and grid of what is pruned to the size that the file would have; whether they changed."""
@@ -207,4 +232,4 @@ class Fitting:
     def _weights_and_budget(self, aim: float) -> tuple[list[Weights], float]:
         weights, every, channels = self.parts()
         compressed = sum(layer.count for layer in weights)
-        return weights, budget_bytes(self.plan.ratio * aim, every, compressed, channels, len(weights))
+        return weights, budget_bytes(self.plan.ratio * aim, every, compressed, channels, self.layers_in_all())

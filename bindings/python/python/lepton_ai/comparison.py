@@ -76,7 +76,8 @@ class Report:
         ]
         for name, before in one.metrics.items():
             after = other.metrics[name]
-            found.append((name, _with_interval(before), _with_interval(after), f"{100 * (after.value - before.value):+.2f} points"))
+            shown = "accuracy (top1)" if name == "top1" else name
+            found.append((shown, _with_interval(before), _with_interval(after), f"{100 * (after.value - before.value):+.2f} points"))
         return found
 
     def __str__(self) -> str:

@@ -15,7 +15,7 @@ import json
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,8 @@ class Plan:
     """What a ratio asks of the weights.
 
     The rule of thumb is ``ratio = 32 / (H(density) + density * bits)``, with H the entropy of which
-    weights are kept, in bits: up to 4 eight bits do, up to 32/3.5 four, above that weights are pruned.
+    weights are kept, in bits. Up to 32/3.5 all are, on the finest grid of 4 to 8 bits with which the file is
+    small enough; above that weights are pruned.
     """
 
     ratio: float
@@ -63,22 +64,24 @@ class Plan:
         """
         if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 1 <= ratio <= 1000:
             raise UsageError(f"the ratio is {ratio!r}; it must be a number from 1 to 1000")
-        if ratio <= 4:
-            return Plan(float(ratio), 8, 1.0)
         if ratio <= 32 / _FOUR_BITS:
-            return Plan(float(ratio), 4, 1.0)
+            return Plan(float(ratio), min(max(math.floor(32 / ratio), 4), 8), 1.0)
         return Plan(float(ratio), 4, _density_of(32 / ratio))
 
-    def shares(self, weights: Mapping[str, int], keep: Mapping[str, float] | None = None) -> dict[str, Share]:
+    def shares(
+        self, weights: Mapping[str, int], keep: Mapping[str, float] | None = None, frozen: Collection[str] = ()
+    ) -> dict[str, Share]:
         """What each layer gets: bits and the share of its weights that is kept.
 
         The smallest layers, which hold little and matter much, keep all weights at 8 bits as long as
-        they take less than a tenth of the budget together. Where weights are pruned the other layers
-        share the rest of the budget evenly.
+        they take less than a tenth of the budget together, and so do those that are not trained, whatever
+        they take. Where weights are pruned the other layers share the rest of the budget evenly, a tenth of it
+        at least.
 
         Args:
             weights: Number of weights of each layer by its name.
             keep: Shares the caller decides, above 0 and up to 1.
+            frozen: Names of layers that are not trained, and so would not recover.
 
         Raises:
             UsageError: for a layer there is not, and a share that is none.
@@ -97,12 +100,14 @@ class Plan:
         for name in sorted(weights, key=lambda name: weights[name]):
             if name in chosen:
                 shares[name] = Share(self.bits, float(chosen[name]))
-            elif whole_bits + 8 * weights[name] <= budget_bits / 10:
-                whole_bits += 8 * weights[name]
+            elif name in frozen or whole_bits + 8 * weights[name] <= budget_bits / 10:
+                whole_bits += 8 * weights[name] if name not in frozen else 0
                 shares[name] = Share(8, 1.0)
+        whole_bits += sum(8 * weights[name] for name in frozen if name not in chosen)
         spent = whole_bits + sum(weights[name] * _bits_a_weight(chosen[name]) for name in chosen)
         open_weights = sum(count for name, count in weights.items() if name not in shares)
-        density = _density_of((budget_bits - spent) / open_weights) if open_weights else 1.0
+        rest_bits = max(budget_bits - spent, budget_bits / 10)
+        density = _density_of(rest_bits / open_weights) if open_weights else 1.0
         return {name: shares.get(name, Share(self.bits, density)) for name in weights}
 
 
@@ -363,6 +368,11 @@ class LeptonAI:
     def _needed(self) -> KerasAttachment | TorchAttachment:
         if self._attachment is None:
             raise UsageError("the model is not under compression", "call compress first")
+        if self._attachment.is_lost():
+            raise UsageError(
+                "the training was broken off during a step, and JAX took the weights along",
+                "load weights that were saved before, then go on",
+            )
         return self._attachment
 
     def _samples(self, model: _native.Model, given: Any) -> list[list[Any]]:
@@ -390,6 +400,8 @@ class LeptonAI:
 
     def _notes(self, attachment: KerasAttachment | TorchAttachment) -> list[str]:
         notes = list(self._export_notes)
+        if not attachment.steps_done():
+            notes.append("it has not been trained under the compression yet")
         if attachment.prunes() and attachment.steps_total is not None:
             missing = math.ceil(_schedule.END * attachment.steps_total) - attachment.steps_done()
             if missing > 0:

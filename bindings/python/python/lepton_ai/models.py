@@ -78,13 +78,24 @@ def _needed(module: str, install: str, why: str) -> Any:
         raise MissingPackageError(f"{why} needs {module}", f"pip install {install}") from None
 
 
+def unwrapped(module: Any) -> Any:
+    """The ``torch.nn.Module`` in what ``torch.compile``, ``DataParallel`` and the like put around it."""
+    while True:
+        if _is_instance(module, "torch._dynamo.eval_frame", "OptimizedModule"):
+            module = module._orig_mod
+        elif any(_is_instance(module, "torch.nn.parallel", name) for name in ("DataParallel", "DistributedDataParallel")):
+            module = module.module
+        else:
+            return module
+
+
 def _from_torch(module: Any, example_inputs: Any) -> bytes:
     if example_inputs is None:
         raise UsageError(
             "a torch.nn.Module does not say what it takes",
             "give example_inputs: a tensor, or a tuple of tensors, to call it with",
         )
-    torch = sys.modules["torch"]
+    torch, module = sys.modules["torch"], unwrapped(module)
     _needed("torch.onnx", "torch", "exporting a torch.nn.Module")
     _needed("onnx", "onnx", "exporting a torch.nn.Module")
     tensors = tuple(example_inputs) if isinstance(example_inputs, (tuple, list)) else (example_inputs,)

@@ -50,8 +50,8 @@ class Candidate:
     """The better one, the limits it breaks, or the error."""
     path: Path | None
     """Its file."""
-    recipe: dict[str, Any]
-    """What was done to the model."""
+    recipe: list[dict[str, Any]]
+    """What was done to the model: methods and their parameters, in order."""
     estimates: tuple[Estimate, ...]
     """The metric, then others that make sense beside it, on the samples kept for evaluation."""
     drop: float | None

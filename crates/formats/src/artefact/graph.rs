@@ -60,7 +60,8 @@ fn columns(shape: &[usize]) -> usize {
     shape.iter().skip(1).product::<usize>().max(1)
 }
 
-/// The coded bytes of a tensor that is half as large with them.
+/// The coded bytes of a tensor that is half as large with them, or at least a tenth smaller where its
+/// numbers are on a grid of 7 bits or fewer: whoever chose that grid did it for the size.
 fn coded(tensor: &Tensor) -> Option<Vec<u8>> {
     let bytes = tensor.bytes();
     if !matches!(tensor.dtype(), DType::I8 | DType::U8) || bytes.len() < CODED_FROM {
@@ -68,10 +69,12 @@ fn coded(tensor: &Tensor) -> Option<Vec<u8>> {
     }
     let values: Vec<i8> = bytes.iter().map(|&byte| byte as i8).collect();
     let coded = coding::encode(columns(tensor.shape()), &values);
-    (coded.len() * 2 <= bytes.len() && !coded.is_empty()).then_some(coded)
+    let coarse = tensor.dtype() == DType::I8 && values.iter().all(|value| (-63..64).contains(value));
+    let most = if coarse { bytes.len() / 10 * 9 } else { bytes.len() / 2 };
+    (coded.len() <= most && !coded.is_empty()).then_some(coded)
 }
 
-/// Bytes that an artefact takes for the values of a tensor: coded where that halves them.
+/// Bytes that an artefact takes for the values of a tensor, coded or not.
 pub fn coded_bytes(tensor: &Tensor) -> usize {
     coded(tensor).map_or(tensor.bytes().len(), |coded| coded.len())
 }

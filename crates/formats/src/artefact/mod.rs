@@ -87,7 +87,7 @@ struct Parts {
     weights: WeightsOut,
 }
 
-/// With `coding`, byte tensors that are half as large when coded are coded.
+/// With `coding`, byte tensors that are small enough when coded are coded.
 fn parts(artefact: &Artefact, coding: bool) -> Result<Parts, FormatError> {
     let mut weights = WeightsOut { coding, ..WeightsOut::default() };
     let (mut graph, mut golden) = (Vec::new(), Vec::new());

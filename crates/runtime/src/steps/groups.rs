@@ -96,8 +96,15 @@ struct Product {
 impl Product {
     fn run(&self, memory: &Memory<'_>) {
         let blocks = self.weights.order().columns.div_ceil(GROUP_COLUMNS);
-        let at = |part: usize| blocks * part / self.parts * GROUP_COLUMNS;
-        memory.threads.run(self.parts, &|part| self.columns(memory, part, at(part)..at(part + 1)));
+        let order = self.weights.order();
+        let work = self.rows * order.depth * order.columns / self.parts;
+        let at = |part: usize| blocks * part / self.parts;
+        memory.threads.run(self.parts, &|part| {
+            memory.watch.in_pieces(at(part)..at(part + 1), work, 1, |blocks| {
+                let columns = blocks.start * GROUP_COLUMNS..blocks.end * GROUP_COLUMNS;
+                self.columns(memory, part, columns);
+            });
+        });
     }
 
     /// The columns of one part.

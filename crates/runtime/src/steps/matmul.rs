@@ -6,6 +6,7 @@ use lepton_kernels::conv::Indirection;
 use lepton_kernels::epilogue::{EpilogueF32, Output};
 use lepton_kernels::gemm::Input;
 
+use super::parts::PIECE_ROWS;
 use super::product::operand;
 use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::Memory;
@@ -63,17 +64,11 @@ pub(crate) fn matmul(builder: &mut Builder<'_>, node: &Node) -> Choice {
                     let pointer = memory.write::<f32>(places[2]).add(i * m * n);
                     let output = Output { pointer, row_stride: n };
                     let epilogue = EpilogueF32::default();
-                    gemm_f32_scratch(
-                        memory.isa,
-                        &input,
-                        scratch,
-                        k,
-                        n,
-                        &epilogue,
-                        &output,
-                        0..m,
-                        0..n,
-                    );
+                    let (isa, all) = (memory.isa, 0..n);
+                    memory.watch.in_pieces(0..m, m * n * k, PIECE_ROWS, |rows| {
+                        let (input, all) = (&input, all.clone());
+                        gemm_f32_scratch(isa, input, scratch, k, n, &epilogue, &output, rows, all);
+                    });
                 }
             }
         });

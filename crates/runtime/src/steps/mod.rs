@@ -228,7 +228,8 @@ pub(crate) fn is_f32(builder: &Builder<'_>, node: &Node, index: usize) -> bool {
 /// Work below which a step stays on one thread: about four microseconds of multiply–adds.
 const PARALLEL_WORK: usize = 200_000;
 
-/// Calls `body` with ranges that cover `0..rows`, over the threads if the work is worth it.
+/// Calls `body` with ranges that cover `0..rows`, over the threads if the work is worth it, until the
+/// run is stopped.
 pub(crate) fn over_rows(
     memory: &Memory<'_>,
     rows: usize,
@@ -237,10 +238,10 @@ pub(crate) fn over_rows(
 ) {
     let parts = memory.threads.count().min(work / PARALLEL_WORK + 1).min(rows.max(1));
     if parts <= 1 {
-        return body(0..rows);
+        return memory.watch.in_pieces(0..rows, work, 1, body);
     }
     memory.threads.run(parts, &|part| {
         let at = |p: usize| rows * p / parts;
-        body(at(part)..at(part + 1));
+        memory.watch.in_pieces(at(part)..at(part + 1), work / parts, 1, &body);
     });
 }

@@ -72,15 +72,24 @@ fn parts(extents: &Extents, threads: usize) -> Vec<Part> {
     (0..count).map(part).collect()
 }
 
-/// Calls `body` with the parts of a product, over the threads if the work is worth it.
+/// Rows of a piece, at least: enough that reading the weights again costs nothing beside them.
+pub(crate) const PIECE_ROWS: usize = 256;
+
+/// Calls `body` with the parts of a product, over the threads if the work is worth it, until the run
+/// is stopped.
 pub(crate) fn over_parts(memory: &Memory<'_>, extents: &Extents, body: impl Fn(&Part) + Sync) {
     let threads = memory.threads.count();
+    let pieces = |part: &Part| {
+        let (rows, columns) = (part.rows.clone(), part.columns.clone());
+        let piece = |rows| body(&Part { rows, columns: columns.clone(), ..*part });
+        memory.watch.in_pieces(rows, extents.work / part.count, PIECE_ROWS, piece);
+    };
     if threads == 1 {
         let (rows, columns) = (0..extents.rows, 0..extents.columns);
-        return body(&Part { rows, columns, index: 0, count: 1 });
+        return pieces(&Part { rows, columns, index: 0, count: 1 });
     }
     let parts = parts(extents, threads);
-    memory.threads.run(parts.len(), &|index| body(&parts[index]));
+    memory.threads.run(parts.len(), &|index| pieces(&parts[index]));
 }
 
 #[cfg(test)]

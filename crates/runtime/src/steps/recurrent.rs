@@ -238,16 +238,18 @@ impl Layer {
                 }
             }
             let mut state = state;
-            for step in 0..steps {
-                let t = if self.backward[d] { steps - 1 - step } else { step };
-                let product = &products[t * batch * columns..][..batch * columns];
-                self.step(memory.isa, weights, product, &mut state);
-                if let Some(y) = self.y {
-                    // SAFETY: y has every step of every direction.
-                    unsafe { memory.slice_mut(y, (t * directions + d) * count, count) }
-                        .copy_from_slice(state.h);
+            memory.watch.in_pieces(0..steps, steps * count * columns, 1, |piece| {
+                for step in piece {
+                    let t = if self.backward[d] { steps - 1 - step } else { step };
+                    let product = &products[t * batch * columns..][..batch * columns];
+                    self.step(memory.isa, weights, product, &mut state);
+                    if let Some(y) = self.y {
+                        // SAFETY: y has every step of every direction.
+                        unsafe { memory.slice_mut(y, (t * directions + d) * count, count) }
+                            .copy_from_slice(state.h);
+                    }
                 }
-            }
+            });
             for (values, place) in [&*state.h, &*state.cell].into_iter().zip(self.last) {
                 if let Some(place) = place {
                     // SAFETY: a last state has every direction.

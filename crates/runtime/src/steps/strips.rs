@@ -114,11 +114,16 @@ impl Pair {
     fn run(&self, memory: &Memory<'_>) {
         let [height, _] = self.strips.window.output().expect("planned");
         let rows = self.images * height;
-        let work = (self.wide.work + self.each.work) / PARALLEL_WORK + 1;
-        let parts = memory.threads.count().min(work).min(rows);
+        let work = self.wide.work + self.each.work;
+        let parts = memory.threads.count().min(work / PARALLEL_WORK + 1).min(rows);
         memory.threads.run(parts, &|part| {
             let at = |p: usize| rows * p / parts;
-            self.part(memory, part, at(part)..at(part + 1));
+            // A piece fills the rows again that its window shares with the piece before.
+            let least = 16 * self.strips.window.kernel[0];
+            let range = at(part)..at(part + 1);
+            memory
+                .watch
+                .in_pieces(range, work / parts, least, |range| self.part(memory, part, range));
         });
     }
 

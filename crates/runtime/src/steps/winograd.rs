@@ -112,7 +112,8 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice 
     let pack = || PackedWinograd::pack(values, weights.shape()[0], depth, tile);
     let (form, order) = (Algorithm::Tiles(tile).form(), (weights.shape()[0], depth, tile));
     let packed = builder.packs.get_or_load(id, form, &order, pack);
-    let product = super::product::of_tiles(builder, node, op, packed.clone());
+    let mut product = super::product::of_tiles(builder, node, op, packed.clone());
+    product.work = tiling.total() * tile.matrices() * depth * product.columns;
     let scratch = builder.scratch(0);
     let run = Box::new(move |memory: &Memory<'_>| {
         tiles(memory, &product, &packed, &tiling, scratch);
@@ -137,7 +138,7 @@ fn tiles(
         let output = Output { pointer, row_stride: product.columns };
         // SAFETY: the tiling was made of the planned shapes; every part has its own scratch and
         // its own blocks.
-        unsafe {
+        memory.watch.in_pieces(range, product.work / parts, 1, |range| unsafe {
             winograd_f32(
                 memory.isa,
                 tiling,
@@ -150,6 +151,6 @@ fn tiles(
                 range,
                 product.next_bytes(),
             );
-        }
+        });
     });
 }

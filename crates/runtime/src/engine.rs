@@ -11,6 +11,7 @@ use crate::place::Memory;
 use crate::plan::{Demands, Plan, Step};
 use crate::session::SessionOptions;
 use crate::threads::Threads;
+use crate::trace::Watch;
 
 /// Runs plans.
 pub(crate) struct Engine {
@@ -31,11 +32,13 @@ impl Engine {
         Demands { engine: self, isa, threads: self.threads.count(), exact, choices }
     }
 
-    /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`.
+    /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`; what runs within
+    /// steps is watched by `watch`.
     pub fn execute<T: Borrow<Tensor>>(
         &self,
         plan: &Plan,
         inputs: &[T],
+        watch: Watch<'_>,
         mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let mut arena = self.take_arena(plan.arena_bytes);
@@ -50,6 +53,7 @@ impl Engine {
         let memory = Memory {
             isa: self.options.isa,
             threads: &self.threads,
+            watch,
             arena: arena.make_mut().as_mut_ptr(),
             inputs: &input_pointers,
             outputs: &output_pointers,

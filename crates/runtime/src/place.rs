@@ -3,6 +3,7 @@
 use lepton_kernels::Isa;
 
 use crate::threads::Threads;
+use crate::trace::Watch;
 
 /// Which block of memory an operand lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +29,16 @@ pub(crate) struct Place {
 pub(crate) struct Memory<'a> {
     pub isa: Isa,
     pub threads: &'a Threads,
+    /// For steps that run others, which do so on the thread of the run.
+    pub watch: Watch<'a>,
     pub arena: *mut u8,
     pub inputs: &'a [*const u8],
     pub outputs: &'a [*mut u8],
 }
 
 // SAFETY: the pointers are only turned into slices by steps, which the plan keeps from
-// overlapping: tasks of one step write disjoint parts.
+// overlapping: tasks of one step write disjoint parts. The watch is used by no task, only by steps
+// on the thread of the run.
 unsafe impl Sync for Memory<'_> {}
 
 impl Memory<'_> {

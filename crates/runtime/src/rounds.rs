@@ -12,8 +12,9 @@ use crate::error::RuntimeError;
 use crate::packs::Packs;
 use crate::place::Memory;
 use crate::plan::Plan;
-use crate::session::{Ready, Session, watched};
+use crate::session::{Ready, Session};
 use crate::stepwise::Stepwise;
+use crate::trace::Watch;
 
 /// Rounds that a stack has room for at first, where nobody knows how many there will be.
 const FIRST_ROUNDS: usize = 64;
@@ -105,7 +106,7 @@ impl Body {
         &self,
         op: &Op,
         operands: Operands<'_, Tensor>,
-        go_on: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Vec<Tensor>, Repeating> {
         let given = match op {
             Op::Loop(op) => Given::of_loop(op, operands)?,
@@ -118,13 +119,13 @@ impl Body {
         let first = given.first()?;
         let Ready { plan, rest } = session.ready(&first)?;
         if rest.is_none() && given.stays(&plan) {
-            let made = self.rounds(&plan, given, go_on)?;
+            let made = self.rounds(&plan, given, watch)?;
             return match op {
                 Op::Scan(op) => Ok(stacked(op, made)?),
                 _ => Ok(made),
             };
         }
-        self.one_by_one(session, op, operands, &first, go_on)
+        self.one_by_one(session, op, operands, &first, watch)
     }
 
     /// Rounds of which each may find other shapes than the one before.
@@ -134,7 +135,7 @@ impl Body {
         op: &Op,
         operands: Operands<'_, Tensor>,
         first: &[Tensor],
-        go_on: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Vec<Tensor>, Repeating> {
         let stepwise = self.stepwise.get_or_init(|| {
             let graph = session.lowered().clone();
@@ -144,8 +145,8 @@ impl Body {
         let mut run = |given: &[Tensor]| {
             let same = given.iter().zip(first).all(|(a, b)| a.shape() == b.shape());
             let made = match same {
-                true => session.run_while(given, go_on),
-                false => stepwise.run(given, go_on),
+                true => session.run_watched(given, watch),
+                false => stepwise.run(given, watch),
             };
             stopped = matches!(made, Err(RuntimeError::Stopped));
             made.map_err(|error| Problem::value(error.to_string()))
@@ -164,7 +165,7 @@ impl Body {
         &self,
         plan: &Plan,
         given: Given,
-        go_on: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Vec<Tensor>, Repeating> {
         let head = usize::from(given.counts);
         let (first_state, first_stack) = (2 * head, head + given.states.len());
@@ -180,7 +181,7 @@ impl Body {
         let mut inputs = given.pointers(&yes);
         let mut outputs: Vec<*mut u8> = vec![std::ptr::null_mut(); plan.outputs.len()];
         let arena_base = arena.make_mut().as_mut_ptr();
-        let mut step = watched(go_on);
+        let mut step = watch.steps();
         let mut next = yes;
         while next != 0 && (round as usize) < given.limit {
             let at = round as usize;
@@ -205,6 +206,7 @@ impl Body {
             let memory = Memory {
                 isa: self.engine.options.isa,
                 threads: &self.engine.threads,
+                watch,
                 arena: arena_base,
                 inputs: &inputs,
                 outputs: &outputs,
@@ -443,6 +445,7 @@ mod tests {
 
     use super::*;
     use crate::session::SessionOptions;
+    use crate::trace::StepProfile;
 
     /// What a body does with its state.
     #[derive(Clone, Copy)]
@@ -522,6 +525,29 @@ mod tests {
                     check(&looped(step, last), count, begins, 2);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_profile_shows_the_steps_of_a_body_once() {
+        for step in [Step::Multiply, Step::Append] {
+            let graph = looped(step, 9);
+            let session = Session::new(&graph, SessionOptions::default()).unwrap();
+            let given = [
+                Tensor::scalar(5i64),
+                Tensor::from_bools(Vec::new(), [true]).unwrap(),
+                Tensor::zeros(DType::F32, [40, 3]).unwrap(),
+            ];
+            session.run(&given).unwrap();
+            let began = std::time::Instant::now();
+            let (_, steps) = session.profile(&given).unwrap();
+            let whole = began.elapsed().as_secs_f64() * 1e6;
+            let product = |s: &&StepProfile| s.op == "MatMul" || s.op == "Linear";
+            let products: Vec<_> = steps.iter().filter(product).collect();
+            let runs: u64 = products.iter().map(|s| s.runs).sum();
+            assert!(runs == 5 && !products.is_empty(), "{steps:?}");
+            assert!(products.iter().all(|s| s.node.starts_with("loop > ")), "{steps:?}");
+            assert!(steps.iter().map(|s| s.time_us).sum::<f64>() <= whole, "{steps:?}");
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use lepton_ir::{Graph, StoredPack};
 use lepton_kernels::Isa;
@@ -12,34 +11,16 @@ use lepton_tensor::{DType, Tensor};
 use crate::choices::{self, Choices};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
-use crate::limits::{Arithmetic, Limits};
+use crate::limits::Limits;
 use crate::packs::Packs;
 use crate::parts::Parts;
 use crate::place::Memory;
 use crate::plan::{self, Plan};
 use crate::stepwise::Stepwise;
+use crate::trace::{Recorder, StepProfile, Watch};
 
 /// Plans kept for different input shapes.
 const KEPT_PLANS: usize = 16;
-
-/// Multiply-adds and bytes after which a run that is watched asks whether to go on: some microseconds.
-const ASKED_AFTER: u64 = 1 << 18;
-
-/// Runs steps, and asks `go_on` after each that takes some microseconds.
-pub(crate) fn watched(
-    go_on: &dyn Fn() -> bool,
-) -> impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError> {
-    let mut work = 0;
-    move |step, memory| {
-        (step.run)(memory)?;
-        work += step.multiply_adds + step.bytes;
-        if work < ASKED_AFTER {
-            return Ok(());
-        }
-        work = 0;
-        if go_on() { Ok(()) } else { Err(RuntimeError::Stopped) }
-    }
-}
 
 /// What happens to a graph before it is planned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,27 +61,6 @@ impl Default for SessionOptions {
             exact: false,
         }
     }
-}
-
-/// One step of a profiled run.
-#[derive(Clone, Debug)]
-pub struct StepProfile {
-    /// The node it came from.
-    pub node: String,
-    /// Its operator.
-    pub op: String,
-    /// The kernel that ran; `reference` where there is none yet.
-    pub kernel: &'static str,
-    /// When it began, in microseconds from the start of the run.
-    pub start_us: f64,
-    /// How long it took, in microseconds.
-    pub time_us: f64,
-    /// Multiply–adds.
-    pub multiply_adds: u64,
-    /// Bytes of its operands and results.
-    pub bytes: u64,
-    /// What its multiply–adds are limited by.
-    pub arithmetic: Arithmetic,
 }
 
 /// Sizes of a plan.
@@ -196,7 +156,11 @@ impl Session {
     /// What this machine can do at most with the session's instruction set and threads; measured,
     /// which takes some tens of milliseconds.
     pub fn limits(&self) -> Limits {
-        Limits::measure(self.isa(), self.engine.threads.count())
+        Limits::measure(
+            self.isa(),
+            self.engine.threads.count(),
+            self.lowered.constant_bytes() as u64,
+        )
     }
 
     /// Runs the graph: one tensor per input, in order; one per output comes back.
@@ -214,45 +178,32 @@ impl Session {
         inputs: &[Tensor],
         go_on: &dyn Fn() -> bool,
     ) -> Result<Vec<Tensor>, RuntimeError> {
+        self.run_watched(inputs, Watch::while_true(go_on))
+    }
+
+    pub(crate) fn run_watched(
+        &self,
+        inputs: &[Tensor],
+        watch: Watch<'_>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
         let Ready { plan, rest } = self.ready(inputs)?;
-        let outputs = self.execute(&plan, inputs, watched(go_on))?;
+        let outputs = self.engine.execute(&plan, inputs, watch, watch.steps())?;
         match rest {
-            Some(rest) => rest.run(&[inputs, &outputs].concat(), go_on),
+            Some(rest) => rest.run(&[inputs, &outputs].concat(), watch),
             None => Ok(outputs),
         }
     }
 
-    /// Runs the graph and times every step of what can be planned before it runs: what comes
-    /// after extents that depend on data has no steps here.
+    /// Runs the graph and times every step: of plans, of the bodies of loops and of branches within
+    /// the step that runs them, and of what runs node by node, because its extents depend on data.
     pub fn profile(
         &self,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
-        let Ready { plan, rest } = self.ready(inputs)?;
-        let mut profile = Vec::with_capacity(plan.steps.len());
-        let start = Instant::now();
-        let us = |d: std::time::Duration| d.as_secs_f64() * 1e6;
-        let outputs = self.execute(&plan, inputs, |step, memory| {
-            let began = Instant::now();
-            (step.run)(memory)?;
-            let ended = Instant::now();
-            profile.push(StepProfile {
-                node: step.node.clone(),
-                op: step.op.clone(),
-                kernel: step.kernel,
-                start_us: us(began.saturating_duration_since(start)),
-                time_us: us(ended.saturating_duration_since(began)),
-                multiply_adds: step.multiply_adds,
-                bytes: step.bytes,
-                arithmetic: step.arithmetic,
-            });
-            Ok(())
-        })?;
-        let outputs = match rest {
-            Some(rest) => rest.run(&[inputs, &outputs].concat(), &|| true)?,
-            None => outputs,
-        };
-        Ok((outputs, profile))
+        self.ready(inputs)?;
+        let recorder = Recorder::new();
+        let outputs = self.run_watched(inputs, Watch::recorded(&recorder))?;
+        Ok((outputs, recorder.steps()))
     }
 
     /// Sizes of the plan for inputs of these shapes.
@@ -364,6 +315,6 @@ impl Session {
         inputs: &[Tensor],
         run_step: impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        self.engine.execute(plan, inputs, run_step)
+        self.engine.execute(plan, inputs, Watch::NOBODY, run_step)
     }
 }

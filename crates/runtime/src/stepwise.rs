@@ -15,8 +15,9 @@ use crate::error::RuntimeError;
 use crate::packs::Packs;
 use crate::rounds::{Body, Repeating};
 use crate::session::Session;
-use crate::single::Single;
+use crate::single::{Served, Single};
 use crate::steps::found;
+use crate::trace::{StepProfile, Watch};
 
 /// A graph that runs node by node.
 pub(crate) struct Stepwise {
@@ -65,41 +66,64 @@ impl Stepwise {
         Stepwise { graph, engine, packs, singles, branches: Mutex::default() }
     }
 
-    /// Runs the graph for as long as `go_on` says so.
+    /// Runs the graph for as long as it is to go on.
     pub(crate) fn run(
         &self,
         inputs: &[Tensor],
-        go_on: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
         let stopped = Cell::new(false);
         let run_node = |node: &Node, operands: Operands<'_, Tensor>| {
-            stopped.set(!go_on());
+            stopped.set(!watch.goes_on());
             if stopped.get() {
                 return Some(Err(self.graph.node_error(node, Problem::value("it was stopped"))));
             }
-            self.node(node, operands, go_on)
+            self.node(node, operands, watch)
         };
         let made = interpret::run_with(&self.graph, inputs, run_node);
         // A branch that was stopped says so as an error of its node.
-        let stopped = stopped.get() || made.is_err() && !go_on();
+        let stopped = stopped.get() || made.is_err() && !watch.goes_on();
         if stopped { Err(RuntimeError::Stopped) } else { Ok(made?) }
     }
 
     /// The results of a node; `None` where only its `eval` gives them.
-    fn node(&self, node: &Node, operands: Operands<'_, Tensor>, go_on: &dyn Fn() -> bool) -> Made {
-        let found = match &node.op {
-            Op::Loop(_) | Op::Scan(_) => return Some(self.repeated(node, operands, go_on)),
-            Op::If(branches) => return Some(self.branch(node, branches, operands, go_on)),
-            Op::NonMaxSuppression(op) => found::boxes(self.engine.options.isa, op, operands),
-            Op::NonZero(_) => found::non_zero(operands),
-            _ => None,
-        };
-        if let Some(found) = found {
-            return Some(Ok(vec![found]));
+    fn node(&self, node: &Node, operands: Operands<'_, Tensor>, watch: Watch<'_>) -> Made {
+        let about = |kernel| move || StepProfile::of_node(&self.graph, node, operands, kernel);
+        match &node.op {
+            Op::Loop(_) | Op::Scan(_) => {
+                let run = || self.repeated(node, operands, watch);
+                return Some(watch.timed(about("rounds"), run));
+            }
+            Op::If(branches) => {
+                let run = || self.branch(node, branches, operands, watch);
+                return Some(watch.timed(about("branch"), run));
+            }
+            Op::NonMaxSuppression(op) => {
+                let run = || found::boxes(self.engine.options.isa, op, operands);
+                if let Some(found) = watch.timed(about("boxes"), run) {
+                    return Some(Ok(vec![found]));
+                }
+            }
+            Op::NonZero(_) => {
+                if let Some(found) = watch.timed(about("places"), || found::non_zero(operands)) {
+                    return Some(Ok(vec![found]));
+                }
+            }
+            _ => {}
         }
-        let single = self.singles.get(&place(node))?;
-        let made = single.run(&self.engine, &self.graph, node, operands).transpose()?;
-        Some(made.map_err(|error| self.named(node, error)))
+        let kernel = match self.singles.get(&place(node)) {
+            Some(single) => match single.run(&self.engine, &self.graph, node, operands, watch) {
+                Ok(Served::Made(made)) => return Some(Ok(made)),
+                Ok(Served::Eval(kernel)) => kernel,
+                Err(error) => return Some(Err(self.named(node, error))),
+            },
+            None => "reference",
+        };
+        if !watch.records() {
+            return None;
+        }
+        let made = watch.timed(about(kernel), || node.op.eval(operands));
+        Some(made.map_err(|problem| self.graph.node_error(node, problem)))
     }
 
     /// An error of a node as one of the graph.
@@ -115,10 +139,10 @@ impl Stepwise {
         &self,
         node: &Node,
         operands: Operands<'_, Tensor>,
-        go_on: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Vec<Tensor>, GraphError> {
         let body = Body::shared(&self.packs, &self.engine, node);
-        body.run(&node.op, operands, go_on).map_err(|error| {
+        body.run(&node.op, operands, watch).map_err(|error| {
             self.graph.node_error(
                 node,
                 match error {
@@ -135,7 +159,7 @@ impl Stepwise {
         node: &Node,
         branches: &If,
         operands: Operands<'_, Tensor>,
-        go_on: &dyn Fn() -> bool,
+        watch: Watch<'_>,
     ) -> Result<Vec<Tensor>, GraphError> {
         let fail = |problem: Problem| self.graph.node_error(node, problem);
         let truth = branches.holds(operands).map_err(fail)?;
@@ -161,8 +185,8 @@ impl Stepwise {
             }
         };
         match &*branch {
-            Branch::Planned(session) => session.run_while(&given, go_on).map_err(run),
-            Branch::Stepwise(graph) => graph.run(&given, go_on).map_err(run),
+            Branch::Planned(session) => session.run_watched(&given, watch).map_err(run),
+            Branch::Stepwise(graph) => graph.run(&given, watch).map_err(run),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::error::RuntimeError;
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Run};
 use crate::rounds::{Body, Repeating};
+use crate::trace::Watch;
 
 struct Operand {
     place: Place,
@@ -19,7 +20,7 @@ struct Operand {
 pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Chosen {
     let fail = failure(builder, node);
     let op = node.op.clone();
-    let run = on_copies(builder, node, move |operands| {
+    let run = on_copies(builder, node, move |operands, _| {
         op.eval(operands).map_err(|problem| fail(problem).into())
     });
     Chosen { kernel: "reference", run }
@@ -43,7 +44,10 @@ fn failure(builder: &Builder<'_>, node: &Node) -> impl Fn(Problem) -> GraphError
 pub(crate) fn on_copies(
     builder: &Builder<'_>,
     node: &Node,
-    evaluate: impl Fn(Operands<'_, Tensor>) -> Result<Vec<Tensor>, RuntimeError> + Send + Sync + 'static,
+    evaluate: impl Fn(Operands<'_, Tensor>, Watch<'_>) -> Result<Vec<Tensor>, RuntimeError>
+    + Send
+    + Sync
+    + 'static,
 ) -> Run {
     let operand = |id| Operand {
         place: builder.place(id),
@@ -66,7 +70,7 @@ pub(crate) fn on_copies(
             .collect();
         let tensors = tensors?;
         let operands: Vec<Option<&Tensor>> = tensors.iter().map(Option::as_ref).collect();
-        let results = evaluate(Operands(&operands))?;
+        let results = evaluate(Operands(&operands), memory.watch)?;
         for (output, result) in outputs.iter().zip(results) {
             let Some(output) = output else { continue };
             if result.shape() != output.shape || result.dtype() != output.dtype {
@@ -86,8 +90,8 @@ pub(crate) fn repeated(builder: &Builder<'_>, node: &Node) -> Chosen {
     let body = Body::shared(builder.packs, builder.demands.engine, node);
     let fail = failure(builder, node);
     let op = node.op.clone();
-    let run = on_copies(builder, node, move |operands| {
-        body.run(&op, operands, &|| true).map_err(|error| match error {
+    let run = on_copies(builder, node, move |operands, watch| {
+        body.run(&op, operands, watch).map_err(|error| match error {
             Repeating::Stopped => RuntimeError::Stopped,
             Repeating::Problem(problem) => fail(problem).into(),
         })

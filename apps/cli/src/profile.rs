@@ -12,7 +12,7 @@ use crate::output::{count, print_json, say};
 /// Profiled runs; each step's median is shown.
 const RUNS: usize = 51;
 
-/// Times every step of the plan.
+/// Times every step.
 pub fn profile(arguments: &Profile) -> Result<()> {
     let model = arguments.model.open()?;
     let (threads, exact) = (arguments.threads, arguments.exact);
@@ -33,8 +33,9 @@ pub fn profile(arguments: &Profile) -> Result<()> {
             .iter()
             .map(|s| {
                 let (share, limit) = limits.share(s);
-                json!({ "node": s.node, "op": s.op, "kernel": s.kernel, "time_us": s.time_us,
-                        "multiply_adds": s.multiply_adds, "bytes": s.bytes,
+                json!({ "node": s.node, "op": s.op, "kernel": s.kernel, "runs": s.runs,
+                        "time_us": s.time_us, "multiply_adds": s.multiply_adds,
+                        "bytes": s.bytes, "constant_bytes": s.constant_bytes,
                         "limit_share": share, "limit": limit.name() })
             })
             .collect();
@@ -42,6 +43,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         let limits = json!({ "threads": limits.threads, "f32_macs_per_s": core.f32,
             "bf16_macs_per_s": core.bf16, "u8s8_macs_per_s": core.u8s8,
             "cached_bytes_per_s": core.cached_bytes,
+            "far_cached_bytes_per_s": core.far_cached_bytes,
             "streamed_bytes_per_s": core.streamed_bytes });
         return print_json("profile", json!({ "runs": RUNS, "limits": limits, "steps": list }));
     }
@@ -59,7 +61,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
         let (share, limit) = limits.share(step);
         let rate = |amount: u64| amount as f64 / step.time_us.max(1e-3) / 1e3;
         say!(
-            "{:>9.2} {:>6.1} {:>9} {:>9.1} {:>9.1} {:>5.0} {:<10}  {} [{}] {}",
+            "{:>9.2} {:>6.1} {:>9} {:>9.1} {:>9.1} {:>5.0} {:<10}  {} [{}] {}{}",
             step.time_us,
             100.0 * step.time_us / total.max(1e-9),
             count(step.multiply_adds),
@@ -69,7 +71,8 @@ pub fn profile(arguments: &Profile) -> Result<()> {
             limit.name(),
             step.op,
             step.kernel,
-            step.node
+            step.node,
+            if step.runs > 1 { format!(", {} times", step.runs) } else { String::new() }
         );
     }
     say!("{total:>9.2}  total, medians of {RUNS} runs");
@@ -80,11 +83,12 @@ pub fn profile(arguments: &Profile) -> Result<()> {
 fn say_limits(core: &Peaks) {
     say!(
         "one core at most: f32 {:.0}, bf16 {:.0}, int8 {:.0} GMAC/s; reads {:.0} GB/s from its \
-         caches, {:.0} GB/s from beyond",
+         caches, {:.0} GB/s from the shared one, {:.0} GB/s from beyond",
         core.f32 / 1e9,
         core.bf16 / 1e9,
         core.u8s8 / 1e9,
         core.cached_bytes / 1e9,
+        core.far_cached_bytes / 1e9,
         core.streamed_bytes / 1e9
     );
 }

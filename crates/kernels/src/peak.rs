@@ -17,13 +17,17 @@ pub struct Peaks {
     pub u8s8: f64,
     /// Bytes a second read from a block that stays in a private cache.
     pub cached_bytes: f64,
-    /// Bytes a second read from a block larger than private caches.
+    /// Bytes a second read from a block that stays in the cache that cores share.
+    pub far_cached_bytes: f64,
+    /// Bytes a second read from a block larger than caches.
     pub streamed_bytes: f64,
 }
 
 /// Bytes that stay in a private cache of nearly every machine.
 pub const CACHED: usize = 256 << 10;
-/// Bytes that stay in no private cache.
+/// Bytes that stay in the cache that cores share, and mostly in no private one.
+pub const FAR_CACHED: usize = 8 << 20;
+/// Bytes that stay in no cache of most machines.
 const STREAMED: usize = 64 << 20;
 /// Rounds of an arithmetic loop: some ten microseconds.
 const ROUNDS: usize = 10_000;
@@ -44,7 +48,8 @@ pub fn measure(isa: Isa) -> Peaks {
         bf16: macs(bf16.0, bf16.1),
         u8s8: macs(u8s8.0, u8s8.1),
         cached_bytes: read(&block[..CACHED / 8], REPETITIONS),
-        streamed_bytes: read(&block, 4),
+        far_cached_bytes: read(&block[..FAR_CACHED / 8], 20),
+        streamed_bytes: read(&block, 8),
     }
 }
 
@@ -63,7 +68,7 @@ type Loop = (usize, fn());
 
 /// The loops for f32, bf16 and u8 × s8.
 fn loops(isa: Isa) -> (Loop, Loop, Loop) {
-    let portable = (8, portable as fn());
+    let portable = (PORTABLE_SUMS, portable as fn());
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
         let f32: Loop = (x86::SUMS * 16, x86::f32_avx512);
@@ -74,20 +79,24 @@ fn loops(isa: Isa) -> (Loop, Loop, Loop) {
         }
         return (f32, bf16, (x86::SUMS * 64, x86::u8s8_avx512));
     } else if isa.has_avx2() {
-        return ((12 * 8, x86::f32_avx2), (12 * 8, x86::f32_avx2), (5 * 16, x86::u8s8_avx2));
+        return ((12 * 8, x86::f32_avx2), (12 * 8, x86::f32_avx2), (8 * 16, x86::u8s8_avx2));
     }
     let _ = isa;
     (portable, portable, portable)
 }
 
+/// Products and sums rounded one after the other, as many as hide their latency.
 fn portable() {
-    let mut sums = [0.0f32; 8];
-    let (a, b) = (black_box(1.0f32), black_box(1e-9f32));
+    let mut sums = [0.0f32; PORTABLE_SUMS];
+    let (a, b) = (black_box(0.5f32), black_box(1e-9f32));
     for _ in 0..ROUNDS {
-        sums.iter_mut().for_each(|sum| *sum += a * b);
-        black_box(&mut sums);
+        sums.iter_mut().for_each(|sum| *sum = *sum * a + b);
     }
+    black_box(sums);
 }
+
+/// Sums of the portable loop: twelve registers of four.
+const PORTABLE_SUMS: usize = 48;
 
 /// The sum of the words, so that each is read.
 fn sum(isa: Isa, words: &[u64]) -> u64 {
@@ -95,14 +104,29 @@ fn sum(isa: Isa, words: &[u64]) -> u64 {
     if isa.has_avx512() {
         // SAFETY: the token proves the instruction set.
         return unsafe { x86::sum_avx512(words) };
+    } else if isa.has_avx2() {
+        // SAFETY: as above.
+        return unsafe { x86::sum_avx2(words) };
     }
     let _ = isa;
-    words.iter().fold(0, |sum, &word| sum.wrapping_add(word))
+    sum_in_parts(words)
+}
+
+/// Sums that do not wait for each other, in vectors of whatever set this is compiled for.
+#[inline(always)]
+fn sum_in_parts(words: &[u64]) -> u64 {
+    let mut sums = [0u64; 32];
+    for chunk in words.as_chunks::<32>().0 {
+        for (sum, word) in sums.iter_mut().zip(chunk) {
+            *sum = sum.wrapping_add(*word);
+        }
+    }
+    sums.iter().fold(0, |all, sum| all.wrapping_add(*sum))
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{ROUNDS, black_box};
+    use super::{ROUNDS, black_box, sum_in_parts};
     use std::arch::x86_64::*;
 
     /// Sums that do not wait for each other.
@@ -172,10 +196,11 @@ mod x86 {
     pub fn u8s8_avx2() {
         #[target_feature(enable = "avx2")]
         fn run() {
-            let mut sums = [_mm256_setzero_si256(); 5];
-            let a: [__m256i; 5] = std::array::from_fn(|i| _mm256_set1_epi32(black_box(i as i32)));
-            for round in 0..ROUNDS {
-                let b = _mm256_set1_epi32(round as i32);
+            let mut sums = [_mm256_setzero_si256(); 8];
+            let a: [__m256i; 8] = std::array::from_fn(|i| _mm256_set1_epi32(black_box(i as i32)));
+            let (mut b, one) = (_mm256_setzero_si256(), _mm256_set1_epi32(black_box(1)));
+            for _ in 0..ROUNDS {
+                b = _mm256_add_epi32(b, one);
                 for (i, sum) in sums.iter_mut().enumerate() {
                     *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(a[i], b));
                 }
@@ -184,6 +209,11 @@ mod x86 {
         }
         // SAFETY: only called where a token proves the instruction set.
         unsafe { run() }
+    }
+
+    #[target_feature(enable = "avx2")]
+    pub fn sum_avx2(words: &[u64]) -> u64 {
+        sum_in_parts(words)
     }
 
     #[target_feature(enable = "avx512f")]

@@ -32,7 +32,8 @@ impl Engine {
         Demands { engine: self, isa, threads: self.threads.count(), exact, choices }
     }
 
-    /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`.
+    /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`; what runs within
+    /// steps is watched by `watch`.
     pub fn execute<T: Borrow<Tensor>>(
         &self,
         plan: &Plan,

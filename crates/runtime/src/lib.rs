@@ -19,10 +19,12 @@ mod single;
 mod steps;
 mod stepwise;
 mod threads;
+mod trace;
 mod watch;
 
 pub use error::RuntimeError;
 pub use limits::{Arithmetic, Limit, Limits};
 pub use packs::PREPARED_KEY;
-pub use session::{Lowering, PlanSummary, Session, SessionOptions, StepProfile};
+pub use session::{Lowering, PlanSummary, Session, SessionOptions};
 pub use threads::Threads;
+pub use trace::StepProfile;

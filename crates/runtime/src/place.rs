@@ -29,6 +29,7 @@ pub(crate) struct Place {
 pub(crate) struct Memory<'a> {
     pub isa: Isa,
     pub threads: &'a Threads,
+    /// For steps that run others, which do so on the thread of the run.
     pub watch: &'a Watch<'a>,
     pub arena: *mut u8,
     pub inputs: &'a [*const u8],
@@ -36,7 +37,8 @@ pub(crate) struct Memory<'a> {
 }
 
 // SAFETY: the pointers are only turned into slices by steps, which the plan keeps from
-// overlapping: tasks of one step write disjoint parts.
+// overlapping: tasks of one step write disjoint parts. The watch is used by no task, only by steps
+// on the thread of the run.
 unsafe impl Sync for Memory<'_> {}
 
 impl Memory<'_> {

@@ -33,6 +33,8 @@ pub(crate) struct Step {
     pub multiply_adds: u64,
     /// Bytes of its operands and results.
     pub bytes: u64,
+    /// Those of them that are constants.
+    pub constant_bytes: u64,
     pub arithmetic: Arithmetic,
     /// The weights of a layer for which there is more than one algorithm.
     pub chosen: Option<ValueId>,

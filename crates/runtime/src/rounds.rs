@@ -447,6 +447,7 @@ mod tests {
 
     use super::*;
     use crate::session::SessionOptions;
+    use crate::trace::StepProfile;
 
     /// What a body does with its state.
     #[derive(Clone, Copy)]
@@ -526,6 +527,29 @@ mod tests {
                     check(&looped(step, last), count, begins, 2);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_profile_shows_the_steps_of_a_body_once() {
+        for step in [Step::Multiply, Step::Append] {
+            let graph = looped(step, 9);
+            let session = Session::new(&graph, SessionOptions::default()).unwrap();
+            let given = [
+                Tensor::scalar(5i64),
+                Tensor::from_bools(Vec::new(), [true]).unwrap(),
+                Tensor::zeros(DType::F32, [40, 3]).unwrap(),
+            ];
+            session.run(&given).unwrap();
+            let began = std::time::Instant::now();
+            let (_, steps) = session.profile(&given).unwrap();
+            let whole = began.elapsed().as_secs_f64() * 1e6;
+            let product = |s: &&StepProfile| s.op == "MatMul" || s.op == "Linear";
+            let products: Vec<_> = steps.iter().filter(product).collect();
+            let runs: u64 = products.iter().map(|s| s.runs).sum();
+            assert!(runs == 5 && !products.is_empty(), "{steps:?}");
+            assert!(products.iter().all(|s| s.node.starts_with("loop > ")), "{steps:?}");
+            assert!(steps.iter().map(|s| s.time_us).sum::<f64>() <= whole, "{steps:?}");
         }
     }
 

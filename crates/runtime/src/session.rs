@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use lepton_ir::{Graph, StoredPack};
 use lepton_kernels::Isa;
@@ -12,12 +11,13 @@ use lepton_tensor::{DType, Tensor};
 use crate::choices::{self, Choices};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
-use crate::limits::{Arithmetic, Limits};
+use crate::limits::Limits;
 use crate::packs::Packs;
 use crate::parts::Parts;
 use crate::place::Memory;
 use crate::plan::{self, Plan};
 use crate::stepwise::Stepwise;
+use crate::trace::{Recorder, StepProfile};
 use crate::watch::Watch;
 
 /// Plans kept for different input shapes.
@@ -62,27 +62,6 @@ impl Default for SessionOptions {
             exact: false,
         }
     }
-}
-
-/// One step of a profiled run.
-#[derive(Clone, Debug)]
-pub struct StepProfile {
-    /// The node it came from.
-    pub node: String,
-    /// Its operator.
-    pub op: String,
-    /// The kernel that ran; `reference` where there is none yet.
-    pub kernel: &'static str,
-    /// When it began, in microseconds from the start of the run.
-    pub start_us: f64,
-    /// How long it took, in microseconds.
-    pub time_us: f64,
-    /// Multiply–adds.
-    pub multiply_adds: u64,
-    /// Bytes of its operands and results.
-    pub bytes: u64,
-    /// What its multiply–adds are limited by.
-    pub arithmetic: Arithmetic,
 }
 
 /// Sizes of a plan.
@@ -178,7 +157,11 @@ impl Session {
     /// What this machine can do at most with the session's instruction set and threads; measured,
     /// which takes some tens of milliseconds.
     pub fn limits(&self) -> Limits {
-        Limits::measure(self.isa(), self.engine.threads.count())
+        Limits::measure(
+            self.isa(),
+            self.engine.threads.count(),
+            self.lowered.constant_bytes() as u64,
+        )
     }
 
     /// Runs the graph: one tensor per input, in order; one per output comes back.
@@ -213,37 +196,16 @@ impl Session {
         }
     }
 
-    /// Runs the graph and times every step of what can be planned before it runs: what comes
-    /// after extents that depend on data has no steps here.
+    /// Runs the graph and times every step: of plans, of the bodies of loops and of branches within
+    /// the step that runs them, and of what runs node by node, because its extents depend on data.
     pub fn profile(
         &self,
         inputs: &[Tensor],
     ) -> Result<(Vec<Tensor>, Vec<StepProfile>), RuntimeError> {
-        let Ready { plan, rest } = self.ready(inputs)?;
-        let mut profile = Vec::with_capacity(plan.steps.len());
-        let start = Instant::now();
-        let us = |d: std::time::Duration| d.as_secs_f64() * 1e6;
-        let outputs = self.execute(&plan, inputs, |step, memory| {
-            let began = Instant::now();
-            (step.run)(memory)?;
-            let ended = Instant::now();
-            profile.push(StepProfile {
-                node: step.node.clone(),
-                op: step.op.clone(),
-                kernel: step.kernel,
-                start_us: us(began.saturating_duration_since(start)),
-                time_us: us(ended.saturating_duration_since(began)),
-                multiply_adds: step.multiply_adds,
-                bytes: step.bytes,
-                arithmetic: step.arithmetic,
-            });
-            Ok(())
-        })?;
-        let outputs = match rest {
-            Some(rest) => rest.run(&[inputs, &outputs].concat(), &Watch::never())?,
-            None => outputs,
-        };
-        Ok((outputs, profile))
+        self.ready(inputs)?;
+        let recorder = Recorder::new();
+        let outputs = self.run_watched(inputs, &Watch::recorded(&recorder))?;
+        Ok((outputs, recorder.steps()))
     }
 
     /// Sizes of the plan for inputs of these shapes.

@@ -30,16 +30,24 @@ struct Known {
 
 /// What serves a node; without a plan `eval` does.
 #[derive(Clone)]
-struct Served {
+struct Server {
     plan: Option<Arc<Plan>>,
     /// Operands that are inputs of the plan.
     given: Arc<[usize]>,
 }
 
+/// What became of a node.
+pub(crate) enum Served {
+    /// Its results.
+    Made(Vec<Tensor>),
+    /// Nothing: its `eval` is as fast, or all there is; by the name it has in a profile.
+    Eval(&'static str),
+}
+
 /// What serves a node with certain operands.
 struct Kept {
     operands: Vec<Option<Known>>,
-    by: Served,
+    by: Server,
 }
 
 /// The plans of a node. Packed weights are shared by all of them: operands have the same numbers
@@ -91,7 +99,7 @@ impl Single {
         Single { packs: Packs::within(packs.clone(), names), kept: Mutex::default() }
     }
 
-    /// The results of a node of `graph`; `None` where its `eval` is as fast.
+    /// The results of a node of `graph`, where something other than its `eval` gives them.
     pub fn run(
         &self,
         engine: &Arc<Engine>,
@@ -99,7 +107,7 @@ impl Single {
         node: &Node,
         operands: Operands<'_, Tensor>,
         watch: &Watch<'_>,
-    ) -> Result<Option<Vec<Tensor>>, RuntimeError> {
+    ) -> Result<Served, RuntimeError> {
         let tensors = || operands.0.iter().flatten();
         let renames = matches!(
             node.op,
@@ -108,12 +116,12 @@ impl Single {
         let few = tensors().map(|tensor| tensor.len()).sum::<usize>() <= FEW;
         let strange = tensors().any(|tensor| tensor.is_empty() || tensor.dtype() == DType::Str);
         if renames || few || strange {
-            return Ok(None);
+            return Ok(Served::Eval("eval"));
         }
-        let Served { plan, given } = self.served(engine, graph, node, operands)?;
-        let Some(plan) = plan else { return Ok(None) };
+        let Server { plan, given } = self.served(engine, graph, node, operands)?;
+        let Some(plan) = plan else { return Ok(Served::Eval("reference")) };
         let given: Vec<&Tensor> = given.iter().filter_map(|&at| operands.optional(at)).collect();
-        engine.execute(&plan, &given, watch, watch.steps()).map(Some)
+        engine.execute(&plan, &given, watch, watch.steps()).map(Served::Made)
     }
 
     /// What serves these operands.
@@ -123,7 +131,7 @@ impl Single {
         graph: &Graph,
         node: &Node,
         operands: Operands<'_, Tensor>,
-    ) -> Result<Served, RuntimeError> {
+    ) -> Result<Server, RuntimeError> {
         let mut kept = self.kept.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(at) = kept.iter().position(|kept| kept.serves(operands)) {
             kept.swap(0, at);
@@ -144,7 +152,7 @@ impl Single {
         } else {
             given = all;
         }
-        let by = Served { plan: made.map(Arc::new), given: given.into() };
+        let by = Server { plan: made.map(Arc::new), given: given.into() };
         let known = |tensor: &Option<&Tensor>| tensor.map(|t| Known::of(t, with_values));
         let operands = operands.0.iter().map(known).collect();
         kept.push_front(Kept { operands, by: by.clone() });

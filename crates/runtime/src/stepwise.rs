@@ -15,8 +15,9 @@ use crate::error::RuntimeError;
 use crate::packs::Packs;
 use crate::rounds::{Body, Repeating};
 use crate::session::Session;
-use crate::single::Single;
+use crate::single::{Served, Single};
 use crate::steps::found;
+use crate::trace::StepProfile;
 use crate::watch::Watch;
 
 /// A graph that runs node by node.
@@ -66,7 +67,7 @@ impl Stepwise {
         Stepwise { graph, engine, packs, singles, branches: Mutex::default() }
     }
 
-    /// Runs the graph until it is stopped.
+    /// Runs the graph for as long as it is to go on.
     pub(crate) fn run(
         &self,
         inputs: &[Tensor],
@@ -88,19 +89,42 @@ impl Stepwise {
 
     /// The results of a node; `None` where only its `eval` gives them.
     fn node(&self, node: &Node, operands: Operands<'_, Tensor>, watch: &Watch<'_>) -> Made {
-        let found = match &node.op {
-            Op::Loop(_) | Op::Scan(_) => return Some(self.repeated(node, operands, watch)),
-            Op::If(branches) => return Some(self.branch(node, branches, operands, watch)),
-            Op::NonMaxSuppression(op) => found::boxes(self.engine.options.isa, op, operands),
-            Op::NonZero(_) => found::non_zero(operands),
-            _ => None,
-        };
-        if let Some(found) = found {
-            return Some(Ok(vec![found]));
+        let about = |kernel| move || StepProfile::of_node(&self.graph, node, operands, kernel);
+        match &node.op {
+            Op::Loop(_) | Op::Scan(_) => {
+                let run = || self.repeated(node, operands, watch);
+                return Some(watch.timed(about("rounds"), run));
+            }
+            Op::If(branches) => {
+                let run = || self.branch(node, branches, operands, watch);
+                return Some(watch.timed(about("branch"), run));
+            }
+            Op::NonMaxSuppression(op) => {
+                let run = || found::boxes(self.engine.options.isa, op, operands);
+                if let Some(found) = watch.timed(about("boxes"), run) {
+                    return Some(Ok(vec![found]));
+                }
+            }
+            Op::NonZero(_) => {
+                if let Some(found) = watch.timed(about("places"), || found::non_zero(operands)) {
+                    return Some(Ok(vec![found]));
+                }
+            }
+            _ => {}
         }
-        let single = self.singles.get(&place(node))?;
-        let made = single.run(&self.engine, &self.graph, node, operands, watch).transpose()?;
-        Some(made.map_err(|error| self.named(node, error)))
+        let kernel = match self.singles.get(&place(node)) {
+            Some(single) => match single.run(&self.engine, &self.graph, node, operands, watch) {
+                Ok(Served::Made(made)) => return Some(Ok(made)),
+                Ok(Served::Eval(kernel)) => kernel,
+                Err(error) => return Some(Err(self.named(node, error))),
+            },
+            None => "reference",
+        };
+        if !watch.records() {
+            return None;
+        }
+        let made = watch.timed(about(kernel), || node.op.eval(operands));
+        Some(made.map_err(|problem| self.graph.node_error(node, problem)))
     }
 
     /// An error of a node as one of the graph.

@@ -1,4 +1,5 @@
-//! Whether a run goes on: asked between its steps, and between pieces of those that take long.
+//! What watches a run: whether it goes on, asked between its steps and between pieces of those that
+//! take long, and who records its steps.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::RuntimeError;
 use crate::place::Memory;
 use crate::plan::Step;
+use crate::trace::{Recorder, StepProfile};
 
 /// Multiply-adds and bytes after which a run asks whether to go on: some microseconds.
 const ASKED_AFTER: u64 = 1 << 18;
@@ -13,21 +15,40 @@ const ASKED_AFTER: u64 = 1 << 18;
 /// Work of a piece of a step: some tens of milliseconds of multiply-adds.
 const PIECE: usize = 1 << 30;
 
-/// Whoever may end a run.
+/// Whoever may end a run, or records its steps.
 pub(crate) struct Watch<'a> {
     go_on: &'a (dyn Fn() -> bool + Sync),
     stopped: AtomicBool,
+    recorder: Option<&'a Recorder>,
 }
 
 impl<'a> Watch<'a> {
     /// Ends a run when `go_on`, which any of its threads may call, says no.
     pub fn new(go_on: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Watch { go_on, stopped: AtomicBool::new(false) }
+        Watch { go_on, stopped: AtomicBool::new(false), recorder: None }
     }
 
     /// Lets a run come to its end.
     pub fn never() -> Watch<'static> {
         Watch::new(&|| true)
+    }
+
+    /// Lets a run come to its end, and records all its steps.
+    pub fn recorded(recorder: &'a Recorder) -> Self {
+        Watch { recorder: Some(recorder), ..Watch::never() }
+    }
+
+    /// True if steps are recorded.
+    pub fn records(&self) -> bool {
+        self.recorder.is_some()
+    }
+
+    /// Runs a step, or what contains some, and records it.
+    pub fn timed<R>(&self, about: impl FnOnce() -> StepProfile, run: impl FnOnce() -> R) -> R {
+        match self.recorder {
+            None => run(),
+            Some(recorder) => recorder.timed(about(), run),
+        }
     }
 
     /// Asks; once the answer was no it stays so.
@@ -46,7 +67,7 @@ impl<'a> Watch<'a> {
     pub fn steps(&self) -> impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError> {
         let mut work = 0;
         move |step, memory| {
-            (step.run)(memory)?;
+            self.timed(|| StepProfile::of_step(step), || (step.run)(memory))?;
             work += step.multiply_adds + step.bytes;
             if work < ASKED_AFTER && !self.is_stopped() {
                 return Ok(());

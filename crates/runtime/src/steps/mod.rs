@@ -89,6 +89,7 @@ pub(crate) fn build_pair(
     let first = described(builder, nodes[0], none());
     let mut step = described(builder, nodes[1], chosen);
     step.multiply_adds += first.multiply_adds;
+    step.constant_bytes += first.constant_bytes;
     // What lies between stays in cache.
     let between = builder.graph.fact(strips.between).byte_size().unwrap_or(0) as u64;
     step.bytes = (step.bytes + first.bytes).saturating_sub(2 * between);
@@ -101,6 +102,7 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
     let outputs = graph.output_facts(node);
     let cost = node.op.operator().cost(Operands(&inputs), &outputs);
     let touched = node.inputs.iter().chain(&node.outputs).flatten().map(|&id| builder.bytes(id));
+    let constants = node.inputs.iter().flatten().filter(|id| graph.constant(**id).is_some());
     Step {
         run: chosen.run,
         kernel: chosen.kernel,
@@ -108,6 +110,7 @@ fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
         op: node.op.to_string(),
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.sum::<usize>() as u64,
+        constant_bytes: constants.map(|&id| builder.bytes(id)).sum::<usize>() as u64,
         arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
         chosen: winograd::serves(graph, node),
     }

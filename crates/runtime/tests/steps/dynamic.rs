@@ -190,3 +190,22 @@ fn a_run_that_is_watched_stops_after_the_plan() {
     let stopped = session.run_while(&inputs, &|| false).unwrap_err();
     assert!(matches!(stopped, lepton_runtime::RuntimeError::Stopped), "{stopped}");
 }
+
+#[test]
+fn a_profile_shows_what_runs_node_by_node() {
+    let source = "graph \"g\" { input %x: f32[n,6]
+        %p: i64[2,f] = NonZero(%x) \"places\"
+        %t: i64[f,2] = Transpose(%p)
+        %v: f32[f] = GatherND(%x, %t) \"pick\"
+        %y: f32[f] = Unary(%v) {function=\"exp\"} \"power\"\noutput %y }";
+    let (_, session) = session(source, Isa::best(), 1);
+    let inputs = [tensor(&[20, 6], &values(120, 5))];
+    let (outputs, steps) = session.profile(&inputs).unwrap();
+    assert_eq!(outputs, session.run(&inputs).unwrap());
+    let kernel = |node: &str| {
+        let own: Vec<_> = steps.iter().filter(|step| step.node == node).collect();
+        assert!(own.len() == 1 && own[0].runs == 1 && own[0].bytes > 0, "{node}: {steps:?}");
+        own[0].kernel
+    };
+    assert_eq!([kernel("places"), kernel("pick"), kernel("power")], ["places", "gather", "map"]);
+}

@@ -141,33 +141,49 @@ impl Rounding {
     }
 }
 
+/// Does something with the place of every vector among `$count` elements, and how many are left from
+/// there: a constant for all but the last, so that what whole vectors do has no branches. A macro,
+/// because what a closure does is not compiled for an instruction set.
+macro_rules! by_vectors {
+    ($vector:ident, $count:expr, |$i:ident, $left:ident| $body:block) => {
+        let count = $count;
+        let whole = count / $vector::LANES * $vector::LANES;
+        for $i in (0..whole).step_by($vector::LANES) {
+            let $left = $vector::LANES;
+            $body
+        }
+        if whole < count {
+            let ($i, $left) = (whole, count - whole);
+            $body
+        }
+    };
+}
+
 #[inline(always)]
 fn quantize_any<V: Vector, T: Byte>(scale: f32, zero: T, input: &[f32], output: &mut [T]) {
     assert_eq!(input.len(), output.len(), "one result for each value");
     let (rounding, scale) = (Rounding::new(zero), V::splat(scale));
-    for i in (0..input.len()).step_by(V::LANES) {
-        let left = input.len() - i;
+    by_vectors!(V, input.len(), |i, left| {
         // SAFETY: all offsets stay below the common length.
         unsafe {
             let x = V::load_upto(input.as_ptr().add(i), left) / scale;
             store_bytes::<V, T>(rounding.apply(x), output.as_mut_ptr().add(i), left);
         }
-    }
+    });
 }
 
 #[inline(always)]
 fn dequantize_any<V: Vector, T: Byte>(scale: f32, zero: T, input: &[T], output: &mut [f32]) {
     assert_eq!(input.len(), output.len(), "one result for each value");
     let (scale, zero) = (V::splat(scale), V::int_splat(zero.widen()));
-    for i in (0..input.len()).step_by(V::LANES) {
-        let left = input.len() - i;
+    by_vectors!(V, input.len(), |i, left| {
         // SAFETY: all offsets stay below the common length.
         unsafe {
             let x = load_bytes::<V, T>(input.as_ptr().add(i), 1, left);
             let x = V::from_int(V::int_sub(x, zero)) * scale;
             x.store_upto(output.as_mut_ptr().add(i), left);
         }
-    }
+    });
 }
 
 #[inline(always)]
@@ -234,8 +250,7 @@ unsafe fn pair_run<V: Vector, T: Byte, const PRODUCT: bool>(
 ) {
     let (zero_a, zero_b) = (V::int_splat(pair.zero_a), V::int_splat(pair.zero_b));
     let (scale_a, scale_b) = (V::splat(pair.scale_a), V::splat(pair.scale_b));
-    for i in (0..count).step_by(V::LANES) {
-        let left = count - i;
+    by_vectors!(V, count, |i, left| {
         // SAFETY: all offsets stay below `count`.
         unsafe {
             let f = load_bytes::<V, T>(a.offset(i as isize * strides[0]), strides[0], left);
@@ -246,7 +261,7 @@ unsafe fn pair_run<V: Vector, T: Byte, const PRODUCT: bool>(
             let h = if PRODUCT { f * g } else { f + g };
             store_bytes::<V, T>(pair.rounding.apply(h), output.add(i), left);
         }
-    }
+    });
 }
 
 #[inline(always)]

@@ -26,6 +26,23 @@ pub enum Attribute {
     Graph(Box<Graph>),
 }
 
+impl Attribute {
+    /// What it is, in a few words however large it is.
+    fn about(&self) -> String {
+        match self {
+            Attribute::Int(value) => format!("the integer {value}"),
+            Attribute::Float(value) => format!("the float {value}"),
+            Attribute::Text(word) if word.len() <= 64 => format!("the word `{word}`"),
+            Attribute::Text(_) => "a long word".into(),
+            Attribute::Ints(list) => format!("{} integers", list.len()),
+            Attribute::Floats(list) => format!("{} floats", list.len()),
+            Attribute::Texts(list) => format!("{} words", list.len()),
+            Attribute::Tensor(_) => "a tensor".into(),
+            Attribute::Graph(_) => "a graph".into(),
+        }
+    }
+}
+
 /// Named attributes, in the order of declaration; those at their default are left out.
 pub type Attributes = Vec<(&'static str, Attribute)>;
 
@@ -46,7 +63,7 @@ macro_rules! attribute_values {
             fn from_attribute(attribute: &Attribute) -> Result<Self, String> {
                 match attribute {
                     Attribute::$variant(value) => $from(value),
-                    other => Err(format!(concat!("expected ", $what, ", found {:?}"), other)),
+                    other => Err(format!(concat!("expected ", $what, ", found {}"), other.about())),
                 }
             }
         }

@@ -12,7 +12,9 @@ use lepton_tensor::Tensor;
 const CASES: &[(usize, usize)] = &[(1, 1), (3, 1), (2, 2), (0, 1), (3, 1)];
 
 /// Largest difference, of the largest output: made-up inputs are alike from place to place, and a
-/// normalisation of numbers that are nearly equal magnifies what rounding left between them.
+/// normalisation of numbers that are nearly equal magnifies what rounding left between them. Magika
+/// takes a variance as E[x²] − E[x]² in f32: on zeros and ones ONNX Runtime is 3.7e-3 from the same
+/// model in f64, a session 2.1e-3.
 const TOLERANCE: f64 = 1e-2;
 
 /// The reference takes minutes for larger ones.

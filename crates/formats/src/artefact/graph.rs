@@ -1,6 +1,7 @@
 //! The graph section: names, operators by name with their attributes, constants by reference.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use lepton_ir::{Attribute, Dim, Fact, Graph, Op, ValueId};
 use lepton_tensor::{DType, Storage, Tensor, checked_product};
@@ -25,6 +26,19 @@ pub struct Weights {
     pub coding: bool,
     /// Bytes decoded so far.
     pub decoded: Cell<usize>,
+    /// True while the file is looked through: coded tensors are left zero.
+    pub looking: bool,
+    /// About as many bytes as the structures of graphs take so far.
+    pub structures: Cell<usize>,
+}
+
+impl Weights {
+    /// Counts structures of `bytes` bytes; an error if they are too many.
+    fn spend(&self, bytes: usize) -> Result<(), FormatError> {
+        let total = self.structures.get().saturating_add(bytes);
+        self.structures.set(total);
+        at_most("bytes of the structures of a graph", total, limits::STRUCTURE_BYTES)
+    }
 }
 
 /// Zero bytes before something of `length` bytes at `offset`: none if it is small, to a multiple
@@ -123,6 +137,7 @@ fn strings(
     // A string takes a byte at least.
     let count = checked_product(&shape).filter(|&count| count <= bytes.len());
     let count = count.ok_or_else(|| from.error("more strings than bytes"))?;
+    weights.spend(count.saturating_mul(2 * size_of::<String>()))?;
     let mut cursor = Cursor::new(bytes, start);
     let strings: Result<Vec<String>, FormatError> =
         (0..count).map(|_| cursor.text(bytes.len())).collect();
@@ -187,6 +202,10 @@ fn decoded(
         return Err("the coded tensors are too large together");
     }
     weights.decoded.set(total);
+    if weights.looking {
+        let zeros = Storage::shared(Arc::new(vec![0u8; length]), 0, length);
+        return zeros.ok_or("a tensor is outside the weights");
+    }
     let bytes = &(*weights.owner).as_ref()[start..end];
     let values = coding::decode(columns(shape), length, bytes);
     Ok(Storage::copied(&values.iter().map(|&value| value as u8).collect::<Vec<u8>>()))
@@ -318,11 +337,13 @@ pub fn read_graph(
     let mut values: Vec<Option<ValueId>> = vec![None];
     for _ in 0..from.count("number of inputs", limits::VALUES)? {
         let name = from.text(limits::NAME_BYTES)?;
+        weights.spend(limits::VALUE_BYTES + name.len())?;
         let fact = read_fact(from)?;
         values.push(Some(graph.add_input(name, fact)));
     }
     for _ in 0..from.count("number of constants", limits::VALUES)? {
         let name = from.text(limits::NAME_BYTES)?;
+        weights.spend(2 * limits::VALUE_BYTES + name.len())?;
         let tensor = read_tensor(from, weights)?;
         values.push(Some(graph.add_constant(name, tensor)));
     }
@@ -355,6 +376,7 @@ fn read_node(
     values: &mut Vec<Option<ValueId>>,
 ) -> Result<(), FormatError> {
     let name = from.text(limits::NAME_BYTES)?;
+    weights.spend(limits::NODE_BYTES + name.len())?;
     let op = read_op(from, weights, depth)?;
     let mut inputs = Vec::new();
     for _ in 0..from.count("number of operands", limits::VALUES)? {
@@ -413,13 +435,13 @@ fn read_attribute(
     weights: &Weights,
     depth: usize,
 ) -> Result<Attribute, FormatError> {
-    let limit = limits::VALUES;
     Ok(match from.number(1)? {
         0 => Attribute::Int(from.signed()?),
         1 => Attribute::Float(read_float(from)?),
         2 => Attribute::Text(from.text(limits::NAME_BYTES)?),
         kind @ 3..=5 => {
-            let count = from.count("length of a list", limit)?;
+            let count = from.count("length of a list", limits::LIST)?;
+            weights.spend(count * if kind == 5 { size_of::<String>() } else { 8 })?;
             match kind {
                 3 => Attribute::Ints((0..count).map(|_| from.signed()).collect::<Result<_, _>>()?),
                 4 => Attribute::Floats(

@@ -24,6 +24,8 @@ const HEADER_BYTES: usize = 32;
 const ENTRY_BYTES: usize = 40;
 const HASH_BYTES: usize = 16;
 const MAX_SECTIONS: usize = 64;
+/// Bytes of provenance and of measurements.
+const MAX_TEXT: usize = 1 << 24;
 
 pub use self::graph::coded_bytes;
 pub use self::packs::Prepared;
@@ -146,8 +148,22 @@ pub fn write(artefact: &Artefact) -> Result<Vec<u8>, FormatError> {
 /// Reads an artefact and checks the hashes; in a prepared one not those of the weights and packed
 /// forms, which are used where they lie: [`check_hashes`] does. Weights share `owner`.
 pub fn read(owner: Owner) -> Result<Artefact, FormatError> {
-    let all = (*owner).as_ref();
-    let (required, ranges) = read_table(all, false)?;
+    let (required, ranges) = read_table((*owner).as_ref(), false)?;
+    if required & graph::CODED != 0 {
+        // Nothing is decoded of a file that will be refused.
+        read_sections(&owner, required, &ranges, true)?;
+    }
+    read_sections(&owner, required, &ranges, false)
+}
+
+/// Reads all sections; with `looking`, coded tensors are not decoded.
+fn read_sections(
+    owner: &Owner,
+    required: u64,
+    ranges: &[(usize, usize)],
+    looking: bool,
+) -> Result<Artefact, FormatError> {
+    let all = (**owner).as_ref();
     let section = |i: usize| Cursor::new(&all[ranges[i].0..ranges[i].1], ranges[i].0);
     let weights = graph::Weights {
         owner: owner.clone(),
@@ -155,6 +171,8 @@ pub fn read(owner: Owner) -> Result<Artefact, FormatError> {
         end: ranges[4].1,
         coding: required & graph::CODED != 0,
         decoded: Cell::new(0),
+        looking,
+        structures: Cell::new(0),
     };
     let mut cursor = section(0);
     let graph = read_graph(&mut cursor, &weights, 0)?;
@@ -175,14 +193,14 @@ pub fn read(owner: Owner) -> Result<Artefact, FormatError> {
     let mut texts = Vec::new();
     for index in [2, 3] {
         let mut cursor = section(index);
-        texts.push(cursor.text(1 << 26)?);
+        texts.push(cursor.text(MAX_TEXT)?);
         cursor.finish()?;
     }
     let measurements = texts.pop().unwrap_or_default();
     let provenance = texts.pop().unwrap_or_default();
     let prepared = match ranges[..] {
         [.., _, packed] if ranges.len() > SECTIONS.len() => {
-            Some(packs::read_packs(&mut section(5), &owner, packed)?)
+            Some(packs::read_packs(&mut section(5), owner, packed)?)
         }
         _ => None,
     };

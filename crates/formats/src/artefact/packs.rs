@@ -6,7 +6,7 @@ use lepton_tensor::Storage;
 use super::Owner;
 use super::bytes::{Cursor, put_text, put_varint};
 use super::graph::padding;
-use crate::error::FormatError;
+use crate::error::{FormatError, at_most};
 use crate::limits;
 
 /// What was made when the file was written, for the program that has the same key.
@@ -50,11 +50,15 @@ pub fn read_packs(
 ) -> Result<Prepared, FormatError> {
     let key = from.text(limits::NAME_BYTES)?;
     let mut packs = Vec::new();
+    let mut count = 0;
     for _ in 0..from.count("number of packed forms", limits::VALUES)? {
         let constant = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
         let form = from.text(limits::NAME_BYTES)?;
         let mut parts = Vec::new();
-        for _ in 0..from.count("parts of a packed form", MAX_PARTS)? {
+        let own = from.count("parts of a packed form", MAX_PARTS)?;
+        count += own;
+        at_most("parts of packed forms", count, limits::VALUES)?;
+        for _ in 0..own {
             let (start, length) = (from.varint()?, from.varint()?);
             let start = usize::try_from(start).ok().and_then(|at| at.checked_add(packed.0));
             let length = usize::try_from(length).unwrap_or(usize::MAX);

@@ -11,8 +11,7 @@ use super::link::graph;
 use super::lists::{Item, Kind, kind};
 use super::proto::{GraphProto, NodeProto};
 use super::read::Reader;
-use crate::error::{FormatError, at_most};
-use crate::limits;
+use crate::error::FormatError;
 use crate::problems::Problems;
 
 /// A tensor that is always there.
@@ -20,7 +19,7 @@ const PLAIN: (Kind, bool) = (Kind::Tensor, false);
 
 /// The graphs in a node's attributes.
 pub fn graphs(node: &NodeProto) -> impl Iterator<Item = &GraphProto> {
-    node.attribute.iter().filter_map(|attribute| attribute.g.as_ref())
+    node.attribute.iter().filter_map(|attribute| attribute.g.as_deref())
 }
 
 /// Every name the node reads: its operands, and what its graphs take from around them.
@@ -48,7 +47,7 @@ pub fn captured(proto: &GraphProto) -> Vec<&str> {
 /// The graph in an attribute of a node.
 pub fn attribute_graph<'a>(node: &'a NodeProto, name: &str) -> Result<&'a GraphProto, FormatError> {
     let found = node.attribute.iter().find(|a| a.name.as_deref() == Some(name));
-    let graph = found.and_then(|a| a.g.as_ref());
+    let graph = found.and_then(|a| a.g.as_deref());
     graph.ok_or_else(|| problem(node, format!("it has no {name}")))
 }
 
@@ -118,9 +117,7 @@ impl Reader<'_> {
             let why = format!("a graph that takes {takes} values and is given {given}");
             return Err(FormatError::Unsupported(why));
         }
-        at_most("nodes of repeated graphs", self.graph.node_count(), limits::NODES)?;
-        at_most("values of repeated graphs", self.graph.value_count(), limits::VALUES)?;
-        let around = (self.names.clone(), self.lists.clone());
+        let around = self.given.len();
         for (input, item) in proto.input.iter().zip(operands) {
             let name = input.name.as_deref().unwrap_or_default();
             match item {
@@ -131,7 +128,7 @@ impl Reader<'_> {
         let outside = std::mem::take(&mut self.problems);
         let done = self.read_body(proto).and_then(|()| self.results(proto));
         self.problems = outside;
-        (self.names, self.lists) = around;
+        self.forget(around);
         done
     }
 
@@ -183,8 +180,10 @@ impl Reader<'_> {
         taken: &[(&str, Fact)],
     ) -> Result<Graph, FormatError> {
         let graph = Graph::new(proto.name.clone().unwrap_or_default());
-        let (names, lists, problems) = (HashMap::new(), HashMap::new(), Problems::default());
-        let mut reader = Reader { graph, names, lists, fold_outputs: false, problems, ..*self };
+        let (names, lists, given) = (HashMap::new(), HashMap::new(), Vec::new());
+        let problems = Problems::default();
+        let mut reader =
+            Reader { graph, names, lists, given, fold_outputs: false, problems, ..*self };
         for (input, fact) in proto.input.iter().zip(own) {
             let name = input.name.clone().unwrap_or_default();
             let id = reader.graph.add_input(name.clone(), opened(&name, fact));

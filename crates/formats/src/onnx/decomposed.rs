@@ -49,6 +49,14 @@ pub fn mean(call: &mut Call<'_>) -> Results {
     Ok(vec![call.pair(B::Div, sum[0], count)?])
 }
 
+/// 1 − erf, which exporters of TensorFlow write although ONNX does not have it.
+pub fn erfc(call: &mut Call<'_>) -> Results {
+    let x = call.required(0)?;
+    let dtype = call.fact(0)?.dtype;
+    let (erf, one) = (call.map(U::Erf, x)?, call.scalar(dtype, 1.0)?);
+    Ok(vec![call.pair(B::Sub, one, erf)?])
+}
+
 /// Not a number: unequal to itself.
 pub fn is_nan(call: &mut Call<'_>) -> Results {
     let x = call.required(0)?;

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 
-use prost::Message;
+use bytes::Bytes;
 
-use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto};
+use super::proto::{
+    AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
+};
 use super::read::plain_domain;
 use crate::error::{FormatError, at_most};
 use crate::limits;
@@ -82,13 +84,37 @@ fn check_version(model: &ModelProto, function: &FunctionProto) -> Result<(), For
     }
 }
 
+/// About so many bytes are the structures of a copy of a node, without those of graphs inside.
+fn node_bytes(node: &NodeProto) -> usize {
+    let text = |text: &String| size_of::<String>() + text.len();
+    let attribute = |a: &AttributeProto| {
+        let lists = a.ints.len() * 8 + a.floats.len() * 4 + a.strings.len() * size_of::<Bytes>();
+        size_of::<AttributeProto>() + lists + a.t.as_deref().map_or(0, tensor_bytes)
+    };
+    let names: usize = node.input.iter().chain(&node.output).map(text).sum();
+    size_of::<NodeProto>() + names + node.attribute.iter().map(attribute).sum::<usize>()
+}
+
+/// The same of a tensor, whose elements are shared.
+fn tensor_bytes(tensor: &TensorProto) -> usize {
+    size_of::<TensorProto>() + tensor.string_data.len() * size_of::<Bytes>()
+}
+
 impl<'a> Expander<'a> {
+    fn spend(&mut self, bytes: usize) -> Result<(), FormatError> {
+        self.bytes += bytes;
+        at_most("bytes of all bodies of functions", self.bytes, limits::STRUCTURE_BYTES / 2)
+    }
+
     fn graph(
         &mut self,
         graph: &GraphProto,
         scope: Option<&Scope<'_>>,
         depth: usize,
     ) -> Result<GraphProto, FormatError> {
+        let values = graph.input.len() + graph.output.len() + graph.value_info.len();
+        let constants: usize = graph.initializer.iter().map(tensor_bytes).sum();
+        self.spend(values * size_of::<ValueInfoProto>() + constants)?;
         let mut made =
             GraphProto { node: Vec::with_capacity(graph.node.len()), ..GraphProto::default() };
         made.name.clone_from(&graph.name);
@@ -120,9 +146,8 @@ impl<'a> Expander<'a> {
         at_most("nesting of functions and graphs", depth, 2 * limits::NESTING)?;
         for node in nodes {
             self.nodes += 1;
-            self.bytes += node.encoded_len();
             at_most("number of nodes", self.nodes, limits::NODES)?;
-            at_most("bytes of all bodies of functions", self.bytes, limits::EXPANDED_BYTES)?;
+            self.spend(node_bytes(node))?;
             let node = self.renamed(node, scope, depth)?;
             let called = key(&node.domain, &node.op_type, &node.overload);
             match self.functions.get(&called).copied() {
@@ -156,7 +181,7 @@ impl<'a> Expander<'a> {
                 let Some(&given) = scope.attributes.get(name) else { continue };
                 own = AttributeProto { name: attribute.name.clone(), ..given.clone() };
             } else if let Some(inner) = &attribute.g {
-                own.g = Some(self.graph(inner, scope, depth + 1)?);
+                own.g = Some(Box::new(self.graph(inner, scope, depth + 1)?));
             }
             made.attribute.push(own);
         }

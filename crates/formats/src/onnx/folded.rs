@@ -4,7 +4,7 @@
 use lepton_ir::{Graph, ValueId, interpret};
 use lepton_tensor::{DType, Tensor};
 
-use crate::steps::{Budget, MOST_KNOWN, known};
+use crate::steps::{MOST_KNOWN, known};
 
 use super::call::Call;
 use super::ops;
@@ -23,9 +23,8 @@ pub fn results(reader: &Reader<'_>, node: &NodeProto) -> Option<Vec<Tensor>> {
         let id = reader.names.get(name)?;
         inputs.push(Some(graph.add_constant("", known(&reader.graph, *id)?)));
     }
-    let budget = Budget::default();
-    let mut call =
-        Call { proto: node, version: reader.version, inputs, graph: &mut graph, budget: &budget };
+    let (version, budget) = (reader.version, reader.budget);
+    let mut call = Call { proto: node, version, inputs, graph: &mut graph, budget };
     let results = ops::translate(&mut call).ok()?;
     let short = |id: &ValueId| {
         let fact = graph.fact(*id);

@@ -18,7 +18,7 @@ fn strings(values: &[String]) -> Tensor {
 
 /// The list in one of the attributes `NAME_tensor`, `NAME_strings`, `NAME_int64s`, `NAME_floats`.
 fn listed(call: &Call<'_>, name: &str) -> Result<Option<Tensor>, FormatError> {
-    if let Some(proto) = call.attribute(&format!("{name}_tensor")).and_then(|a| a.t.as_ref()) {
+    if let Some(proto) = call.attribute(&format!("{name}_tensor")).and_then(|a| a.t.as_deref()) {
         let read = tensor::read(proto, &NoExternalData)?;
         let flat = read.reshaped([read.len()]).map_err(|error| call.error(error.to_string()))?;
         return Ok(Some(flat));
@@ -33,7 +33,7 @@ fn listed(call: &Call<'_>, name: &str) -> Result<Option<Tensor>, FormatError> {
 
 /// What stands for what is not among the keys, of the type of the values.
 fn otherwise(call: &Call<'_>, dtype: DType) -> Result<Tensor, FormatError> {
-    if let Some(proto) = call.attribute("default_tensor").and_then(|a| a.t.as_ref()) {
+    if let Some(proto) = call.attribute("default_tensor").and_then(|a| a.t.as_deref()) {
         let read = tensor::read(proto, &NoExternalData)?;
         return read.reshaped([1]).map_err(|error| call.error(error.to_string()));
     }

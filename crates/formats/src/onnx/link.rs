@@ -186,12 +186,12 @@ pub fn floats(name: &str, values: Vec<f32>) -> AttributeProto {
 
 /// A tensor.
 pub fn tensor_attribute(name: &str, value: &Tensor) -> AttributeProto {
-    AttributeProto { t: Some(tensor::write("", value)), ..named(name, TENSOR) }
+    AttributeProto { t: Some(Box::new(tensor::write("", value))), ..named(name, TENSOR) }
 }
 
 /// A graph.
 pub fn graph(name: &str, value: super::proto::GraphProto) -> AttributeProto {
-    AttributeProto { g: Some(value), ..named(name, GRAPH) }
+    AttributeProto { g: Some(Box::new(value)), ..named(name, GRAPH) }
 }
 
 /// True if the operator is the one of this row: by name and by the fixed attributes.

@@ -111,7 +111,14 @@ impl Reader<'_> {
                 self.define(name, id)
             }
             list => {
-                self.lists.insert(name.to_string(), list);
+                let elements = list.values().len();
+                if !self.budget.take(&[elements]) {
+                    let why = format!("`{name}` and the lists before it have too many elements");
+                    return Err(FormatError::Unsupported(why));
+                }
+                if self.lists.insert(name.to_string(), list).is_none() {
+                    self.given.push(name.to_string());
+                }
                 Ok(())
             }
         }
@@ -151,7 +158,7 @@ impl Reader<'_> {
         for (name, item) in node.output.iter().zip(made) {
             // An element keeps its own name where it came from elsewhere.
             match item {
-                Item::Value(id) if self.names.values().any(|&other| other == id) => {
+                Item::Value(id) if self.names.get(&self.graph.value(id).name) == Some(&id) => {
                     self.define(name, id)?;
                 }
                 item => self.define_item(name, item)?,
@@ -345,7 +352,7 @@ impl Reader<'_> {
         };
         let graph = |name: &str| {
             let found = node.attribute.iter().find(|a| a.name.as_deref() == Some(name));
-            found.and_then(|a| a.g.as_ref())
+            found.and_then(|a| a.g.as_deref())
         };
         let mut call = self.call(node, &operands);
         let mut scores = super::attention::flexible_scores(&mut call, query, key)?;

@@ -382,6 +382,7 @@ pub const DECOMPOSED: &[(&str, Translate)] = &[
     ("Gelu", decomposed::gelu),
     ("Mod", decomposed::modulo),
     ("Mean", decomposed::mean),
+    ("Erfc", decomposed::erfc),
     ("IsNaN", decomposed::is_nan),
     ("IsInf", decomposed::is_inf),
     ("Celu", decomposed::celu),

@@ -1,9 +1,11 @@
 //! What is left out of a graph for a problem, and where a problem was found.
 
+use std::collections::HashMap;
+
 use super::branches;
 use super::call::label;
 use super::ops;
-use super::proto::{GraphProto, NodeProto};
+use super::proto::{GraphProto, NodeProto, ValueInfoProto};
 use super::read::{Reader, input_fact, plain_domain};
 use crate::error::FormatError;
 
@@ -11,6 +13,14 @@ use crate::error::FormatError;
 fn is_unknown(node: &NodeProto) -> bool {
     let inside = || branches::graphs(node).flat_map(|graph| &graph.node).any(is_unknown);
     !ops::is_known(&ops::qualified(node)) || inside()
+}
+
+/// What a graph declares about its values, by name; the first declaration counts.
+pub type Hints<'a> = HashMap<&'a str, &'a ValueInfoProto>;
+
+/// The hints of a graph.
+pub fn hints(proto: &GraphProto) -> Hints<'_> {
+    proto.value_info.iter().rev().filter_map(|info| Some((info.name.as_deref()?, info))).collect()
 }
 
 impl Reader<'_> {
@@ -40,13 +50,12 @@ impl Reader<'_> {
 
     /// Makes values of the node's results as the file declares them, so that what uses them can be
     /// read; those it does not declare are lost.
-    pub fn leave_out(&mut self, proto: &GraphProto, node: &NodeProto) -> Result<(), FormatError> {
+    pub fn leave_out(&mut self, hints: &Hints<'_>, node: &NodeProto) -> Result<(), FormatError> {
         for name in node.output.iter().filter(|name| !name.is_empty()) {
             if self.names.contains_key(name) || self.lists.contains_key(name) {
                 continue;
             }
-            let declared = proto.value_info.iter().find(|info| info.name.as_ref() == Some(name));
-            match declared.map(|info| input_fact(name, info)) {
+            match hints.get(name.as_str()).map(|info| input_fact(name, info)) {
                 Some(Ok(fact)) => {
                     let id = self.graph.add_input(name, fact);
                     self.define(name, id)?;

@@ -1,7 +1,8 @@
 //! From the bytes of an ONNX model to a graph.
 
+use std::cell::LazyCell;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use bytes::Bytes;
 use lepton_ir::ops::unary::Unary;
@@ -11,9 +12,10 @@ use prost::Message;
 
 use super::call::{Call, label};
 use super::lists::{self, Item};
+use super::problems::hints;
 use super::proto::{GraphProto, ModelProto, NodeProto, TypeProto, ValueInfoProto};
 use super::{ExternalData, branches, expand, folded, gradient, ops, tensor, wire};
-use crate::error::{FormatError, UnknownOperator, at_most};
+use crate::error::{FormatError, MOST_PROBLEMS, UnknownOperator, at_most};
 use crate::limits;
 use crate::problems::Problems;
 use crate::steps::{Budget, Steps};
@@ -63,6 +65,7 @@ pub fn read_fixed(
         graph: Graph::new(proto.name.clone().unwrap_or_default()),
         names: HashMap::new(),
         lists: HashMap::new(),
+        given: Vec::new(),
         version: versions.get(ONNX_DOMAIN).copied().unwrap_or(OLDEST_OPSET),
         external,
         fixed,
@@ -186,12 +189,15 @@ fn unknown_operators(
     versions: &HashMap<String, i64>,
 ) -> Vec<UnknownOperator> {
     let mut unknown: Vec<UnknownOperator> = Vec::new();
+    let mut seen = HashSet::new();
     for node in graphs.iter().flat_map(|graph| &graph.node) {
         let operator = node.op_type.as_deref().unwrap_or_default();
         let domain = plain_domain(node.domain.as_deref());
-        let known = ops::is_known(&ops::qualified(node));
-        if known || unknown.iter().any(|u| u.operator == operator && u.domain == domain) {
+        if ops::is_known(&ops::qualified(node)) || !seen.insert((operator, domain)) {
             continue;
+        }
+        if unknown.len() == MOST_PROBLEMS {
+            break;
         }
         unknown.push(UnknownOperator {
             operator: operator.to_string(),
@@ -250,6 +256,8 @@ pub struct Reader<'a> {
     pub names: HashMap<String, ValueId>,
     /// The sequences and absent values by their names in the file.
     pub lists: HashMap<String, Item>,
+    /// All names in the order in which they were given.
+    pub given: Vec<String>,
     /// Version of ONNX's own operator set.
     pub version: i64,
     /// Where tensors outside the file are.
@@ -269,20 +277,37 @@ impl Reader<'_> {
     pub fn read_body(&mut self, proto: &GraphProto) -> Result<(), FormatError> {
         self.read_constants(proto)?;
         self.read_inputs(proto)?;
+        let outputs: HashSet<&str> =
+            proto.output.iter().filter_map(|output| output.name.as_deref()).collect();
+        let hints = LazyCell::new(|| hints(proto));
         for index in sorted(&proto.node)? {
             let node = &proto.node[index];
+            at_most(
+                "nodes of operators and repeated graphs",
+                self.graph.node_count(),
+                limits::NODES,
+            )?;
+            at_most(
+                "values of operators and repeated graphs",
+                self.graph.value_count(),
+                limits::VALUES,
+            )?;
             if self.is_concerned(node) {
-                self.leave_out(proto, node)?;
-            } else if let Err(problem) = self.read_or_fold(proto, node) {
+                self.leave_out(&hints, node)?;
+            } else if let Err(problem) = self.read_or_fold(&outputs, node) {
                 self.problems.add(self.located(node, problem))?;
-                self.leave_out(proto, node)?;
+                self.leave_out(&hints, node)?;
             }
         }
         self.problems.all()
     }
 
-    fn read_or_fold(&mut self, proto: &GraphProto, node: &NodeProto) -> Result<(), FormatError> {
-        let is_output = |name: &String| proto.output.iter().any(|o| o.name.as_ref() == Some(name));
+    fn read_or_fold(
+        &mut self,
+        outputs: &HashSet<&str>,
+        node: &NodeProto,
+    ) -> Result<(), FormatError> {
+        let is_output = |name: &String| outputs.contains(name.as_str());
         match folded::results(self, node) {
             Some(tensors) if self.fold_outputs || !node.output.iter().any(is_output) => {
                 for (name, tensor) in node.output.iter().zip(tensors) {
@@ -299,7 +324,18 @@ impl Reader<'_> {
     pub fn define(&mut self, name: &str, id: ValueId) -> Result<(), FormatError> {
         match self.names.insert(name.to_string(), id) {
             Some(_) => Err(damaged(format!("`{name}` is defined twice"))),
-            None => Ok(()),
+            None => {
+                self.given.push(name.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// Forgets all names but the first `count` that were given.
+    pub fn forget(&mut self, count: usize) {
+        for name in self.given.drain(count..) {
+            self.names.remove(&name);
+            self.lists.remove(&name);
         }
     }
 
@@ -404,7 +440,9 @@ impl Reader<'_> {
         let wrong = || FormatError::tensor(name, "a constant needs one dense value");
         let [attribute] = node.attribute.as_slice() else { return Err(wrong()) };
         let tensor = match attribute.name.as_deref() {
-            Some("value") => tensor::read(attribute.t.as_ref().ok_or_else(wrong)?, self.external)?,
+            Some("value") => {
+                tensor::read(attribute.t.as_deref().ok_or_else(wrong)?, self.external)?
+            }
             Some("value_float") => Tensor::scalar(attribute.f.unwrap_or_default()),
             Some("value_int") => Tensor::scalar(attribute.i.unwrap_or_default()),
             Some("value_floats") => Tensor::vector(&attribute.floats),

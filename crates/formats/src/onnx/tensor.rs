@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lepton_tensor::{DType, Storage, Tensor, checked_product};
 
 use super::proto::{StringStringEntryProto, TensorProto};
-use super::{ExternalData, check_external_path};
+use super::{ExternalData, check_external_path, wire};
 use crate::error::{FormatError, at_most};
 use crate::limits;
 
@@ -134,30 +134,50 @@ fn shared(bytes: Bytes) -> Storage {
     Storage::shared(Arc::new(bytes), 0, length).expect("the range is the whole")
 }
 
-/// The little-endian bytes of the typed data fields.
+/// The little-endian bytes of `count` elements in the fields for elements of one type.
 fn typed_bytes(proto: &TensorProto, dtype: DType, count: usize) -> Result<Vec<u8>, String> {
-    macro_rules! bytes {
-        ($list:expr, $to:ty) => {{
-            if $list.len() != count {
-                return Err(format!("holds {} elements, its shape has {count}", $list.len()));
-            }
-            $list.iter().flat_map(|&v| (v as $to).to_le_bytes()).collect()
-        }};
+    let width = dtype.size();
+    match dtype {
+        DType::F32 => fixed(&proto.float_data, width, count),
+        DType::F64 => fixed(&proto.double_data, width, count),
+        DType::I64 => varints(&proto.int64_data, width, count),
+        DType::U64 | DType::U32 => varints(&proto.uint64_data, width, count),
+        DType::I32 | DType::F16 | DType::BF16 | DType::U16 | DType::I16 => {
+            varints(&proto.int32_data, width, count)
+        }
+        DType::I8 | DType::U8 | DType::Bool => varints(&proto.int32_data, 1, count),
+        coded if coded.is_coded() => varints(&proto.int32_data, 1, count),
+        other => Err(format!("element type {other} is not supported")),
     }
-    Ok(match dtype {
-        DType::F32 => bytes!(proto.float_data, f32),
-        DType::F64 => bytes!(proto.double_data, f64),
-        DType::I64 => bytes!(proto.int64_data, i64),
-        DType::U64 => bytes!(proto.uint64_data, u64),
-        DType::U32 => bytes!(proto.uint64_data, u32),
-        DType::I32 => bytes!(proto.int32_data, i32),
-        DType::F16 | DType::BF16 | DType::U16 => bytes!(proto.int32_data, u16),
-        DType::I16 => bytes!(proto.int32_data, i16),
-        DType::I8 => bytes!(proto.int32_data, i8),
-        DType::U8 | DType::Bool => bytes!(proto.int32_data, u8),
-        coded if coded.is_coded() => bytes!(proto.int32_data, u8),
-        other => return Err(format!("element type {other} is not supported")),
-    })
+}
+
+fn wrong_count(found: usize, count: usize) -> String {
+    format!("holds {found} elements, its shape has {count}")
+}
+
+/// Elements of `width` bytes each, as they are.
+fn fixed(runs: &[Bytes], width: usize, count: usize) -> Result<Vec<u8>, String> {
+    let length: usize = runs.iter().map(Bytes::len).sum();
+    match Some(length) == count.checked_mul(width) {
+        true => Ok(runs.concat()),
+        false => Err(wrong_count(length / width, count)),
+    }
+}
+
+/// The lowest `width` bytes of each of the integers.
+fn varints(runs: &[Bytes], width: usize, count: usize) -> Result<Vec<u8>, String> {
+    // The last byte of each is the only one below 128.
+    let found: usize = runs.iter().map(|run| run.iter().filter(|b| **b < 0x80).count()).sum();
+    if found != count {
+        return Err(wrong_count(found, count));
+    }
+    let mut bytes = Vec::with_capacity(count * width);
+    for mut run in runs.iter().map(|run| &run[..]) {
+        while !run.is_empty() {
+            bytes.extend_from_slice(&wire::varint(&mut run)?.to_le_bytes()[..width]);
+        }
+    }
+    Ok(bytes)
 }
 
 fn load_external(
@@ -185,13 +205,17 @@ mod tests {
     #[test]
     fn every_encoding_gives_the_same_tensor() {
         let float = TensorProto { dims: vec![2], data_type: Some(1), ..TensorProto::default() };
-        let typed = TensorProto { float_data: vec![1.0, -2.0], ..float.clone() };
         let bytes: Vec<u8> = [1.0f32, -2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let runs: Vec<Bytes> = bytes.chunks(4).map(Bytes::copy_from_slice).collect();
+        let typed = TensorProto { float_data: runs, ..float.clone() };
         let raw = TensorProto { raw_data: Some(bytes.into()), ..float.clone() };
         let want = Tensor::vector(&[1.0f32, -2.0]);
         assert_eq!(read(&typed, &NoExternalData).unwrap(), want);
         assert_eq!(read(&raw, &NoExternalData).unwrap(), want);
-        let negative = TensorProto { int32_data: vec![-3, 4], data_type: Some(3), ..float };
+        let mut packed = Vec::new();
+        [-3i64, 4].iter().for_each(|&v| prost::encoding::encode_varint(v as u64, &mut packed));
+        let int32_data = vec![packed.into()];
+        let negative = TensorProto { int32_data, data_type: Some(3), ..float };
         assert_eq!(read(&negative, &NoExternalData).unwrap(), Tensor::vector(&[-3i8, 4]));
     }
 
@@ -217,7 +241,7 @@ mod tests {
             ..TensorProto::default()
         };
         assert!(read(&huge, &NoExternalData).is_err());
-        let short = TensorProto { dims: vec![3], float_data: vec![1.0], ..huge };
+        let short = TensorProto { dims: vec![3], float_data: vec![vec![0; 4].into()], ..huge };
         assert!(read(&short, &NoExternalData).is_err());
     }
 }

@@ -31,7 +31,7 @@ fn counts(call: &Call<'_>, name: &str) -> Result<Vec<usize>, FormatError> {
 }
 
 fn table(call: &Call<'_>, name: &str) -> Result<Tensor, FormatError> {
-    match call.attribute(name).and_then(|a| a.t.as_ref()) {
+    match call.attribute(name).and_then(|a| a.t.as_deref()) {
         Some(proto) => tensor::read(proto, &NoExternalData),
         None => Ok(Tensor::vector::<f32>(&[])),
     }

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::ops;
 use super::schema::{self, Code, Model, Operator, Signature, SubGraph};
 use super::tensor::RESOURCE;
-use crate::error::{FormatError, UnknownOperator, at_most};
+use crate::error::{FormatError, MOST_PROBLEMS, UnknownOperator, at_most};
 use crate::limits;
 use crate::problems::Problems;
 use crate::steps::{Budget, Made, Results};
@@ -68,13 +68,17 @@ fn name_in(map: &[(String, i32)], index: i32) -> Option<&str> {
 /// The operators that Lepton does not have, each once.
 fn unknown_operators(model: &Model<'_>) -> Result<Vec<UnknownOperator>, FormatError> {
     let mut unknown: Vec<UnknownOperator> = Vec::new();
+    let mut seen = HashSet::new();
     for (number, graph) in model.subgraphs.iter().enumerate() {
         for (index, node) in graph.operators.iter().enumerate() {
             let code = code_of(model, node)?;
             let operator = ops::name(code);
             let newest = ops::find(code).map(|row| row.newest);
-            if is_known(code) || unknown.iter().any(|u| u.operator == operator) {
+            if is_known(code) || !seen.insert(operator.clone()) {
                 continue;
+            }
+            if unknown.len() == MOST_PROBLEMS {
+                return Ok(unknown);
             }
             let older = newest.map(|newest| format!(", known up to version {newest}"));
             let node = label(graph, number, index, node) + &older.unwrap_or_default();
@@ -260,8 +264,6 @@ impl<'a> Reader<'a> {
     /// Adds the nodes of a graph of the file whose inputs are `operands`; gives its results.
     pub fn body(&mut self, number: usize, operands: &[ValueId]) -> Results {
         at_most("nesting of graphs", self.depth, limits::NESTING)?;
-        at_most("nodes of repeated graphs", self.graph.node_count(), limits::NODES)?;
-        at_most("values of repeated graphs", self.graph.value_count(), limits::VALUES)?;
         let model = self.model;
         let graph = model.subgraphs.get(number).ok_or_else(|| {
             FormatError::Unsupported(format!("graph {number}, which the file does not have"))
@@ -302,6 +304,16 @@ impl<'a> Reader<'a> {
         held: &mut Vec<Held>,
     ) -> Result<(), FormatError> {
         for (index, node) in graph.operators.iter().enumerate() {
+            at_most(
+                "nodes of operators and repeated graphs",
+                self.graph.node_count(),
+                limits::NODES,
+            )?;
+            at_most(
+                "values of operators and repeated graphs",
+                self.graph.value_count(),
+                limits::VALUES,
+            )?;
             let code = code_of(self.model, node)?;
             if !is_known(code) || self.problems.concern(&node.inputs) {
                 self.leave_out(graph, held, node)?;

@@ -13,8 +13,10 @@ pub const IDENTIFIER: &[u8] = b"TFL3";
 /// The only version of the schema in use.
 const SCHEMA_VERSION: u32 = 3;
 
-/// How often the bytes of a file may be read over by lists that share them.
-const READS_PER_BYTE: usize = 16;
+/// Bytes of structures that every file may need, and those for each byte of it: tables and lists may
+/// share their bytes.
+const ALLOWANCE: usize = 1 << 16;
+const RATIO: usize = 16;
 
 /// A model.
 pub struct Model<'a> {
@@ -105,10 +107,10 @@ pub struct Signature {
     pub outputs: Vec<(String, i32)>,
 }
 
-/// Decodes and counts what it reads.
+/// Decodes and counts the memory of what it makes.
 struct Decoder {
     file_length: usize,
-    read: usize,
+    spent: usize,
 }
 
 /// The model in a file.
@@ -123,16 +125,17 @@ pub fn decode(bytes: &[u8]) -> Result<Model<'_>, FormatError> {
         let why = format!("schema version {version}; convert the model with TensorFlow 2");
         return Err(FormatError::Unsupported(why));
     }
-    let mut decoder = Decoder { file_length: bytes.len(), read: 0 };
+    let mut decoder = Decoder { file_length: bytes.len(), spent: 0 };
     decoder.model(root)
 }
 
 impl Decoder {
-    /// Counts a list of elements of `size` bytes.
+    /// Counts a list of elements that take `size` bytes each.
     fn spend<'a>(&mut self, list: Vector<'a>, size: usize) -> Result<Vector<'a>, FormatError> {
-        self.read = self.read.saturating_add(list.len().saturating_mul(size)).saturating_add(1);
-        let limit = self.file_length.saturating_mul(READS_PER_BYTE);
-        at_most("bytes of lists that share their elements", self.read, limit)?;
+        self.spent = self.spent.saturating_add(list.len().saturating_mul(size)).saturating_add(1);
+        let limit = self.file_length.saturating_mul(RATIO).saturating_add(ALLOWANCE);
+        let limit = limit.min(limits::STRUCTURE_BYTES);
+        at_most("bytes of the structures of a file", self.spent, limit)?;
         Ok(list)
     }
 
@@ -142,14 +145,15 @@ impl Decoder {
         table.text(field)
     }
 
-    fn tables<'a>(
+    /// The tables of a list, each of which becomes a `Made`.
+    fn tables<'a, Made>(
         &mut self,
         table: &Table<'a>,
         field: usize,
     ) -> Result<Vec<Table<'a>>, FormatError> {
-        let list = self.spend(table.vector(field)?, 4)?;
+        let list = table.vector(field)?;
         at_most("number of values", list.len(), limits::VALUES)?;
-        list.tables()
+        self.spend(list, size_of::<Made>() + size_of::<Table<'_>>())?.tables()
     }
 
     fn integers(&mut self, table: &Table<'_>, field: usize) -> Result<Vec<i32>, FormatError> {
@@ -157,17 +161,17 @@ impl Decoder {
     }
 
     fn model<'a>(&mut self, root: Table<'a>) -> Result<Model<'a>, FormatError> {
-        let codes = self.tables(&root, 1)?;
+        let codes = self.tables::<Code>(&root, 1)?;
         let codes: Result<_, _> = codes.iter().map(|table| self.code(table)).collect();
-        let subgraphs = self.tables(&root, 2)?;
+        let subgraphs = self.tables::<SubGraph<'_>>(&root, 2)?;
         at_most("number of graphs", subgraphs.len(), limits::ELEMENTS)?;
         let subgraphs: Result<Vec<_>, _> = subgraphs.iter().map(|t| self.subgraph(t)).collect();
         let subgraphs = subgraphs?;
         let nodes = subgraphs.iter().map(|graph| graph.operators.len()).sum();
         at_most("number of nodes", nodes, limits::NODES)?;
-        let buffers = self.tables(&root, 4)?;
+        let buffers = self.tables::<Range<usize>>(&root, 4)?;
         let buffers: Result<_, _> = buffers.iter().map(|table| self.buffer(table)).collect();
-        let signatures = self.tables(&root, 7)?;
+        let signatures = self.tables::<Signature>(&root, 7)?;
         let signatures: Result<_, _> = signatures.iter().map(|t| self.signature(t)).collect();
         Ok(Model { codes: codes?, subgraphs, buffers: buffers?, signatures: signatures? })
     }
@@ -179,9 +183,9 @@ impl Decoder {
     }
 
     fn subgraph<'a>(&mut self, table: &Table<'a>) -> Result<SubGraph<'a>, FormatError> {
-        let tensors = self.tables(table, 0)?;
+        let tensors = self.tables::<TensorInfo>(table, 0)?;
         let tensors: Result<_, _> = tensors.iter().map(|tensor| self.tensor(tensor)).collect();
-        let operators = self.tables(table, 3)?;
+        let operators = self.tables::<Operator<'_>>(table, 3)?;
         let operators: Result<_, _> = operators.iter().map(|node| self.operator(node)).collect();
         Ok(SubGraph {
             tensors: tensors?,
@@ -224,7 +228,7 @@ impl Decoder {
             inputs: self.integers(table, 1)?,
             outputs: self.integers(table, 2)?,
             intermediates: self.integers(table, 8)?,
-            custom: self.spend(table.vector(5)?, 1)?.bytes()?,
+            custom: table.vector(5)?.bytes()?,
             options: table.table(4)?.or(newer),
         })
     }
@@ -246,7 +250,7 @@ impl Decoder {
     fn signature(&mut self, table: &Table<'_>) -> Result<Signature, FormatError> {
         let mut maps = [Vec::new(), Vec::new()];
         for (field, map) in maps.iter_mut().enumerate() {
-            for entry in self.tables(table, field)? {
+            for entry in self.tables::<(String, i32)>(table, field)? {
                 map.push((self.text(&entry, 0)?, entry.i32(1, 0)?));
             }
         }

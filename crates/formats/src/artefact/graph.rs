@@ -69,7 +69,8 @@ fn coded(tensor: &Tensor) -> Option<Vec<u8>> {
     }
     let values: Vec<i8> = bytes.iter().map(|&byte| byte as i8).collect();
     let coded = coding::encode(columns(tensor.shape()), &values);
-    let coarse = tensor.dtype() == DType::I8 && values.iter().all(|value| (-63..64).contains(value));
+    let coarse =
+        tensor.dtype() == DType::I8 && values.iter().all(|value| (-63..64).contains(value));
     let most = if coarse { bytes.len() / 10 * 9 } else { bytes.len() / 2 };
     (coded.len() <= most && !coded.is_empty()).then_some(coded)
 }

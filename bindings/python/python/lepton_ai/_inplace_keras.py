@@ -300,6 +300,9 @@ class KerasAttachment(_size.Fitting):
     def counted_in(self, state: Any) -> Iterator[None]:
         """A step of training, traced or done. On JAX the optimiser's count is part of the step's state."""
         optimizer = self.optimizer()
+        if optimizer is None:
+            yield
+            return
         counter = _counter(optimizer)
         if _is_jax():
             counter = state[2][next(at for at, one in enumerate(optimizer.variables) if one is counter)]

@@ -268,7 +268,7 @@ def page(lines: list[str]) -> str:
     parts.append("")
     for row in order:
         parts.append(f"- {row['model']} {row['asked']:g}x, seed {row['seed']}: {row['epochs']} epochs of {row['train']} images, batches of {row['batch']}, "
-                     f"Adam {row['rate']:g}, distilled {row.get('distil', 0.0):g}, moved by up to {row.get('moved', 0)} pixels, {row['test']} test images; {row['date']}, {row['machine']}, {row['versions']}; "
+                     f"Adam {row['rate']:g}, distilled {row.get('distil', 0.0):g}, moved by up to {row.get('moved', MODELS[row['model']].moved)} pixels, {row['test']} test images; {row['date']}, {row['machine']}, {row['versions']}; "
                      f"`{row['command']}`")
     return "\n".join(parts) + "\n"
 

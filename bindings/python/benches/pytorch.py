@@ -243,6 +243,11 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _times(row: dict[str, Any]) -> str:
+    """How much longer the training took; a machine that did other work by turns says nothing of it."""
+    return "not measured" if row.get("busy") else f"{row['time_ratio']:.2f}x"
+
+
 def page(lines: list[str]) -> str:
     """The page of all results."""
     rows = [json.loads(line) for line in lines]
@@ -259,11 +264,11 @@ def page(lines: list[str]) -> str:
         errors = [f"{100 * (1 - row[key]):.2f} %" for key in ("before", "plain", "under", "file")]
         parts.append(
             f"| {row['model']} ({row['numbers']:,}) | {row['asked']:g}x | {row['ratio']:.1f}x | {row['file_bytes']} | "
-            f"{row['kept']:.1%} | {' | '.join(errors)} | {row['time_ratio']:.2f}x | {row['speedup']:.2f}x | {row['seed']} |")
+            f"{row['kept']:.1%} | {' | '.join(errors)} | {_times(row)} | {row['speedup']:.2f}x | {row['seed']} |")
     parts.append("")
     for row in order:
         parts.append(f"- {row['model']} {row['asked']:g}x, seed {row['seed']}: {row['epochs']} epochs of {row['train']} images, batches of {row['batch']}, "
-                     f"Adam {row['rate']:g}, distilled {row.get('distil', 0.0):g}, moved by up to {row.get('moved', 0)} pixels, {row['test']} test images; {row['date']}, {row['machine']}, {row['versions']}; "
+                     f"Adam {row['rate']:g}, distilled {row.get('distil', 0.0):g}, moved by up to {row.get('moved', MODELS[row['model']].moved)} pixels, {row['test']} test images; {row['date']}, {row['machine']}, {row['versions']}; "
                      f"`{row['command']}`")
     return "\n".join(parts) + "\n"
 

@@ -1,13 +1,14 @@
-//! Matrix products with constant weights become `Linear`, the form that has packed kernels.
+//! Matrix products with constant weights become `Linear`, the form that has packed kernels; others `MatMul`.
 
-use lepton_ir::ops::matmul::{Gemm, Linear};
+use lepton_ir::ops::binary::{Binary, BinaryFunction};
+use lepton_ir::ops::matmul::{Gemm, Linear, MatMul};
 use lepton_ir::ops::transpose::Transpose;
-use lepton_ir::{Graph, GraphError, Node, Op, ValueId};
+use lepton_ir::{Graph, GraphError, Node, NodeId, Op, ValueId};
 use lepton_tensor::{DType, Tensor};
 
 use crate::integers::weights::real_tensor;
 
-/// Rewrites `MatMul` and `Gemm` whose second operand is constant.
+/// Rewrites `MatMul` and `Gemm` whose second operand is constant, and other `Gemm`.
 pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
@@ -19,9 +20,11 @@ pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
         };
         if let Some(inputs) = formed {
             graph.rewrite_node(id, Linear::default(), &inputs)?;
-            graph.sort()?;
-            changes += 1;
+        } else if !as_product(graph, id, &node)? {
+            continue;
         }
+        graph.sort()?;
+        changes += 1;
     }
     Ok(changes)
 }
@@ -53,6 +56,35 @@ fn from_gemm(graph: &mut Graph, node: &Node) -> Option<Vec<Option<ValueId>>> {
     let w = graph.add_constant("", w);
     let b = bias.map(|bias| graph.add_constant("", Tensor::vector(&bias)));
     Some(vec![node.inputs[0], Some(w), b])
+}
+
+/// Makes a `MatMul` of a `Gemm` whose matrices are both computed, or whose first is transposed.
+fn as_product(graph: &mut Graph, id: NodeId, node: &Node) -> Result<bool, GraphError> {
+    let Op::Gemm(op) = &node.op else { return Ok(false) };
+    let (a, b) = (node.inputs[0], node.inputs[1]);
+    let added = node.inputs.get(2).copied().flatten();
+    let plain = op.alpha == 1.0 && (op.beta == 1.0 || added.is_none());
+    // What was quantised becomes a product of integers.
+    let quantised = |x: ValueId| {
+        graph.producer(x).is_some_and(|(_, maker)| matches!(maker.op, Op::DequantizeLinear(_)))
+    };
+    let float = |x: ValueId| graph.fact(x).dtype == DType::F32 && !quantised(x);
+    if !plain || ![a, b].into_iter().flatten().all(float) {
+        return Ok(false);
+    }
+    let mut matrices = [a, b];
+    for (matrix, _) in matrices.iter_mut().zip([op.trans_a, op.trans_b]).filter(|(_, is)| *is) {
+        let swap = Transpose { permutation: vec![1, 0] };
+        *matrix = Some(graph.add_node("", swap, &[*matrix])?[0]);
+    }
+    match added {
+        None => graph.rewrite_node(id, MatMul {}, &matrices)?,
+        Some(_) => {
+            let product = graph.add_node("", MatMul {}, &matrices)?[0];
+            graph.rewrite_node(id, Binary::new(BinaryFunction::Add), &[Some(product), added])?;
+        }
+    };
+    Ok(true)
 }
 
 /// The bias of `n` columns; the inner `None` where there is none.

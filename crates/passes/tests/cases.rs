@@ -231,6 +231,17 @@ const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "linear",
+        "input %x: f32[5,2] input %w: f32[3,2] const %c: f32[3] = [1, 2, 3]
+         %y: f32[5,3] = Gemm(%x, %w, %c) {trans_b=1}
+         output %y",
+        "input %x: f32[5,2] input %w: f32[3,2] const %c: f32[3] = [1, 2, 3]
+         %t: f32[2,3] = Transpose(%w) {permutation=[1, 0]}
+         %p: f32[5,3] = MatMul(%x, %t)
+         %y: f32[5,3] = Binary(%p, %c)
+         output %y",
+    ),
+    (
         "fuse-bias",
         "input %x: f32[5,2] const %w: f32[2,1] = [1, 2] const %c: f32[1] = [3]
          %l: f32[5,1] = Linear(%x, %w)

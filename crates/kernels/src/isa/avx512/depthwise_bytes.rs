@@ -2,48 +2,13 @@
 
 use std::arch::x86_64::*;
 
+use super::columns::{by_pixels, by_size, micro};
 use super::epilogue::{each, store_integers};
 use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
 use crate::finish::Movable;
 use crate::tile::BLOCK_STRIDE;
 
-type Kernel = unsafe fn(&ColumnTile<i32>);
-
-macro_rules! by_pixels {
-    ($taps:literal, $step:literal, $lines:literal, $groups:literal: $($pixels:literal)*) => {
-        [$(neighbours::<$taps, $step, $lines, $groups, $pixels>),*]
-    };
-}
-
-static THREE: [[Kernel; 8]; 2] =
-    [by_pixels!(3, 1, 1, 1: 1 2 3 4 5 6 7 8), by_pixels!(3, 1, 2, 1: 1 2 3 4 5 6 7 8)];
-static FIVE: [[Kernel; 8]; 2] =
-    [by_pixels!(5, 1, 1, 2: 1 2 3 4 5 6 7 8), by_pixels!(5, 1, 2, 2: 1 2 3 4 5 6 7 8)];
-static THREE_BY_TWO: [[Kernel; 4]; 1] = [by_pixels!(3, 2, 1, 1: 1 2 3 4)];
-static FIVE_BY_TWO: [[Kernel; 4]; 1] = [by_pixels!(5, 2, 1, 2: 1 2 3 4)];
-
-macro_rules! micro {
-    ($kernels:ident) => {{
-        /// # Safety
-        /// As [`neighbours`]; at most as many pixels and lines as there are kernels.
-        unsafe fn tile(pixels: usize, lines: usize, tile: &ColumnTile<i32>) {
-            // SAFETY: the caller's promise.
-            unsafe { $kernels[lines - 1][pixels - 1](tile) }
-        }
-        MicroColumns { pixels: $kernels[0].len(), tile }
-    }};
-}
-
-/// The kernels for `taps` by `taps` taps and pixels `step` columns apart.
-pub(crate) fn micro(taps: usize, step: usize) -> Option<MicroColumns<i32>> {
-    Some(match (taps, step) {
-        (3, 1) => micro!(THREE),
-        (3, 2) => micro!(THREE_BY_TWO),
-        (5, 1) => micro!(FIVE),
-        (5, 2) => micro!(FIVE_BY_TWO),
-        _ => return None,
-    })
-}
+by_size!(i32, 1, 2);
 
 /// Sixteen channels of four lines of the image, a double word for each channel.
 ///

@@ -398,16 +398,13 @@ impl Requantizer<'_> {
     /// As [`store_u8`]; the block has those columns.
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
     unsafe fn four_vectors(&self, block: &Block<i32>, c: usize, output: &Output<u8>) {
-        let zero_point = _mm512_set1_epi16(i16::from(self.epilogue.zero_point));
-        let lowest = _mm512_set1_epi8(self.epilogue.low as i8);
-        // Packing works within 128-bit lanes; this puts the double words back in order.
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         let bias = columns_of(block, self.epilogue.bias);
         let multiplier = columns_of(block, self.epilogue.multiplier);
         let mut offset = [_mm512_setzero_si512(); 4];
         let mut factor = [_mm512_setzero_ps(); 4];
         // SAFETY: 64 columns of everything, by the caller's promise.
         unsafe {
+            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low);
             for v in 0..4 {
                 offset[v] = _mm512_loadu_epi32(bias.add(c + v * 16));
                 factor[v] = _mm512_loadu_ps(multiplier.add(c + v * 16));
@@ -421,10 +418,7 @@ impl Requantizer<'_> {
                     let residual = residual.wrapping_add(v * 16);
                     steps[v] = self.steps(sum, factor[v], residual, u16::MAX);
                 }
-                let low = _mm512_adds_epi16(_mm512_packs_epi32(steps[0], steps[1]), zero_point);
-                let high = _mm512_adds_epi16(_mm512_packs_epi32(steps[2], steps[3]), zero_point);
-                let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), lowest);
-                let bytes = _mm512_permutexvar_epi32(order, bytes);
+                let bytes = packing.bytes(steps[0], steps[1], steps[2], steps[3]);
                 let to = block.place(output.pointer, output.row_stride, r).cast_mut();
                 _mm512_storeu_si512(to.add(c).cast(), bytes);
             }
@@ -443,10 +437,6 @@ impl Requantizer<'_> {
         (offset, factor): (__m512i, __m512),
         output: &Output<u8>,
     ) {
-        let zero_point = _mm512_set1_epi16(i16::from(self.epilogue.zero_point));
-        let lowest = _mm512_set1_epi8(self.epilogue.low as i8);
-        // Packing interleaves the rows word by word; this puts each row into its own lane.
-        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
         // SAFETY: four rows of 16 columns, by the caller's promise.
         unsafe {
             let mut steps = [_mm512_setzero_si512(); 4];
@@ -455,20 +445,10 @@ impl Requantizer<'_> {
                 let sum = _mm512_add_epi32(_mm512_loadu_epi32(from), offset);
                 steps[v] = self.steps(sum, factor, self.residual(block, r + v, c), u16::MAX);
             }
-            let low = _mm512_adds_epi16(_mm512_packs_epi32(steps[0], steps[1]), zero_point);
-            let high = _mm512_adds_epi16(_mm512_packs_epi32(steps[2], steps[3]), zero_point);
-            let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), lowest);
-            let rows = _mm512_permutexvar_epi32(order, bytes);
+            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low);
+            let rows = packing.bytes(steps[0], steps[1], steps[2], steps[3]);
             let to = block.place(output.pointer, output.row_stride, r).cast_mut().add(c);
-            if output.row_stride == 16 {
-                _mm512_storeu_si512(to.cast(), rows);
-                return;
-            }
-            let next = |v: usize| to.add(v * output.row_stride).cast();
-            _mm_storeu_si128(next(0), _mm512_castsi512_si128(rows));
-            _mm_storeu_si128(next(1), _mm512_extracti32x4_epi32::<1>(rows));
-            _mm_storeu_si128(next(2), _mm512_extracti32x4_epi32::<2>(rows));
-            _mm_storeu_si128(next(3), _mm512_extracti32x4_epi32::<3>(rows));
+            put::<1>(rows, 4, 16, to, output.row_stride);
         }
     }
 

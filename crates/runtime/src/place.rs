@@ -29,7 +29,7 @@ pub(crate) struct Place {
 pub(crate) struct Memory<'a> {
     pub isa: Isa,
     pub threads: &'a Threads,
-    /// For steps that run others, which do so on the thread of the run.
+    /// Asked by any thread between pieces of a step; steps that run others hand it on.
     pub watch: &'a Watch<'a>,
     pub arena: *mut u8,
     pub inputs: &'a [*const u8],
@@ -37,9 +37,14 @@ pub(crate) struct Memory<'a> {
 }
 
 // SAFETY: the pointers are only turned into slices by steps, which the plan keeps from
-// overlapping: tasks of one step write disjoint parts. The watch is used by no task, only by steps
-// on the thread of the run.
+// overlapping: tasks of one step write disjoint parts. Everything else is `Sync`, as the constant
+// below checks of the watch.
 unsafe impl Sync for Memory<'_> {}
+
+const _: () = {
+    const fn shared<T: Sync>() {}
+    shared::<Watch<'static>>();
+};
 
 impl Memory<'_> {
     /// The address of a place, for reading.

@@ -6,7 +6,7 @@ use half::bf16;
 
 use crate::epilogue::{EpilogueF32, Output};
 use crate::finish::FinishReal;
-use crate::gemm::{Input, gemm_bf16_panels, gemm_f32_panels};
+use crate::gemm::{Input, gemm_bf16_direct, gemm_bf16_panels, gemm_f32_panels};
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedBf16, PanelView};
 use crate::real::Real;
@@ -191,10 +191,15 @@ pub unsafe fn gemm_bf16_scratch<T: Real, R: Real>(
     assert!(input.rows.taps() == 1 && scratch.len() >= scratch_bf16(depth, width), "scratch");
     let (weights, steps) = (scratch.as_ptr().cast(), steps_bf16(depth));
     let view = PanelView { weights, columns: width, taps: 1, depth, steps, filled: 0 };
+    let after = Ahead::nothing_far();
     // SAFETY: the caller's promise.
     unsafe {
         let finish = FinishReal::of_halves(isa, epilogue, None, output);
-        let after = Ahead::nothing_far();
-        gemm_bf16_panels(isa, input, &view, depth, rows, columns, after, finish);
+        if T::WIDE || isa.has_amx() {
+            return gemm_bf16_panels(isa, input, &view, depth, rows, columns, after, finish);
+        }
+        let used = depth.div_ceil(2);
+        let view = PanelView { steps: used, filled: steps - used, ..view };
+        gemm_bf16_direct(isa, input, &view, rows, columns, after, finish);
     }
 }

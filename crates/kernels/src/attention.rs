@@ -10,7 +10,7 @@ use crate::epilogue::{EpilogueF32, Output, Residual};
 use crate::gemm::Input;
 use crate::isa::Isa;
 use crate::real::Real;
-use crate::softmax::{Softmax, softmax};
+use crate::softmax::{Softmax, softmax, softmax_to_bf16};
 
 /// Rows of a matrix that lie evenly.
 #[derive(Clone, Copy, Debug)]
@@ -82,10 +82,10 @@ unsafe fn pack<T: Real>(
 /// `rows` rows of X by what [`pack`] packed of T, in the arithmetic of T.
 ///
 /// # Safety
-/// As [`crate::gemm::gemm_f32`]. X and R are f32 where T is.
-unsafe fn multiply<T: Real, X: Real, R: Real>(
+/// As [`crate::gemm::gemm_f32`]. R is f32 where T is.
+unsafe fn multiply<T: Real, R: Real>(
     isa: Isa,
-    from: HeadRows<X>,
+    from: HeadRows<T>,
     rows: usize,
     panels: &[f32],
     [depth, width]: [usize; 2],
@@ -159,14 +159,19 @@ pub unsafe fn attention_head<T: Real, R: Real>(isa: Isa, head: &Head<T>, output:
                 let q = HeadRows { pointer: head.q.pointer.add(first * head.q.stride), ..head.q };
                 let to = Output { pointer: scores.as_mut_ptr(), row_stride: columns };
                 let size = [depth, columns];
-                multiply::<T, T, f32>(isa, q, count, keys, size, &epilogue, &to);
+                multiply::<T, f32>(isa, q, count, keys, size, &epilogue, &to);
                 let used = count * columns;
-                softmax(isa, Softmax::Plain, columns, &scores[..used], &mut powers[..used]);
-                let weights = HeadRows { pointer: powers.as_ptr(), stride: columns };
+                if T::WIDE {
+                    softmax(isa, Softmax::Plain, columns, &scores[..used], &mut powers[..used]);
+                } else {
+                    let halves = std::slice::from_raw_parts_mut(powers.as_mut_ptr().cast(), used);
+                    softmax_to_bf16(isa, columns, &mut scores[..used], halves);
+                }
+                let weights = HeadRows { pointer: powers.as_ptr().cast::<T>(), stride: columns };
                 let pointer = output.pointer.add(first * output.row_stride);
                 let to = Output { pointer, row_stride: output.row_stride };
                 let (plain, size) = (EpilogueF32::default(), [columns, width]);
-                multiply::<T, f32, R>(isa, weights, count, values, size, &plain, &to);
+                multiply::<T, R>(isa, weights, count, values, size, &plain, &to);
             }
         }
     });

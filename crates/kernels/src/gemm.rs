@@ -321,18 +321,33 @@ pub unsafe fn gemm_bf16<T: Real, R: Real>(
     unsafe {
         let finish = FinishReal::of_halves(isa, epilogue, addend, output);
         match weights.taps_view().filter(|_| !T::WIDE && !isa.has_amx()) {
-            Some(view) => {
-                let base = input.base.cast::<bf16>();
-                let input = Input { base, rows: input.rows, padding: input.padding.cast() };
-                let mut source = Direct { input: &input, resolver: resolver(isa) };
-                run(micro_bf16(isa), &mut source, &view, rows, columns, after, finish);
-            }
+            Some(view) => gemm_bf16_direct(isa, input, &view, rows, columns, after, finish),
             None => {
                 let (view, depth) = (weights.view(), weights.depth());
                 gemm_bf16_panels(isa, input, &view, depth, rows, columns, after, finish);
             }
         }
     }
+}
+
+/// [`gemm_bf16`] of rows of bf16 that are read where they lie, without tiles of AMX.
+///
+/// # Safety
+/// As [`gemm_bf16_panels`]; T is bf16.
+pub(crate) unsafe fn gemm_bf16_direct<T: Real>(
+    isa: Isa,
+    input: &Input<T>,
+    view: &PanelView,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    after: Ahead,
+    finish: impl Finish<f32>,
+) {
+    let (base, padding) = (input.base.cast::<bf16>(), input.padding.cast());
+    let input = Input { base, rows: input.rows, padding };
+    let mut source = Direct { input: &input, resolver: resolver(isa) };
+    // SAFETY: the token proves the instruction set; the rest is the caller's promise.
+    unsafe { run(micro_bf16(isa), &mut source, view, rows, columns, after, finish) }
 }
 
 /// [`gemm_bf16`] with panels that somebody else holds, up to its sums; taps are `depth` deep.

@@ -354,18 +354,20 @@ fn from_f16<V: Vector>(input: &[f16], output: &mut [f32]) {
     }
 }
 
-/// Plain loops on the bits, which compilers turn into vectors.
 #[inline(always)]
 fn to_bf16<V: Vector>(input: &[f32], output: &mut [bf16]) {
     assert_eq!(input.len(), output.len(), "one result for each value");
-    for (place, x) in output.iter_mut().zip(input) {
-        let bits = x.to_bits();
-        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-        let nan = bits & 0x7fff_ffff > 0x7f80_0000;
-        *place = bf16::from_bits(if nan { bits >> 16 | 0x40 } else { rounded } as u16);
+    for i in (0..input.len()).step_by(V::LANES) {
+        let left = input.len() - i;
+        // SAFETY: all offsets stay below the common length.
+        unsafe {
+            let x = V::load_upto(input.as_ptr().add(i), left);
+            x.store_bf16_upto(output.as_mut_ptr().add(i), left);
+        }
     }
 }
 
+/// A plain loop on the bits, which compilers turn into vectors.
 #[inline(always)]
 fn from_bf16<V: Vector>(input: &[bf16], output: &mut [f32]) {
     assert_eq!(input.len(), output.len(), "one result for each value");

@@ -148,7 +148,7 @@ folds! {
 
 /// All lanes joined in a fixed tree order, in every lane.
 #[inline(always)]
-fn join_lanes<V: Vector, F: Fold<V>>(fold: F, sum: V) -> V {
+pub(crate) fn join_lanes<V: Vector, F: Fold<V>>(fold: F, sum: V) -> V {
     let mut sum = sum;
     if V::LANES > 8 {
         sum = fold.join(sum, sum.exchange::<8>());
@@ -198,6 +198,12 @@ unsafe fn fold_run<V: Vector, F: Fold<V>>(
             while i + V::LANES <= count {
                 sums[0] = fold.step(sums[0], V::load(pointer.add(i)));
                 i += V::LANES;
+            }
+            if i < count {
+                let x = V::load_first(pointer.add(i), count - i);
+                let x = V::select(V::below(count - i), x, V::splat(F::NEUTRAL));
+                sums[1] = fold.step(sums[1], x);
+                i = count;
             }
         }
         while i < count {

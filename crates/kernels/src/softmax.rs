@@ -2,8 +2,10 @@
 //!
 //! A line is read for its maximum, turned into exponentials while they are summed, and scaled.
 
+use half::bf16;
+
 use crate::functions;
-use crate::reduce::{MaxLoose, SumExp, fold_slice};
+use crate::reduce::{MaxLoose, SumExp, fold_slice, join_lanes};
 use crate::vector::{Vector, vectorised};
 
 /// Which function of a line.
@@ -15,57 +17,172 @@ pub enum Softmax {
     Log,
 }
 
+/// Writes `x − ln Σ e^x`.
+///
 /// # Safety
 /// `input` and `output` must have `columns` values, and be equal or apart.
 #[inline(always)]
-unsafe fn row<V: Vector>(kind: Softmax, input: *const f32, output: *mut f32, columns: usize) {
+unsafe fn log_row<V: Vector>(input: *const f32, output: *mut f32, columns: usize) {
     // SAFETY: all offsets stay below `columns`; the slice is not used after the first write.
     unsafe {
-        let zero = V::splat(0.0);
-        let max: V = fold_slice(MaxLoose(zero), std::slice::from_raw_parts(input, columns));
-        if kind == Softmax::Log {
-            let values = std::slice::from_raw_parts(input, columns);
-            let sum: V = fold_slice(SumExp(max), values);
-            let log = functions::log(sum);
-            for i in (0..columns).step_by(V::LANES) {
-                let x = V::load_upto(input.add(i), columns - i) - max - log;
-                x.store_upto(output.add(i), columns - i);
-            }
-            return;
+        let values = std::slice::from_raw_parts(input, columns);
+        let max: V = fold_slice(MaxLoose(V::splat(0.0)), values);
+        let sum: V = fold_slice(SumExp(max), values);
+        let log = functions::log(sum);
+        for i in (0..columns).step_by(V::LANES) {
+            let x = V::load_upto(input.add(i), columns - i) - max - log;
+            x.store_upto(output.add(i), columns - i);
         }
-        let mut sums = [zero; 2];
-        let mut i = 0;
-        while i + 2 * V::LANES <= columns {
-            for (k, sum) in sums.iter_mut().enumerate() {
-                let at = i + k * V::LANES;
-                let e = functions::exp_not_positive(V::load(input.add(at)) - max);
+    }
+}
+
+/// Rows that are worked on at once: what one waits for, the others have.
+const AT_ONCE: usize = 4;
+
+/// The first `count` values, then −∞.
+///
+/// # Safety
+/// `count < LANES` values must be readable.
+#[inline(always)]
+unsafe fn load_tail<V: Vector>(pointer: *const f32, count: usize) -> V {
+    // SAFETY: the caller's promise.
+    let x = unsafe { V::load_first(pointer, count) };
+    V::select(V::below(count), x, V::splat(f32::NEG_INFINITY))
+}
+
+/// Writes `e^(x − max)` of rows `columns` apart, and gives what each is to be multiplied by, in
+/// every lane.
+///
+/// # Safety
+/// `input` and `output` must have the values of all rows, and be equal or apart.
+#[inline(always)]
+unsafe fn powers<V: Vector, const ROWS: usize>(
+    input: *const f32,
+    output: *mut f32,
+    columns: usize,
+) -> [V; ROWS] {
+    let left = columns % V::LANES;
+    let whole = columns - left;
+    let least = V::splat(f32::NEG_INFINITY);
+    let (mut most, mut sums) = ([least; ROWS], [V::splat(0.0); ROWS]);
+    // SAFETY: all offsets stay inside the rows.
+    unsafe {
+        for i in (0..whole).step_by(V::LANES) {
+            for r in 0..ROWS {
+                most[r] = most[r].max(V::load(input.add(r * columns + i)));
+            }
+        }
+        for r in 0..ROWS {
+            if left > 0 {
+                most[r] = most[r].max(load_tail(input.add(r * columns + whole), left));
+            }
+            most[r] = join_lanes(MaxLoose(least), most[r]);
+        }
+        for i in (0..whole).step_by(V::LANES) {
+            for r in 0..ROWS {
+                let at = r * columns + i;
+                let e = functions::exp_not_positive(V::load(input.add(at)) - most[r]);
                 e.store(output.add(at));
-                *sum = *sum + e;
+                sums[r] = sums[r] + e;
             }
-            i += 2 * V::LANES;
         }
-        let mut total = (sums[0] + sums[1]).sum();
-        while i < columns {
-            let left = columns - i;
-            let e = functions::exp_not_positive(V::load_upto(input.add(i), left) - max);
-            e.store_upto(output.add(i), left);
-            total +=
-                std::slice::from_raw_parts(output.add(i), left.min(V::LANES)).iter().sum::<f32>();
-            i += V::LANES;
+        for r in 0..ROWS {
+            if left > 0 {
+                let at = r * columns + whole;
+                let x = load_tail::<V>(input.add(at), left);
+                let e = functions::exp_not_positive(x - most[r]);
+                e.store_first(output.add(at), left);
+                sums[r] = sums[r] + e;
+            }
+            sums[r] = V::splat(1.0) / join_lanes(SumExp(least), sums[r]);
         }
-        scale_row(V::splat(1.0 / total), output, columns);
+    }
+    sums
+}
+
+/// # Safety
+/// As [`powers`].
+#[inline(always)]
+unsafe fn plain_rows<V: Vector, const ROWS: usize>(
+    input: *const f32,
+    output: *mut f32,
+    columns: usize,
+) {
+    // SAFETY: the caller's promise; all offsets stay inside the rows.
+    unsafe {
+        let factors: [V; ROWS] = powers(input, output, columns);
+        for (r, factor) in factors.into_iter().enumerate() {
+            let row = output.add(r * columns);
+            for i in (0..columns).step_by(V::LANES) {
+                let x = V::load_upto(row.add(i), columns - i) * factor;
+                x.store_upto(row.add(i), columns - i);
+            }
+        }
     }
 }
 
 /// # Safety
-/// `values` must have `columns` values.
+/// As [`powers`]; `output` must have the values of all rows.
 #[inline(always)]
-unsafe fn scale_row<V: Vector>(factor: V, values: *mut f32, columns: usize) {
-    for i in (0..columns).step_by(V::LANES) {
-        // SAFETY: all offsets stay below `columns`.
-        unsafe {
-            let x = V::load_upto(values.add(i), columns - i) * factor;
-            x.store_upto(values.add(i), columns - i);
+unsafe fn rounded_rows<V: Vector, const ROWS: usize>(
+    values: *mut f32,
+    output: *mut bf16,
+    columns: usize,
+) {
+    // SAFETY: the caller's promise; all offsets stay inside the rows.
+    unsafe {
+        let factors: [V; ROWS] = powers(values, values, columns);
+        for (r, factor) in factors.into_iter().enumerate() {
+            let (row, to) = (values.add(r * columns), output.add(r * columns));
+            for i in (0..columns).step_by(V::LANES) {
+                let x = V::load_upto(row.add(i), columns - i) * factor;
+                x.store_bf16_upto(to.add(i), columns - i);
+            }
+        }
+    }
+}
+
+/// # Safety
+/// `input` and `output` must have `count` rows of `columns` values, and be equal or apart.
+#[inline(always)]
+unsafe fn rows<V: Vector>(
+    kind: Softmax,
+    input: *const f32,
+    output: *mut f32,
+    [count, columns]: [usize; 2],
+) {
+    let mut done = 0;
+    // SAFETY: the caller's promise.
+    unsafe {
+        while kind == Softmax::Plain && done + AT_ONCE <= count {
+            let at = done * columns;
+            plain_rows::<V, AT_ONCE>(input.add(at), output.add(at), columns);
+            done += AT_ONCE;
+        }
+        for row in done..count {
+            let (from, to) = (input.add(row * columns), output.add(row * columns));
+            match kind {
+                Softmax::Plain => plain_rows::<V, 1>(from, to, columns),
+                Softmax::Log => log_row::<V>(from, to, columns),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn rows_rounded<V: Vector>(columns: usize, values: &mut [f32], output: &mut [bf16]) {
+    assert_eq!(values.len(), output.len(), "one result for each value");
+    let (count, mut done) = (values.len().checked_div(columns).unwrap_or(0), 0);
+    let (values, output) = (values.as_mut_ptr(), output.as_mut_ptr());
+    // SAFETY: both have `count` rows.
+    unsafe {
+        while done + AT_ONCE <= count {
+            let at = done * columns;
+            rounded_rows::<V, AT_ONCE>(values.add(at), output.add(at), columns);
+            done += AT_ONCE;
+        }
+        for row in done..count {
+            rounded_rows::<V, 1>(values.add(row * columns), output.add(row * columns), columns);
         }
     }
 }
@@ -76,10 +193,9 @@ fn rows_apart<V: Vector>(kind: Softmax, columns: usize, input: &[f32], output: &
     if (1..=SHORT).contains(&columns) {
         return short_rows::<V>(kind, columns, input, output);
     }
-    for (x, y) in input.chunks_exact(columns.max(1)).zip(output.chunks_exact_mut(columns.max(1))) {
-        // SAFETY: both rows have `columns` values and are apart.
-        unsafe { row::<V>(kind, x.as_ptr(), y.as_mut_ptr(), columns) }
-    }
+    let count = input.len().checked_div(columns).unwrap_or(0);
+    // SAFETY: both have `count` rows and are apart.
+    unsafe { rows::<V>(kind, input.as_ptr(), output.as_mut_ptr(), [count, columns]) }
 }
 
 /// Rows this short would leave most of a vector empty.
@@ -119,10 +235,10 @@ fn rows_in_place<V: Vector>(kind: Softmax, columns: usize, values: &mut [f32]) {
         }
         return;
     }
-    for x in values.chunks_exact_mut(columns.max(1)) {
-        // SAFETY: one row, equal to itself.
-        unsafe { row::<V>(kind, x.as_ptr(), x.as_mut_ptr(), columns) }
-    }
+    let count = values.len().checked_div(columns).unwrap_or(0);
+    let values = values.as_mut_ptr();
+    // SAFETY: `count` rows, equal to themselves.
+    unsafe { rows::<V>(kind, values, values, [count, columns]) }
 }
 
 #[inline(always)]
@@ -139,7 +255,7 @@ fn rows_masked<V: Vector>(columns: usize, scale: f32, mask: &[f32], values: &mut
                 let y = V::load_upto(x.as_ptr().add(i), columns - i).mul_add(scale, m);
                 y.store_upto(x.as_mut_ptr().add(i), columns - i);
             }
-            row::<V>(Softmax::Plain, x.as_ptr(), x.as_mut_ptr(), columns);
+            plain_rows::<V, 1>(x.as_ptr(), x.as_mut_ptr(), columns);
         }
     }
 }
@@ -181,6 +297,12 @@ fn strided<V: Vector>(kind: Softmax, axis: usize, inner: usize, input: &[f32], o
 }
 
 vectorised! {
+    /// [`softmax`], rounded to bf16; leaves the exponentials in `values`.
+    ///
+    /// # Panics
+    /// If the lengths differ.
+    pub fn softmax_to_bf16(isa, columns: usize, values: &mut [f32], output: &mut [bf16])
+        = rows_rounded;
     /// Rows of `columns` values each. A row with NaN, or of nothing but −∞, gives NaN.
     ///
     /// # Panics

@@ -6,6 +6,8 @@
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
+use half::bf16;
+
 /// A register of f32 lanes with its masks and its i32 twin.
 ///
 /// `min` and `max` return the *second* operand when either is NaN, as x86 does; kernels choose the
@@ -70,6 +72,8 @@ pub(crate) trait Vector:
         self * Self::from_bits(Self::int_shift_left::<23>(field))
     }
 
+    /// Set in the first `count` lanes, of which there are at least as many.
+    fn below(count: usize) -> Self::Mask;
     fn less(self, other: Self) -> Self::Mask;
     /// At least as large, or either is NaN.
     fn not_less(self, other: Self) -> Self::Mask;
@@ -119,6 +123,11 @@ pub(crate) trait Vector:
     /// # Safety
     /// `LANES` places must be writable.
     unsafe fn store_halves(self, pointer: *mut u16);
+
+    /// As bf16, to nearest even.
+    /// # Safety
+    /// `LANES` places must be writable.
+    unsafe fn store_bf16(self, pointer: *mut bf16);
 
     /// Lane `i ^ DISTANCE` in place of lane `i`; `DISTANCE` is a power of 2 below `LANES`.
     fn exchange<const DISTANCE: u32>(self) -> Self;
@@ -203,6 +212,23 @@ pub(crate) trait Vector:
                 Self::load(pointer)
             } else {
                 Self::load_first(pointer, count)
+            }
+        }
+    }
+
+    /// [`Vector::store_bf16`] of the first `count` lanes, or of all where more are asked for.
+    /// # Safety
+    /// `count.min(LANES)` places must be writable.
+    #[inline(always)]
+    unsafe fn store_bf16_upto(self, pointer: *mut bf16, count: usize) {
+        // SAFETY: as promised by the caller; no set has more than 16 lanes.
+        unsafe {
+            if count >= Self::LANES {
+                self.store_bf16(pointer)
+            } else {
+                let mut lanes = [bf16::ZERO; 16];
+                self.store_bf16(lanes.as_mut_ptr());
+                std::ptr::copy_nonoverlapping(lanes.as_ptr(), pointer, count);
             }
         }
     }

@@ -183,6 +183,7 @@ pub(crate) fn scratch_bytes(
     }
     match &node.op {
         Op::Conv(_) => product::rounded_copy(graph, node, narrow),
+        Op::Attention(_) => attention::scratch_bytes(graph, node, demands),
         Op::MatMul(_) => matmul::scratch_bytes(graph, node),
         Op::Resize(op) => resize::scratch_bytes(graph, node, op),
         Op::RoiAlign(_) => regions::scratch_bytes(graph, node),
@@ -203,11 +204,11 @@ pub(crate) fn is_narrow(
     let rounds = |&(user, index): &(NodeId, usize)| {
         let user = graph.node(user);
         product::takes_bf16(graph, user, index)
-            || index < 3 && attention::rounds(graph, user, demands)
+            || index < 3 && attention::takes_bf16(graph, user, demands)
     };
     let writes = product::writes_bf16(graph, node)
         || reduce::writes_bf16(graph, node)
-        || attention::rounds(graph, node, demands);
+        || attention::writes_bf16(graph, node, demands);
     writes && !users.is_empty() && users.iter().all(rounds)
 }
 

@@ -2,6 +2,7 @@
 
 use crate::vector::Vector;
 use std::arch::x86_64::*;
+use half::bf16;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Eight f32 lanes.
@@ -82,6 +83,18 @@ impl Vector for Vector8 {
             let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm_storeu_si128(pointer.cast(), halves)
         }
+        unsafe fn store_bf16(self: Self, pointer: *mut bf16) {
+            let bits = _mm256_castps_si256(self.0);
+            let high = _mm256_srli_epi32::<16>(bits);
+            let odd = _mm256_and_si256(high, _mm256_set1_epi32(1));
+            let bias = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+            let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, bias));
+            let quiet = _mm256_or_si256(high, _mm256_set1_epi32(0x40));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+            let halves = _mm256_blendv_epi8(rounded, quiet, nan);
+            let (low, high) = (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            _mm_storeu_si128(pointer.cast(), _mm_packus_epi32(low, high))
+        }
         unsafe fn int_load(pointer: *const i32) -> __m256i { _mm256_loadu_si256(pointer.cast()) }
         unsafe fn int_load_u8(pointer: *const u8) -> __m256i {
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(pointer.cast()))
@@ -115,6 +128,7 @@ impl Vector for Vector8 {
             let bit = _mm256_set1_ps(-0.0);
             Self(_mm256_or_ps(_mm256_andnot_ps(bit, self.0), _mm256_and_ps(bit, sign.0)))
         }
+        fn below(count: usize) -> __m256 { _mm256_castsi256_ps(first(count)) }
         fn less(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0) }
         fn not_less(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_NLT_UQ>(self.0, other.0) }
         fn equal(self: Self, other: Self) -> __m256 { _mm256_cmp_ps::<_CMP_EQ_OQ>(self.0, other.0) }

@@ -2,6 +2,7 @@
 
 use crate::vector::Vector;
 use std::arch::x86_64::*;
+use half::bf16;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Sixteen f32 lanes.
@@ -78,6 +79,16 @@ impl Vector for Vector16 {
             let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm256_storeu_si256(pointer.cast(), halves)
         }
+        unsafe fn store_bf16(self: Self, pointer: *mut bf16) {
+            let bits = _mm512_castps_si512(self.0);
+            let high = _mm512_srli_epi32::<16>(bits);
+            let odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
+            let bias = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, bias));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let halves = _mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40));
+            _mm256_storeu_si256(pointer.cast(), _mm512_cvtepi32_epi16(halves))
+        }
         unsafe fn int_load(pointer: *const i32) -> __m512i { _mm512_loadu_si512(pointer.cast()) }
         unsafe fn int_load_u8(pointer: *const u8) -> __m512i {
             _mm512_cvtepu8_epi32(_mm_loadu_si128(pointer.cast()))
@@ -147,5 +158,10 @@ impl Vector for Vector16 {
             })
         }
         fn first(self: Self) -> f32 { _mm512_cvtss_f32(self.0) }
+    }
+
+    #[inline(always)]
+    fn below(count: usize) -> __mmask16 {
+        first(count)
     }
 }

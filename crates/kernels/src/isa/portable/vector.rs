@@ -1,7 +1,7 @@
 //! [`Vector`] in plain Rust: four lanes, which compilers turn into SSE2 or NEON registers.
 
 use crate::vector::Vector;
-use half::f16;
+use half::{bf16, f16};
 use std::array::from_fn;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
@@ -126,6 +126,10 @@ impl Vector for Vector4 {
     }
 
     #[inline(always)]
+    fn below(count: usize) -> [u32; 4] {
+        from_fn(|i| if i < count { u32::MAX } else { 0 })
+    }
+    #[inline(always)]
     fn less(self, other: Self) -> [u32; 4] {
         pairs(self.0, other.0, |a, b| if a < b { u32::MAX } else { 0 })
     }
@@ -218,6 +222,11 @@ impl Vector for Vector4 {
         // SAFETY: the caller promises four values.
         let halves = unsafe { pointer.cast::<[u16; 4]>().read_unaligned() };
         Self(halves.map(|x| f16::from_bits(x).to_f32_const()))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, pointer: *mut bf16) {
+        // SAFETY: the caller promises four places.
+        unsafe { pointer.cast::<[bf16; 4]>().write_unaligned(self.0.map(bf16::from_f32_const)) }
     }
     #[inline(always)]
     unsafe fn store_halves(self, pointer: *mut u16) {

@@ -141,7 +141,9 @@ fn product_f32(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixe
 }
 
 fn requantize<'a>(bias: &'a [i32], multiplier: &'a [f32]) -> RequantizeU8<'a> {
-    RequantizeU8 { bias, multiplier, residual: None, zero_point: 3, low: 3, high: 255, table: None }
+    let (zero_point, low, high) = (3, 3, 255);
+    let (residual, table, bounded) = (None, None, true);
+    RequantizeU8 { bias, multiplier, residual, zero_point, low, high, table, bounded }
 }
 
 fn product_u8s8(isa: Isa, rows: &Indirection, m: usize, order: &WeightOrder, pixels: usize) -> f64 {

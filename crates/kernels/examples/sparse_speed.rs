@@ -85,6 +85,7 @@ fn bytes(isa: Isa, [rows, depth, columns]: [usize; 3], percent: usize) -> [f64; 
         low: 0,
         high: 255,
         table: None,
+        bounded: true,
     };
     let outputs = [&mut y, &mut z].map(|y| Output { pointer: y.as_mut_ptr(), row_stride: columns });
     let found = both(

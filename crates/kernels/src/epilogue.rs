@@ -158,6 +158,16 @@ pub struct RequantizeU8<'a> {
     pub high: u8,
     /// Any function of one u8.
     pub table: Option<&'a [u8; 256]>,
+    /// What [`RequantizeU8::is_bounded`] says.
+    pub bounded: bool,
+}
+
+impl RequantizeU8<'_> {
+    /// True where no f leaves the integers of 32 bits, so that it may be clamped after it is
+    /// rounded.
+    pub fn is_bounded(multiplier: &[f32], residual_scale: f32) -> bool {
+        multiplier.iter().all(|factor| factor.abs() < 0.5) && residual_scale.abs() < (1 << 20) as f32
+    }
 }
 
 /// s32 accumulators to f32: activation(f32(acc + bias_s32\[n\]) · scale\[n\] + bias\[n\] +

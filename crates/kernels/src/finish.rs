@@ -264,7 +264,7 @@ impl Finish<i32> for FinishU8<'_> {
         let RequantizeU8 { bias, multiplier, residual, zero_point, low, high, .. } = *self.epilogue;
         let (from, residual_stride) = part_of(residual.map(|residual| residual.rows), place);
         let output_stride = self.output.row_stride;
-        self.isa.has_avx512().then(|| {
+        (self.isa.has_avx512() && self.epilogue.bounded).then(|| {
             OfIntegers::Bytes(Requantized {
                 bias: bias[column..column + columns].as_ptr(),
                 multiplier: multiplier[column..column + columns].as_ptr(),

@@ -142,8 +142,9 @@ impl Rounding {
 }
 
 /// Does something with the place of every vector among `$count` elements, and how many are left from
-/// there: a constant for all but the last, so that what whole vectors do has no branches. A macro,
-/// because what a closure does is not compiled for an instruction set.
+/// there: a constant where there are as many as lanes, so that what whole vectors do has no branches.
+/// The last vector may lie over the one before it, so what is written must not be read. A macro, because
+/// what a closure does is not compiled for an instruction set.
 macro_rules! by_vectors {
     ($vector:ident, $count:expr, |$i:ident, $left:ident| $body:block) => {
         let count = $count;
@@ -152,8 +153,11 @@ macro_rules! by_vectors {
             let $left = $vector::LANES;
             $body
         }
-        if whole < count {
-            let ($i, $left) = (whole, count - whole);
+        if whole < count && whole > 0 {
+            let ($i, $left) = (count - $vector::LANES, $vector::LANES);
+            $body
+        } else if whole < count {
+            let ($i, $left) = (0, count);
             $body
         }
     };
@@ -264,6 +268,91 @@ unsafe fn pair_run<V: Vector, T: Byte, const PRODUCT: bool>(
     });
 }
 
+/// `rows` dense rows by one row of reals, a few columns of all rows at a time, whose reals stay in
+/// registers.
+///
+/// # Safety
+/// All rows must be accessible in `a` and `output`, one in `reals`; there are as many columns as
+/// lanes.
+#[inline(always)]
+unsafe fn gated_rows<V: Vector, T: Byte>(
+    pair: QuantizedPair,
+    a: *const T,
+    reals: *const f32,
+    output: *mut T,
+    [rows, columns]: [usize; 2],
+) {
+    let (zero, scale) = (V::int_splat(pair.zero_a), V::splat(pair.scale_a));
+    macro_rules! block {
+        ($column:expr, $vectors:literal) => {
+            // SAFETY: the columns are inside the rows.
+            unsafe {
+                let mut gates = [V::splat(0.0); $vectors];
+                for (k, gate) in gates.iter_mut().enumerate() {
+                    *gate = V::load(reals.add($column + k * V::LANES));
+                }
+                for row in 0..rows {
+                    for (k, &gate) in gates.iter().enumerate() {
+                        let at = row * columns + $column + k * V::LANES;
+                        let f = V::from_int(V::int_sub(T::load::<V>(a.add(at)), zero));
+                        let h = pair.rounding.apply(f * scale * gate);
+                        V::int_store_bytes(h, output.add(at).cast());
+                    }
+                }
+            }
+        };
+    }
+    let mut column = 0;
+    while column + 4 * V::LANES <= columns {
+        block!(column, 4);
+        column += 4 * V::LANES;
+    }
+    while column + V::LANES <= columns {
+        block!(column, 1);
+        column += V::LANES;
+    }
+    if column < columns {
+        // Over what was written before: `a` is apart from the output.
+        block!(columns - V::LANES, 1);
+    }
+}
+
+/// Products of dense rows by one row for each group of them, as gates of channels are; false where
+/// the walk is another one.
+#[inline(always)]
+fn gated<V: Vector, T: Byte>(
+    pair: QuantizedPair,
+    plan: &Broadcast<2>,
+    range: &Range<usize>,
+    [a, b]: [&[T]; 2],
+    output: &mut [T],
+) -> bool {
+    let (&[.., group, columns], &[.., 0, 1]) = (plan.sizes(), plan.strides(1)) else {
+        return false;
+    };
+    let whole = range.start.is_multiple_of(columns) && range.end.is_multiple_of(columns);
+    if !whole || columns < V::LANES || !plan.is_identity(0) {
+        return false;
+    }
+    let mut reals = vec![0.0f32; columns];
+    let mut at = range.start;
+    while at < range.end {
+        let rows = (group - at / columns % group).min((range.end - at) / columns);
+        let gates = &b[plan.locate(at).1[1] as usize..][..columns];
+        for (real, gate) in reals.iter_mut().zip(gates) {
+            *real = (gate.widen() - pair.zero_b) as f32 * pair.scale_b;
+        }
+        let place = &mut output[at - range.start..][..rows * columns];
+        // SAFETY: the slices are that long; the walk over `a`, which is dense, was checked.
+        unsafe {
+            let (a, reals) = (a.as_ptr().add(at), reals.as_ptr());
+            gated_rows::<V, T>(pair, a, reals, place.as_mut_ptr(), [rows, columns]);
+        }
+        at += rows * columns;
+    }
+    true
+}
+
 #[inline(always)]
 fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
     pair: QuantizedPair,
@@ -274,6 +363,9 @@ fn pair_any<V: Vector, T: Byte, const PRODUCT: bool>(
     output: &mut [T],
 ) {
     plan.check(&range, [a.len(), b.len()], output.len());
+    if PRODUCT && gated::<V, T>(pair, plan, &range, [a, b], output) {
+        return;
+    }
     let start = range.start;
     let strides = plan.inner_strides();
     for Run { at, first, count } in plan.runs(range) {

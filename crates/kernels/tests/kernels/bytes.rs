@@ -120,6 +120,7 @@ impl Data {
             low,
             high,
             table: self.table.as_ref(),
+            bounded: RequantizeU8::is_bounded(&self.multiplier, 0.37),
         }
     }
 

@@ -365,8 +365,10 @@ fn skipping_bytes(case: &Holed, isa: Isa, threads: usize) -> Vec<Values> {
     let input = Input { base: data.x.as_ptr(), rows: &geometry, padding: data.x.as_ptr() };
     let (bias, multiplier) = (&data.bias, &data.multiplier);
     let (zero_point, low, high) = (120, 3, 250);
+    let bounded = RequantizeU8::is_bounded(multiplier, 0.0);
+    let residual = None;
     let epilogue =
-        RequantizeU8 { bias, multiplier, residual: None, zero_point, low, high, table: None };
+        RequantizeU8 { bias, multiplier, residual, zero_point, low, high, table: None, bounded };
     let mut room = vec![0xa5u8; case.rows * case.columns];
     let output = Output { pointer: room.as_mut_ptr(), row_stride: case.columns };
     // SAFETY: the buffers are as long as the case says, and parts are apart.

@@ -57,6 +57,8 @@ struct Product {
     row_count: usize,
     columns: usize,
     work: usize,
+    /// What [`RequantizeU8::is_bounded`] says of the multipliers, where they are known.
+    bounded: bool,
     next: Following,
 }
 
@@ -105,6 +107,7 @@ impl Product {
                 low: e.low as u8,
                 high: e.high as u8,
                 table: self.table.map(|place| &*memory.read::<[u8; 256]>(place)),
+                bounded: self.bounded,
             };
             let output = Output { pointer: memory.write::<u8>(self.y), row_stride: n };
             let (base, padding) = (memory.read::<u8>(self.x), self.padding.as_ptr());
@@ -297,7 +300,10 @@ fn product(
     };
     let Some(activation) = activation(&epilogue.activation) else { return Ok(None) };
     let depth = builder.shape(x).last().copied().unwrap_or(1);
+    let factors = builder.graph.constant(multiplier).and_then(|factors| factors.as_slice().ok());
+    let residual_scale = epilogue.residual_scale;
     let product = Product {
+        bounded: factors.is_some_and(|factors| RequantizeU8::is_bounded(factors, residual_scale)),
         next,
         weights,
         activation,
@@ -392,24 +398,28 @@ pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, op: &IntegerBinary) -
     let (Some(a), Some(b), Some(y)) = (operand(node, 0), operand(node, 1), node.outputs[0]) else {
         return Ok(None);
     };
+    let own = |id, scale, zero: i64| (id, scale, zero as i32);
+    let mut operands = [own(a, op.a_scale, op.a_zero), own(b, op.b_scale, op.b_zero)];
+    // The kernel knows gates as second operands.
+    if builder.count(a) < builder.count(b) {
+        operands.reverse();
+    }
+    let [(a, scale_a, zero_a), (b, scale_b, zero_b)] = operands;
     let (shape, sa, sb) = (builder.shape(y), builder.shape(a), builder.shape(b));
     let Some(walk) = Broadcast::dense(&shape, [&sa, &sb]) else { return Ok(None) };
     let byte = |value: i64| u8::try_from(value).ok();
     let (Some(zero), Some(low), Some(high)) = (byte(op.zero), byte(op.low), byte(op.high)) else {
         return Ok(None);
     };
-    let how = QuantizedPair {
-        scale_a: op.a_scale,
-        scale_b: op.b_scale,
-        zero_a: op.a_zero as i32,
-        zero_b: op.b_zero as i32,
-        rounding: Rounding::clamped(zero, low, high),
-    };
+    let rounding = Rounding::clamped(zero, low, high);
+    let how = QuantizedPair { scale_a, scale_b, zero_a, zero_b, rounding };
     let places = [a, b, y].map(|id| builder.place(id));
     let counts = [a, b, y].map(|id| builder.count(id));
     let product = op.function == BinaryFunction::Mul;
+    let columns = shape.last().copied().unwrap_or(1).max(1);
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, counts[2], counts[2], |range| {
+        over_rows(memory, counts[2] / columns, counts[2], |rows| {
+            let range = rows.start * columns..rows.end * columns;
             // SAFETY: the plan holds these counts of bytes at the places; ranges of the output
             // are disjoint and the output is apart from both operands.
             let (a, b, output) = unsafe {

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::columns::{by_pixels, by_size, micro};
-use super::epilogue::{each, store_integers};
+use super::epilogue::{each, first_integers, store_integers};
 use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
 use crate::finish::Movable;
 use crate::tile::BLOCK_STRIDE;
@@ -145,9 +145,11 @@ unsafe fn neighbours<
     for channel in (0..tile.channels).step_by(16) {
         let left = tile.channels - channel;
         let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
-        let mut sums = [[[_mm512_setzero_si512(); 1]; PIXELS]; LINES];
+        let mut finish = tile.finish;
+        finish.iter_mut().flatten().for_each(|finish| finish.right(channel));
         // SAFETY: the caller's promise; the mask keeps a tail within its channels.
         unsafe {
+            let mut sums = [[first_integers!(&finish[0], 1); PIXELS]; LINES];
             let panel = tile.weights.add(channel / 16 * tile.panel_bytes);
             let weights = columns::<TAPS, LINES, GROUPS>(panel);
             each!(at in 0 1 2 3 4 5 6 7 8 9 10 11 => {
@@ -170,9 +172,7 @@ unsafe fn neighbours<
             each!(line in 0 1 => {
                 if line < LINES {
                     let mut sums = sums[line];
-                    let mut finish = tile.finish[line];
-                    finish.iter_mut().for_each(|finish| finish.right(channel));
-                    if !store_integers!(finish, PIXELS, 1, sums) {
+                    if !store_integers!(finish[line], PIXELS, 1, sums) {
                         let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
                         for r in 0..PIXELS {
                             let to = to.add(r * BLOCK_STRIDE + channel);

@@ -123,22 +123,24 @@ pub(crate) unsafe fn add_halves(block: &Block<f32>, addend: &Residual<bf16>) {
 pub(crate) struct Packing {
     zero_point: __m512i,
     lowest: __m512i,
+    highest: __m512i,
     /// Packing works within 128-bit lanes; this puts the double words back in order.
     order: __m512i,
 }
 
 impl Packing {
-    /// For results from `low` on.
+    /// For results from `low` to `high`.
     ///
     /// # Safety
     /// Needs AVX-512 BW.
     #[inline(always)]
-    pub unsafe fn new(zero_point: u8, low: u8) -> Self {
+    pub unsafe fn new(zero_point: u8, low: u8, high: u8) -> Self {
         // SAFETY: the caller's promise.
         unsafe {
             Packing {
                 zero_point: _mm512_set1_epi16(i16::from(zero_point)),
                 lowest: _mm512_set1_epi8(low as i8),
+                highest: _mm512_set1_epi8(high as i8),
                 order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
             }
         }
@@ -155,6 +157,7 @@ impl Packing {
             let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), self.zero_point);
             let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), self.zero_point);
             let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lowest);
+            let bytes = _mm512_min_epu8(bytes, self.highest);
             _mm512_permutexvar_epi32(self.order, bytes)
         }
     }
@@ -172,7 +175,7 @@ macro_rules! each {
 }
 
 /// The requantisation of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
-/// sums: a macro, because sums that are passed on leave their registers. `$finish` is a
+/// sums, bias included: a macro, because sums that are passed on leave their registers. `$finish` is a
 /// [`crate::finish::Requantized`].
 macro_rules! store_bytes {
     ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
@@ -181,35 +184,29 @@ macro_rules! store_bytes {
             let left = $finish.columns.saturating_sub(panel * 16);
             if left >= 16 { u16::MAX } else { (1 << left) - 1 }
         };
-        let most = f32::from($finish.high) - f32::from($finish.zero_point);
-        let most = _mm512_set1_ps(most);
         let zero_point = _mm512_set1_epi32(i32::from($finish.residual_zero_point));
         let scale = _mm512_set1_ps($finish.residual_scale);
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         each!(p in 0 1 2 3 => {
             if p < $panels {
-                let bias = $finish.bias.wrapping_add(p * 16);
-                let offset = _mm512_maskz_loadu_epi32(mask(p), bias);
                 let multiplier = $finish.multiplier.wrapping_add(p * 16);
                 let factor = _mm512_maskz_loadu_ps(mask(p), multiplier);
                 let residual = $finish.residual.wrapping_add(p * 16).cast::<i8>();
                 each!(r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
                     if r < $rows {
-                        let sum = _mm512_cvtepi32_ps(_mm512_add_epi32($sums[r][p], offset));
-                        let mut value = _mm512_mul_ps(sum, factor);
+                        let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps($sums[r][p]), factor);
                         if !$finish.residual.is_null() {
                             let from = residual.wrapping_add(r * $finish.residual_stride);
                             let bytes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask(p), from));
                             let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero_point));
                             value = _mm512_add_ps(value, _mm512_mul_ps(steps, scale));
                         }
-                        let value = _mm512_min_ps(most, value);
                         $sums[r][p] = _mm512_cvt_roundps_epi32::<NEAREST>(value);
                     }
                 });
             }
         });
-        let packing = Packing::new($finish.zero_point, $finish.low);
+        let packing = Packing::new($finish.zero_point, $finish.low, $finish.high);
         let stride = $finish.output_stride;
         let panels: usize = $panels;
         // Four vectors at a time: of one row, of two, or of four.
@@ -284,7 +281,7 @@ pub(crate) unsafe fn put<const PANELS: usize>(
 
 pub(crate) use each;
 /// The scaling to f32 of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
-/// sums; `$finish` is a [`crate::finish::Dequantized`].
+/// sums, zero-point terms included; `$finish` is a [`crate::finish::Dequantized`].
 macro_rules! store_reals {
     ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
         use $crate::isa::avx512::epilogue::each;
@@ -294,10 +291,6 @@ macro_rules! store_reals {
                 let left = $finish.columns.saturating_sub(p * 16);
                 let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
                 let factor = _mm512_maskz_loadu_ps(mask, $finish.scale.wrapping_add(p * 16));
-                let terms = match $finish.zero_terms.is_null() {
-                    true => _mm512_setzero_si512(),
-                    false => _mm512_maskz_loadu_epi32(mask, $finish.zero_terms.wrapping_add(p * 16)),
-                };
                 let offset = match $finish.bias.is_null() {
                     true => _mm512_setzero_ps(),
                     false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add(p * 16)),
@@ -305,7 +298,7 @@ macro_rules! store_reals {
                 let to = $finish.output.wrapping_add(p * 16);
                 each!(r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
                     if r < $rows {
-                        let sum = _mm512_cvtepi32_ps(_mm512_add_epi32($sums[r][p], terms));
+                        let sum = _mm512_cvtepi32_ps($sums[r][p]);
                         let mut value = _mm512_add_ps(_mm512_mul_ps(sum, factor), offset);
                         if !$finish.residual.is_null() {
                             let from = $finish.residual.wrapping_add(p * 16);
@@ -323,7 +316,29 @@ macro_rules! store_reals {
     };
 }
 
-/// Finishes the sums of a tile, if there is something to do with them; gives whether there was.
+/// Where the sums of a tile begin: the integers that are added to each column of one that is
+/// finished in registers, for `$panels` panels.
+macro_rules! first_integers {
+    ($finish:expr, $panels:expr) => {{
+        use $crate::finish::OfIntegers;
+        let (terms, columns) = match $finish {
+            Some(OfIntegers::Bytes(finish)) => (finish.bias, finish.columns),
+            Some(OfIntegers::Reals(finish)) => (finish.zero_terms, finish.columns),
+            None => (std::ptr::null(), 0),
+        };
+        let mut first = [_mm512_setzero_si512(); $panels];
+        if !terms.is_null() {
+            for p in 0..$panels {
+                let left = columns.saturating_sub(p * 16);
+                let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+                first[p] = _mm512_maskz_loadu_epi32(mask, terms.wrapping_add(p * 16));
+            }
+        }
+        first
+    }};
+}
+
+/// Finishes the sums of a tile, which began with [`first_integers`], if there is something to do with them; gives whether there was.
 macro_rules! store_integers {
     ($finish:expr, $rows:expr, $panels:expr, $sums:ident) => {{
         use $crate::finish::OfIntegers;
@@ -341,7 +356,7 @@ macro_rules! store_integers {
     }};
 }
 
-pub(crate) use {store_bytes, store_integers, store_reals};
+pub(crate) use {first_integers, store_bytes, store_integers, store_reals};
 
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {
@@ -404,7 +419,7 @@ impl Requantizer<'_> {
         let mut factor = [_mm512_setzero_ps(); 4];
         // SAFETY: 64 columns of everything, by the caller's promise.
         unsafe {
-            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low);
+            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low, self.epilogue.high);
             for v in 0..4 {
                 offset[v] = _mm512_loadu_epi32(bias.add(c + v * 16));
                 factor[v] = _mm512_loadu_ps(multiplier.add(c + v * 16));
@@ -445,7 +460,7 @@ impl Requantizer<'_> {
                 let sum = _mm512_add_epi32(_mm512_loadu_epi32(from), offset);
                 steps[v] = self.steps(sum, factor, self.residual(block, r + v, c), u16::MAX);
             }
-            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low);
+            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low, self.epilogue.high);
             let rows = packing.bytes(steps[0], steps[1], steps[2], steps[3]);
             let to = block.place(output.pointer, output.row_stride, r).cast_mut().add(c);
             put::<1>(rows, 4, 16, to, output.row_stride);

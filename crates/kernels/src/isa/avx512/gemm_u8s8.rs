@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::store_integers;
+use super::epilogue::{first_integers, store_integers};
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
@@ -59,16 +59,17 @@ unsafe fn partial(from: *const u8, count: usize) -> i32 {
 unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
     tile: &Tile<i32>,
 ) {
-    let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
     let mut line = tile.weights;
     let mut ahead = tile.ahead.cast::<i8>();
     // SAFETY: the caller's promise; one line of weights per step and panel.
     unsafe {
+        let first = first_integers!(&tile.finish, PANELS);
+        let mut sums = [first; ROWS];
         if tile.accumulate {
             for r in 0..ROWS {
                 for p in 0..PANELS {
                     let from = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
-                    sums[r][p] = _mm512_loadu_epi32(from);
+                    sums[r][p] = _mm512_add_epi32(first[p], _mm512_loadu_epi32(from));
                 }
             }
         }
@@ -153,10 +154,10 @@ static NARROW: [Kernel; 16] = [
 /// As [`narrow`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
 unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
-    let mut sums = [[_mm512_setzero_si512(); 1]; ROWS];
     let tap_bytes = tile.panel_bytes / tile.taps;
     // SAFETY: the caller's promise; one line of weights per tap and step.
     unsafe {
+        let mut sums = [first_integers!(&tile.finish, 1); ROWS];
         for line_of_taps in 0..tile.taps / 3 {
             // Pixel m is the first tap of row m; the last row's other taps are two more.
             let addresses = tile.addresses.add(line_of_taps * 3 * PITCH);

@@ -84,7 +84,7 @@ fn fuzz(places: &Places, target: &str, seconds: &str) -> Result<()> {
     let mut run = Command::new(places.binary(target));
     run.arg(format!("-max_total_time={seconds}")).arg(format!("-rss_limit_mb={MEMORY_MB}"));
     run.arg(format!("-artifact_prefix={}/", found.display()));
-    run.args(["-timeout=10", "-max_len=16384", "-print_final_stats=1", "-verbosity=0"]);
+    run.args(["-timeout=60", "-max_len=16384", "-print_final_stats=1", "-verbosity=0"]);
     done(run.arg(places.corpus(target)))
         .with_context(|| format!("what was found lies in {}", found.display()))
 }

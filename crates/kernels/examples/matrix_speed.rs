@@ -232,7 +232,8 @@ fn depthwise(isa: Isa, peaks: Peaks, side: usize, channels: usize, kernel: usize
 
     let weights = DepthwiseS8::pack(&vec![3; taps * channels], &order, &window, channels)
         .expect("a small kernel");
-    let (values, padding) = (Aligned::new(7u8, side * side * channels), vec![0u8; channels]);
+    let (values, padding) =
+        (Aligned::new(7u8, side * side * channels), vec![0u8; channels * (side + 2)]);
     let (bias, multiplier) = (vec![1i32; channels], vec![1e-2f32; channels]);
     let mut result = Aligned::new(0u8, m * channels);
     let epilogue = requantize(&bias, &multiplier);

@@ -106,6 +106,11 @@ fn micro_line(isa: Isa) -> Option<&'static MicroDepthwiseLine> {
     None
 }
 
+/// Pixels of a line of the image, with those of the padding that its window reads.
+pub fn padded_pixels(window: &Window) -> usize {
+    window.pad_before[1] + window.input[1] + window.pad_after[1]
+}
+
 /// Depthwise convolution in f32 for a range of output pixels; pixels are f32 or bf16, results f32
 /// or rounded to bf16. The weights are packed in [`depthwise_order`]; the input's geometry is that
 /// of a convolution with one channel per tap. Of pixels of bf16, one that is no finite number may make
@@ -115,7 +120,8 @@ fn micro_line(isa: Isa) -> Option<&'static MicroDepthwiseLine> {
 /// If taps or the epilogue's vectors do not fit the weights.
 ///
 /// # Safety
-/// Every tap of `rows` is readable from `input` for all channels, `input.padding` too; `output`
+/// Every tap of `rows` is readable from `input` for all channels, `input.padding` too, and where
+/// pixels are bf16 for [`padded_pixels`] that lie as those of the images; `output`
 /// and the residual cover `rows`; nobody else touches that part of the output meanwhile.
 pub unsafe fn depthwise_f32<T: Real, R: Real>(
     isa: Isa,
@@ -518,7 +524,7 @@ unsafe fn run_u8s8(
 ///
 /// # Safety
 /// `input` holds images of the window the weights were packed for, `padding` a zero-point byte for
-/// each channel; `output` and the residual cover `rows`; nobody else touches that part of the
+/// each byte of [`padded_pixels`]; `output` and the residual cover `rows`; nobody else touches that part of the
 /// output meanwhile.
 pub unsafe fn depthwise_u8s8(
     isa: Isa,

@@ -16,20 +16,25 @@ use crate::tile::{Accumulators, BLOCK_STRIDE, TILE_ROWS, even};
 
 /// Lines of the image that a tile reads at most: five taps, two lines of output.
 pub(crate) const MOST_LINES: usize = 6;
+/// Columns of the image that a tile reads at most: five taps, eight pixels two columns apart.
+pub(crate) const MOST_COLUMNS: usize = 19;
 /// Rows of accumulators between the two lines of output.
 pub(crate) const LINE_ROWS: usize = TILE_ROWS / 2;
 /// Channels of a tile whose sums go through memory.
 const CHANNEL_BLOCK: usize = BLOCK_STRIDE;
 
-/// A tile of neighbours in one line of output, or in two, by some channels.
+/// A tile of neighbours in one line of output, or in two, by some channels; or several such tiles side
+/// by side.
 pub(crate) struct ColumnTile<A: Sum> {
-    /// Where each line of the image has the tile's first column, or a pixel of padding.
+    /// How many tiles.
+    pub tiles: usize,
+    /// Where each line of the image, or one of padding, has the tile's first column.
     pub sources: [*const u8; MOST_LINES],
-    /// Bytes between columns; 0 where the line is padding.
-    pub steps: [usize; MOST_LINES],
+    /// Bytes from there to each column.
+    pub offsets: [usize; MOST_COLUMNS],
     /// The columns, counted from the tile's first, that are in the image.
     pub inside: Range<usize>,
-    /// A pixel of padding.
+    /// A line of padding.
     pub padding: *const u8,
     /// The panels of the tile's channels.
     pub weights: *const u8,
@@ -45,8 +50,8 @@ impl<A: Sum> ColumnTile<A> {
     /// Goes on by so many pixels of output, `step` columns apart.
     fn advance(&mut self, pixels: usize, step: usize) {
         let columns = pixels * step;
-        for (source, step) in self.sources.iter_mut().zip(self.steps) {
-            *source = source.wrapping_add(columns * step);
+        for source in &mut self.sources {
+            *source = source.wrapping_add(columns * self.offsets[1]);
         }
         let Range { start, end } = &mut self.inside;
         (*start, *end) = (start.saturating_sub(columns), end.saturating_sub(columns));
@@ -54,10 +59,42 @@ impl<A: Sum> ColumnTile<A> {
     }
 }
 
+/// Where one of the tiles side by side finds some channels of its columns.
+pub(crate) struct Here {
+    /// As in [`ColumnTile`].
+    pub sources: [*const u8; MOST_LINES],
+    pub inside: Range<usize>,
+    pub padding: *const u8,
+}
+
+impl Here {
+    /// The first tile, from a byte of its pixels on.
+    #[inline(always)]
+    pub fn of<A: Sum>(tile: &ColumnTile<A>, byte: usize) -> Self {
+        Here {
+            sources: tile.sources.map(|source| source.wrapping_add(byte)),
+            inside: tile.inside.clone(),
+            padding: tile.padding.wrapping_add(byte),
+        }
+    }
+
+    /// So many columns further right.
+    #[inline(always)]
+    pub fn advance<A: Sum>(&mut self, tile: &ColumnTile<A>, columns: usize) {
+        for source in &mut self.sources {
+            *source = source.wrapping_add(columns * tile.offsets[1]);
+        }
+        let Range { start, end } = &mut self.inside;
+        (*start, *end) = (start.saturating_sub(columns), end.saturating_sub(columns));
+    }
+}
+
 /// The kernels for one size of kernel and step.
 pub(crate) struct MicroColumns<A: Sum> {
     /// Most pixels of a line at once.
     pub pixels: usize,
+    /// True where they compute several tiles at once.
+    pub side_by_side: bool,
     /// Computes (pixels, lines of output, tile).
     pub tile: unsafe fn(usize, usize, &ColumnTile<A>),
 }
@@ -141,17 +178,20 @@ impl<A: Sum, F: Finish<A>> Walk<'_, A, F> {
         let stored = tile.finish[0].is_some();
         let mut x = part.pixels.start;
         while x < part.pixels.end {
-            let count = even(part.pixels.end - x, self.micro.pixels);
+            let left = part.pixels.end - x;
+            let count = even(left, self.micro.pixels);
             // SAFETY: the caller's promise; columns outside the image are padding.
             unsafe {
                 if stored {
+                    tile.tiles = if self.micro.side_by_side { left / count } else { 1 };
                     (self.micro.tile)(count, part.count, &tile);
-                    tile.advance(count, self.lines.step);
+                    tile.advance(count * tile.tiles, self.lines.step);
+                    x += count * tile.tiles;
                 } else {
                     self.through_memory(&part, x, count);
+                    x += count;
                 }
             }
-            x += count;
         }
         for line in (0..part.count).filter(|_| stored) {
             let (place, size) = ([row(line), 0], [part.pixels.len(), columns]);
@@ -184,18 +224,18 @@ impl<A: Sum, F: Finish<A>> Walk<'_, A, F> {
         let first = x * step;
         let channel_bytes = channel * A::ELEMENT_BYTES;
         let padding = self.padding.wrapping_add(channel_bytes);
-        let (mut sources, mut steps) = ([padding; MOST_LINES], [0; MOST_LINES]);
+        let mut sources = [padding; MOST_LINES];
         for (line, from) in part.from.iter().enumerate() {
             if let Some(from) = from {
                 let from = from.wrapping_add(first * pixel_bytes + channel_bytes);
                 sources[line] = from.wrapping_sub(pad_before * pixel_bytes);
-                steps[line] = pixel_bytes;
             }
         }
         let panel_bytes = self.view.panel_bytes();
         ColumnTile {
+            tiles: 1,
             sources,
-            steps,
+            offsets: std::array::from_fn(|column| column * pixel_bytes),
             inside: pad_before.saturating_sub(first)..(pad_before + columns).saturating_sub(first),
             padding,
             weights: self.view.weights.wrapping_add(channel / 16 * panel_bytes),

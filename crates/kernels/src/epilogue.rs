@@ -166,7 +166,8 @@ impl RequantizeU8<'_> {
     /// True where no f leaves the integers of 32 bits, so that it may be clamped after it is
     /// rounded.
     pub fn is_bounded(multiplier: &[f32], residual_scale: f32) -> bool {
-        multiplier.iter().all(|factor| factor.abs() < 0.5) && residual_scale.abs() < (1 << 20) as f32
+        multiplier.iter().all(|factor| factor.abs() < 0.5)
+            && residual_scale.abs() < (1 << 20) as f32
     }
 }
 

@@ -68,37 +68,55 @@ impl InRegisters {
 }
 
 impl Movable for OfIntegers {
+    #[inline]
     fn below(&mut self, rows: usize) {
         match self {
-            OfIntegers::Bytes(bytes) => {
-                bytes.output = bytes.output.wrapping_add(rows * bytes.output_stride);
-                bytes.residual = further(bytes.residual, rows * bytes.residual_stride);
-            }
-            OfIntegers::Reals(reals) => {
-                reals.output = reals.output.wrapping_add(rows * reals.output_stride);
-                reals.residual = further(reals.residual, rows * reals.residual_stride);
-            }
+            OfIntegers::Bytes(bytes) => bytes.below(rows),
+            OfIntegers::Reals(reals) => reals.below(rows),
         }
     }
 
+    #[inline]
     fn right(&mut self, columns: usize) {
         match self {
-            OfIntegers::Bytes(bytes) => {
-                bytes.output = bytes.output.wrapping_add(columns);
-                bytes.bias = bytes.bias.wrapping_add(columns);
-                bytes.multiplier = bytes.multiplier.wrapping_add(columns);
-                bytes.residual = further(bytes.residual, columns);
-                bytes.columns = bytes.columns.saturating_sub(columns);
-            }
-            OfIntegers::Reals(reals) => {
-                reals.output = reals.output.wrapping_add(columns);
-                reals.zero_terms = further(reals.zero_terms, columns);
-                reals.scale = reals.scale.wrapping_add(columns);
-                reals.bias = further(reals.bias, columns);
-                reals.residual = further(reals.residual, columns);
-                reals.columns = reals.columns.saturating_sub(columns);
-            }
+            OfIntegers::Bytes(bytes) => bytes.right(columns),
+            OfIntegers::Reals(reals) => reals.right(columns),
         }
+    }
+}
+
+impl Movable for Requantized {
+    #[inline]
+    fn below(&mut self, rows: usize) {
+        self.output = self.output.wrapping_add(rows * self.output_stride);
+        self.residual = further(self.residual, rows * self.residual_stride);
+    }
+
+    #[inline]
+    fn right(&mut self, columns: usize) {
+        self.output = self.output.wrapping_add(columns);
+        self.bias = self.bias.wrapping_add(columns);
+        self.multiplier = self.multiplier.wrapping_add(columns);
+        self.residual = further(self.residual, columns);
+        self.columns = self.columns.saturating_sub(columns);
+    }
+}
+
+impl Movable for Dequantized {
+    #[inline]
+    fn below(&mut self, rows: usize) {
+        self.output = self.output.wrapping_add(rows * self.output_stride);
+        self.residual = further(self.residual, rows * self.residual_stride);
+    }
+
+    #[inline]
+    fn right(&mut self, columns: usize) {
+        self.output = self.output.wrapping_add(columns);
+        self.zero_terms = further(self.zero_terms, columns);
+        self.scale = self.scale.wrapping_add(columns);
+        self.bias = further(self.bias, columns);
+        self.residual = further(self.residual, columns);
+        self.columns = self.columns.saturating_sub(columns);
     }
 }
 

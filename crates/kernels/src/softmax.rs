@@ -68,15 +68,15 @@ unsafe fn powers<V: Vector, const ROWS: usize>(
     // SAFETY: all offsets stay inside the rows.
     unsafe {
         for i in (0..whole).step_by(V::LANES) {
-            for r in 0..ROWS {
-                most[r] = most[r].max(V::load(input.add(r * columns + i)));
+            for (r, most) in most.iter_mut().enumerate() {
+                *most = most.max(V::load(input.add(r * columns + i)));
             }
         }
-        for r in 0..ROWS {
+        for (r, most) in most.iter_mut().enumerate() {
             if left > 0 {
-                most[r] = most[r].max(load_tail(input.add(r * columns + whole), left));
+                *most = most.max(load_tail(input.add(r * columns + whole), left));
             }
-            most[r] = join_lanes(MaxLoose(least), most[r]);
+            *most = join_lanes(MaxLoose(least), *most);
         }
         for i in (0..whole).step_by(V::LANES) {
             for r in 0..ROWS {

@@ -1,7 +1,9 @@
 //! Products and convolutions of u8 by s8: the same bits on every set.
 
 use lepton_kernels::Isa;
-use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32};
+use lepton_kernels::depthwise::{
+    DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32, padded_pixels,
+};
 use lepton_kernels::epilogue::{Activation, DequantizeF32, RequantizeU8, Residual, ResidualU8};
 use lepton_kernels::gemm::{Input, gemm_u8s8, gemm_u8s8_before, gemm_u8s8_f32, gemm_u8s8_s32};
 use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
@@ -95,7 +97,7 @@ impl Data {
         Data {
             input,
             zero,
-            padding: vec![zero; g.channels()],
+            padding: vec![zero; padded_pixels(&g.window) * g.pixel_stride()],
             weights: random.signed_bytes(g.weights()),
             bias: (0..g.width()).map(|_| random.bits() as i32 >> 17).collect(),
             multiplier: (0..g.width()).map(|_| (random.float() + 1.01) / size).collect(),

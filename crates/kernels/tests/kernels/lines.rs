@@ -1,5 +1,6 @@
 //! Kernels over lines of values: reductions, softmax, normalisation, resampling.
 
+use half::bf16;
 use lepton_kernels::Isa;
 use lepton_kernels::normalize::*;
 use lepton_kernels::reduce::{Reduce, Reduction, reduce_f32};
@@ -37,6 +38,11 @@ pub const ROWS: &[Row] = &[
                 |x| x.softmax(Softmax::Log, false),
             )
         },
+    },
+    Row {
+        name: "softmax::softmax_to_bf16",
+        compare: Compare::Relative(8e-3),
+        run: |row| row.run(tables(), soft_rounded, |x| x.softmax(Softmax::Plain, false)),
     },
     Row {
         name: "softmax::softmax_in_place",
@@ -290,6 +296,15 @@ fn soft(case: &Table, isa: Isa, threads: usize, kind: Softmax) -> Vec<Values> {
         softmax(isa, kind, axis, &x[range], y);
     });
     vec![Values::Floats(y)]
+}
+
+fn soft_rounded(case: &Table, isa: Isa, threads: usize) -> Vec<Values> {
+    let (x, axis) = (case.values(), case.axis);
+    let mut y = vec![bf16::NAN; x.len()];
+    on_slices(threads, &mut y, axis.max(1), case.seed, |range, y| {
+        softmax_to_bf16(isa, axis, &mut x[range].to_vec(), y);
+    });
+    vec![Values::Floats(y.into_iter().map(f32::from).collect())]
 }
 
 fn soft_in_place(case: &Table, isa: Isa, threads: usize, kind: Softmax) -> Vec<Values> {

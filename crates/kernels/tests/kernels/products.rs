@@ -2,7 +2,7 @@
 
 use half::bf16;
 use lepton_kernels::Isa;
-use lepton_kernels::depthwise::{depthwise_f32, depthwise_order};
+use lepton_kernels::depthwise::{depthwise_f32, depthwise_order, padded_pixels};
 use lepton_kernels::epilogue::{EpilogueF32, Residual};
 use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32, gemm_f32_before};
 use lepton_kernels::grouped::grouped_f32;
@@ -164,7 +164,7 @@ fn by_channel_of<T: Real, R: Real>(
     let (rows, mut room) = (g.indirection(), g.room(empty));
     let order = depthwise_order(g.groups, g.window.taps(), false);
     let weights = PackedF32::pack(&data.weights, &order);
-    let padding = vec![T::from_f32(0.0); g.groups];
+    let padding = vec![T::from_f32(0.0); padded_pixels(&g.window) * g.pixel_stride()];
     let input = Input { base: values.as_ptr(), rows: &rows, padding: padding.as_ptr() };
     let output = g.output(&mut room);
     // SAFETY: all buffers have the sizes the geometry says.

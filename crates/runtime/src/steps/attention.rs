@@ -174,7 +174,8 @@ pub(crate) fn attention(builder: &mut Builder<'_>, node: &Node, op: &Attention) 
         return Ok(None);
     }
     let [q_place, k_place, v_place, y_place] = [q, k, v, y].map(|id| builder.place(id));
-    let reals = [(q_place, builder.count(q)), (k_place, builder.count(k)), (v_place, builder.count(v))];
+    let reals =
+        [(q_place, builder.count(q)), (k_place, builder.count(k)), (v_place, builder.count(v))];
     let rounds = !scratch_bytes(builder.graph, node, builder.demands).is_empty();
     let operands = match rounds {
         true => [0, 1, 2].map(|index| builder.scratch(index)),

@@ -9,7 +9,9 @@ use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 use lepton_ir::{Node, ValueId};
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::conv::{GeometryError, Indirection};
-use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32};
+use lepton_kernels::depthwise::{
+    DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32, padded_pixels,
+};
 use lepton_kernels::epilogue::{
     Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8,
 };
@@ -252,7 +254,8 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
         Weights::Stem(..) => "stem-u8s8",
         _ => "conv-u8s8",
     };
-    product(builder, node, kernel, packed, epilogue, op.x_zero as u8, sizes)
+    let padded = if depthwise { padded_pixels(&geometry) } else { 1 };
+    product(builder, node, kernel, packed, epilogue, op.x_zero as u8, sizes, padded)
 }
 
 /// Integer linear layer with constant weights.
@@ -274,7 +277,7 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &IntegerLinear)
         Weights::Sparse(..) => "linear-sparse-u8s8",
         _ => "linear-u8s8",
     };
-    product(builder, node, kernel, weights, epilogue, 0, sizes)
+    product(builder, node, kernel, weights, epilogue, 0, sizes, 1)
 }
 
 fn product(
@@ -285,6 +288,7 @@ fn product(
     epilogue: IntegerEpilogue,
     x_zero: u8,
     (row_count, columns, weight_count): (usize, usize, usize),
+    padded: usize,
 ) -> Choice {
     let next = match &weights {
         Weights::Dense(weights, _) => builder.follow(Next::Integer(weights.clone())),
@@ -313,7 +317,7 @@ fn product(
         residual: operand(node, 4).map(place),
         table: operand(node, 5).map(place),
         y: place(y),
-        padding: vec![x_zero; depth + 64],
+        padding: vec![x_zero; depth * padded + 64],
         x_count,
         row_count,
         columns,

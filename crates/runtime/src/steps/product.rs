@@ -9,7 +9,7 @@ use lepton_ir::ops::matmul::Linear;
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::{Indirection, Window};
-use lepton_kernels::depthwise::{depthwise_f32, depthwise_order};
+use lepton_kernels::depthwise::{depthwise_f32, depthwise_order, padded_pixels};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, Residual};
 use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32_before};
 use lepton_kernels::grouped::grouped_f32;
@@ -367,7 +367,10 @@ pub(crate) fn conv_product(
     };
     let row_count = ys[0] * ys[1] * ys[2];
     let work = row_count * weights.len();
-    let product = product(builder, node, rows, packed, function, row_count, work);
+    let mut product = product(builder, node, rows, packed, function, row_count, work);
+    if product.rounds && matches!(product.weights, Weights::Depthwise(_)) {
+        product.padding.resize(padded_pixels(&geometry) * xs[3] + 16, 0.0);
+    }
     Ok(Some((kernel, product)))
 }
 

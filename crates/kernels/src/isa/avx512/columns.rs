@@ -9,41 +9,43 @@ macro_rules! by_pixels {
 }
 
 macro_rules! micro {
-    ($sum:ty, $kernels:ident) => {{
+    ($sum:ty, $side_by_side:literal, $kernels:ident) => {{
         /// # Safety
         /// As `neighbours`; at most as many pixels and lines as there are kernels.
         unsafe fn tile(pixels: usize, lines: usize, tile: &ColumnTile<$sum>) {
             // SAFETY: the caller's promise.
             unsafe { $kernels[lines - 1][pixels - 1](tile) }
         }
-        MicroColumns { pixels: $kernels[0].len(), tile }
+        MicroColumns { pixels: $kernels[0].len(), side_by_side: $side_by_side, tile }
     }};
 }
 
 /// The tables and `micro`, which chooses among them. A column of pixels is read in `$three` parts for
-/// kernels of three taps, in `$five` for those of five.
+/// kernels of three taps, in `$five` for those of five; kernels know tiles side by side or do not, and
+/// for steps of two columns tiles of `$by_two` pixels.
 macro_rules! by_size {
-    ($sum:ty, $three:literal, $five:literal) => {
+    ($sum:ty, $three:literal, $five:literal, $side_by_side:literal, $($by_two:literal)*) => {
         type Kernel = unsafe fn(&ColumnTile<$sum>);
 
         static THREE: [[Kernel; 8]; 2] = [
-    by_pixels!(3, 1, 1, $three: 1 2 3 4 5 6 7 8),
-    by_pixels!(3, 1, 2, $three: 1 2 3 4 5 6 7 8),
+            by_pixels!(3, 1, 1, $three: 1 2 3 4 5 6 7 8),
+            by_pixels!(3, 1, 2, $three: 1 2 3 4 5 6 7 8),
         ];
         static FIVE: [[Kernel; 8]; 2] = [
-    by_pixels!(5, 1, 1, $five: 1 2 3 4 5 6 7 8),
-    by_pixels!(5, 1, 2, $five: 1 2 3 4 5 6 7 8),
+            by_pixels!(5, 1, 1, $five: 1 2 3 4 5 6 7 8),
+            by_pixels!(5, 1, 2, $five: 1 2 3 4 5 6 7 8),
         ];
-static THREE_BY_TWO: [[Kernel; 4]; 1] = [by_pixels!(3, 2, 1, $three: 1 2 3 4)];
-static FIVE_BY_TWO: [[Kernel; 4]; 1] = [by_pixels!(5, 2, 1, $five: 1 2 3 4)];
+        const BY_TWO: usize = [$($by_two),*].len();
+        static THREE_BY_TWO: [[Kernel; BY_TWO]; 1] = [by_pixels!(3, 2, 1, $three: $($by_two)*)];
+        static FIVE_BY_TWO: [[Kernel; BY_TWO]; 1] = [by_pixels!(5, 2, 1, $five: $($by_two)*)];
 
         /// The kernels for `taps` by `taps` taps and pixels `step` columns apart.
         pub(crate) fn micro(taps: usize, step: usize) -> Option<MicroColumns<$sum>> {
             Some(match (taps, step) {
-                (3, 1) => micro!($sum, THREE),
-                (3, 2) => micro!($sum, THREE_BY_TWO),
-                (5, 1) => micro!($sum, FIVE),
-                (5, 2) => micro!($sum, FIVE_BY_TWO),
+                (3, 1) => micro!($sum, $side_by_side, THREE),
+                (3, 2) => micro!($sum, $side_by_side, THREE_BY_TWO),
+                (5, 1) => micro!($sum, $side_by_side, FIVE),
+                (5, 2) => micro!($sum, $side_by_side, FIVE_BY_TWO),
                 _ => return None,
             })
         }

@@ -1,14 +1,15 @@
 //! u8 × s8 depthwise kernels for AVX-512 VNNI and VBMI over neighbours in a line of output.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::columns::{by_pixels, by_size, micro};
-use super::epilogue::{each, first_integers, store_integers};
-use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
-use crate::finish::Movable;
+use super::epilogue::{each, first_integers, store_bytes, store_integers};
+use crate::depthwise_columns::{ColumnTile, Here, LINE_ROWS, MicroColumns};
+use crate::finish::{Movable, OfIntegers};
 use crate::tile::BLOCK_STRIDE;
 
-by_size!(i32, 1, 2);
+by_size!(i32, 1, 2, true, 1 2 3 4 5 6 7 8);
 
 /// Sixteen channels of four lines of the image, a double word for each channel.
 ///
@@ -100,24 +101,23 @@ unsafe fn columns<const TAPS: usize, const LINES: usize, const GROUPS: usize>(
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")]
 unsafe fn pixels<const GROUPS: usize>(
-    tile: &ColumnTile<i32>,
-    (at, channel): (usize, usize),
+    here: &Here,
+    (at, offset): (usize, usize),
     image_lines: usize,
     mask: __mmask16,
 ) -> [__m512i; GROUPS] {
     let mut values = [_mm512_setzero_si512(); GROUPS];
-    if !tile.inside.contains(&at) {
-        let pixel = [tile.padding.wrapping_add(channel); 4];
+    if !here.inside.contains(&at) {
+        let pixel = [here.padding; 4];
         // SAFETY: the caller's promise.
         return [unsafe { interleaved(pixel, 4, mask) }; GROUPS];
     }
     for g in 0..GROUPS {
-        let mut sources = [tile.padding; 4];
+        let mut sources = [here.padding; 4];
         for i in 0..4 {
             let line = g * 4 + i;
             if line < image_lines {
-                let step = at * tile.steps[line] + channel;
-                sources[i] = tile.sources[line].wrapping_add(step);
+                sources[i] = here.sources[line].wrapping_add(offset);
             }
         }
         // SAFETY: the caller's promise.
@@ -126,8 +126,35 @@ unsafe fn pixels<const GROUPS: usize>(
     values
 }
 
-/// All channels of `PIXELS` neighbours, `STEP` columns apart, in `LINES` lines of output; kernels
-/// of `TAPS` by `TAPS` taps, which read `GROUPS` times four lines of the image.
+/// Adds the products of sixteen channels of one tile to `$sums`: a macro, because sums that are passed
+/// on leave their registers. Capitals are those of [`neighbours`].
+macro_rules! add_products {
+    ($sums:ident, $here:ident, $tile:ident, $weights:ident, $mask:ident) => {
+        // Otherwise every pixel of the image gets a pointer of its own that moves from tile to tile.
+        let offsets = black_box(&$tile.offsets);
+        each!(at in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 => {
+            if at < (PIXELS - 1) * STEP + TAPS {
+                let lines = TAPS + LINES - 1;
+                let values = pixels::<GROUPS>(&$here, (at, offsets[at]), lines, $mask);
+                each!(pixel in 0 1 2 3 4 5 6 7 => {
+                    let tap = at.wrapping_sub(pixel * STEP);
+                    if pixel < PIXELS && tap < TAPS {
+                        for line in 0..LINES {
+                            for g in 0..GROUPS {
+                                let (sum, taps) = ($sums[line][pixel][0], $weights[line][tap][g]);
+                                $sums[line][pixel] = [_mm512_dpbusd_epi32(sum, values[g], taps)];
+                            }
+                        }
+                    }
+                });
+            }
+        });
+    };
+}
+
+/// All channels of `PIXELS` neighbours, `STEP` columns apart, in `LINES` lines of output, and of the
+/// tiles beside them; kernels of `TAPS` by `TAPS` taps, which read `GROUPS` times four lines of the
+/// image.
 ///
 /// # Safety
 /// Needs AVX-512 F, BW, DQ, VL, VNNI and VBMI. Pixels, padding and weights are readable for all
@@ -142,45 +169,58 @@ unsafe fn neighbours<
 >(
     tile: &ColumnTile<i32>,
 ) {
+    let bytes = match &tile.finish {
+        [Some(OfIntegers::Bytes(above)), Some(OfIntegers::Bytes(below))] => Some([*above, *below]),
+        _ => None,
+    };
     for channel in (0..tile.channels).step_by(16) {
         let left = tile.channels - channel;
         let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
-        let mut finish = tile.finish;
-        finish.iter_mut().flatten().for_each(|finish| finish.right(channel));
         // SAFETY: the caller's promise; the mask keeps a tail within its channels.
         unsafe {
-            let mut sums = [[first_integers!(&finish[0], 1); PIXELS]; LINES];
             let panel = tile.weights.add(channel / 16 * tile.panel_bytes);
             let weights = columns::<TAPS, LINES, GROUPS>(panel);
-            each!(at in 0 1 2 3 4 5 6 7 8 9 10 11 => {
-                if at < (PIXELS - 1) * STEP + TAPS {
-                    let values = pixels::<GROUPS>(tile, (at, channel), TAPS + LINES - 1, mask);
-                    each!(pixel in 0 1 2 3 4 5 6 7 => {
-                        if pixel < PIXELS && at >= pixel * STEP && at - pixel * STEP < TAPS {
-                            for line in 0..LINES {
-                                for g in 0..GROUPS {
-                                    let sum = sums[line][pixel][0];
-                                    let taps = weights[line][at - pixel * STEP][g];
-                                    let sum = _mm512_dpbusd_epi32(sum, values[g], taps);
-                                    sums[line][pixel] = [sum];
-                                }
+            macro_rules! tiles {
+                ($first:expr, |$line:ident, $sums:ident, $place:ident| $put:block) => {
+                    let first = $first;
+                    let mut here = Here::of(tile, channel);
+                    for $place in 0..tile.tiles {
+                        let mut sums = [[first; PIXELS]; LINES];
+                        add_products!(sums, here, tile, weights, mask);
+                        each!($line in 0 1 => {
+                            if $line < LINES {
+                                let mut $sums = sums[$line];
+                                $put
                             }
-                        }
-                    });
-                }
-            });
-            each!(line in 0 1 => {
-                if line < LINES {
-                    let mut sums = sums[line];
-                    if !store_integers!(finish[line], PIXELS, 1, sums) {
+                        });
+                        here.advance(tile, PIXELS * STEP);
+                    }
+                };
+            }
+            if let Some([mut above, mut below]) = bytes {
+                above.right(channel);
+                below.right(channel);
+                let bias = [_mm512_maskz_loadu_epi32(mask, above.bias)];
+                tiles!(bias, |line, sums, _place| {
+                    let end = if line == 0 { &mut above } else { &mut below };
+                    store_bytes!(end, PIXELS, 1, sums);
+                    end.below(PIXELS);
+                });
+            } else {
+                let mut finish = tile.finish;
+                finish.iter_mut().flatten().for_each(|finish| finish.right(channel));
+                tiles!(first_integers!(&finish[0], 1), |line, sums, place| {
+                    let mut end = finish[line];
+                    end.iter_mut().for_each(|end| end.below(place * PIXELS));
+                    if !store_integers!(end, PIXELS, 1, sums) {
                         let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
                         for r in 0..PIXELS {
                             let to = to.add(r * BLOCK_STRIDE + channel);
                             _mm512_storeu_epi32(to, sums[r][0]);
                         }
                     }
-                }
-            });
+                });
+            }
         }
     }
 }

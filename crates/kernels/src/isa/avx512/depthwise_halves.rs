@@ -9,7 +9,7 @@ use super::epilogue::each;
 use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
 use crate::tile::BLOCK_STRIDE;
 
-by_size!(f32, 2, 3);
+by_size!(f32, 2, 3, false, 1 2 3 4);
 
 /// Sixteen channels of two lines of the image, interleaved; the second is zeros where there is none.
 ///
@@ -99,10 +99,7 @@ unsafe fn pixels<const PAIRS: usize>(
         // SAFETY: the caller's promise.
         return [unsafe { interleaved(pixel, Some(pixel), mask) }; PAIRS];
     }
-    let source = |line: usize| {
-        let step = at * tile.steps[line] + channel * 2;
-        tile.sources[line].wrapping_add(step)
-    };
+    let source = |line: usize| tile.sources[line].wrapping_add(tile.offsets[at] + channel * 2);
     for i in 0..PAIRS {
         let second = (2 * i + 1 < image_lines).then(|| source(2 * i + 1));
         // SAFETY: the caller's promise.

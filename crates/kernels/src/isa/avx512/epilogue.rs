@@ -419,7 +419,8 @@ impl Requantizer<'_> {
         let mut factor = [_mm512_setzero_ps(); 4];
         // SAFETY: 64 columns of everything, by the caller's promise.
         unsafe {
-            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low, self.epilogue.high);
+            let packing =
+                Packing::new(self.epilogue.zero_point, self.epilogue.low, self.epilogue.high);
             for v in 0..4 {
                 offset[v] = _mm512_loadu_epi32(bias.add(c + v * 16));
                 factor[v] = _mm512_loadu_ps(multiplier.add(c + v * 16));
@@ -460,7 +461,8 @@ impl Requantizer<'_> {
                 let sum = _mm512_add_epi32(_mm512_loadu_epi32(from), offset);
                 steps[v] = self.steps(sum, factor, self.residual(block, r + v, c), u16::MAX);
             }
-            let packing = Packing::new(self.epilogue.zero_point, self.epilogue.low, self.epilogue.high);
+            let packing =
+                Packing::new(self.epilogue.zero_point, self.epilogue.low, self.epilogue.high);
             let rows = packing.bytes(steps[0], steps[1], steps[2], steps[3]);
             let to = block.place(output.pointer, output.row_stride, r).cast_mut().add(c);
             put::<1>(rows, 4, 16, to, output.row_stride);

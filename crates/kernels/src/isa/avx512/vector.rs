@@ -1,8 +1,8 @@
 //! [`Vector`] for AVX-512: sixteen lanes.
 
 use crate::vector::Vector;
-use std::arch::x86_64::*;
 use half::bf16;
+use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 
 /// Sixteen f32 lanes.

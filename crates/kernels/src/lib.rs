@@ -28,6 +28,7 @@ pub mod map;
 pub mod normalize;
 pub mod pack;
 pub mod peak;
+pub mod pixels;
 pub mod pool;
 pub mod quantize;
 pub mod ranks;

@@ -114,6 +114,24 @@ pub(crate) trait Vector:
     /// # Safety
     /// `LANES` bytes must be writable.
     unsafe fn int_store_bytes(value: Self::Int, pointer: *mut u8);
+    /// # Safety
+    /// `LANES` values must be writable.
+    unsafe fn int_store(value: Self::Int, pointer: *mut i32);
+    /// The `BYTES` (1 to 4) low bytes of each lane, one after the other.
+    /// # Safety
+    /// `LANES` times as many bytes must be writable.
+    #[inline(always)]
+    unsafe fn int_store_pixels<const BYTES: usize>(value: Self::Int, pointer: *mut u8) {
+        let mut lanes = [0i32; 16];
+        // SAFETY: no set has more than 16 lanes; the rest is promised by the caller.
+        unsafe {
+            Self::int_store(value, lanes.as_mut_ptr());
+            for (i, lane) in lanes[..Self::LANES].iter().enumerate() {
+                let bytes = lane.to_le_bytes();
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), pointer.add(i * BYTES), BYTES);
+            }
+        }
+    }
 
     /// `LANES` half floats.
     /// # Safety

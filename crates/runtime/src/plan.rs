@@ -14,8 +14,8 @@ use crate::limits::Arithmetic;
 use crate::packs::Packs;
 use crate::place::{Base, Memory, Place};
 use crate::steps;
+use crate::steps::pairs::{self, Pair};
 use crate::steps::product::{Following, Next};
-use crate::steps::strips::{self, Strips};
 use crate::stepwise::is_heavy;
 
 /// What a step does, with everything it needs inside.
@@ -190,7 +190,7 @@ pub(crate) fn build(
 ) -> Result<Plan, RuntimeError> {
     let aliases = Aliases::new(graph);
     let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
-    let pairs = strips::find(graph, &order);
+    let pairs = pairs::find(graph, &order);
     let layout = Layout::new(graph, &order, &aliases, &pairs, demands);
     let (offsets, arena_bytes) = arena::assign(&layout.intervals);
     let mut builder = Builder {
@@ -286,7 +286,7 @@ impl Layout {
         graph: &Graph,
         order: &[(NodeId, &Node)],
         aliases: &Aliases,
-        pairs: &[Strips],
+        pairs: &[Pair],
         demands: Demands<'_>,
     ) -> Self {
         let count = graph.value_count();
@@ -309,10 +309,10 @@ impl Layout {
         for (position, (_, node)) in order.iter().enumerate() {
             layout.lives(graph, position, node, aliases);
             for pair in pairs.iter().filter(|pair| pair.position + 1 == position) {
-                // The second of a pair reads what the first does; the rings lie between.
+                // The second of a pair reads what the first does; less lies between.
                 layout.reads(position, order[position - 1].1, aliases);
                 if let Some(slot) = layout.slot[pair.between.index()] {
-                    layout.intervals[slot].bytes = pair.ring_bytes(demands.threads);
+                    layout.intervals[slot].bytes = pair.bytes_between(demands.threads);
                 }
             }
             let mut slots = Vec::new();

@@ -318,13 +318,13 @@ fn joined_in_place(case: &Pair, isa: Isa, threads: usize) -> Vec<Values> {
 }
 
 /// What a byte is by definition.
-fn round(x: f32, zero: i32, least: i32, greatest: i32) -> i32 {
+pub fn round(x: f32, zero: i32, least: i32, greatest: i32) -> i32 {
     let x = if x.is_nan() { f32::NEG_INFINITY } else { x };
     (x.round_ties_even() + zero as f32).clamp(least as f32, greatest as f32) as i32
 }
 
 /// Values, a scale and a zero point.
-fn scaled() -> impl Strategy<Value = (Vec<f32>, f32, u8)> {
+pub fn scaled() -> impl Strategy<Value = (Vec<f32>, f32, u8)> {
     (lists(), prop_oneof![Just(1.0f32), 0.001f32..4.0], any::<u8>())
 }
 

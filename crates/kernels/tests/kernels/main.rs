@@ -10,6 +10,7 @@ mod elements;
 mod frame;
 mod geometry;
 mod guard;
+mod images;
 mod layers;
 mod lines;
 mod matrices;
@@ -40,6 +41,7 @@ families! {
     matrices_of_other_forms: matrices,
     heads_of_attention: attention,
     functions_of_elements: elements,
+    images_and_planes: images,
     kernels_over_lines: lines,
     pools_of_every_geometry: pools,
     recurrent_steps_trees_and_boxes: layers,

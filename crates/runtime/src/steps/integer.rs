@@ -6,7 +6,7 @@ use lepton_ir::ops::binary::BinaryFunction;
 use lepton_ir::ops::integer::{IntegerConv, IntegerEpilogue, IntegerLinear};
 use lepton_ir::ops::lookup::IntegerBinary;
 use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
-use lepton_ir::{Node, ValueId};
+use lepton_ir::{Graph, Node, ValueId};
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::conv::{GeometryError, Indirection};
 use lepton_kernels::depthwise::{
@@ -332,11 +332,11 @@ fn product(
 }
 
 /// Scale and zero point of a whole tensor, if they are constant.
-fn parameters(builder: &Builder<'_>, node: &Node) -> Option<(f32, i64)> {
-    let scale = builder.graph.constant(operand(node, 1)?)?;
+pub(crate) fn parameters(graph: &Graph, node: &Node) -> Option<(f32, i64)> {
+    let scale = graph.constant(operand(node, 1)?)?;
     let zero = match operand(node, 2) {
         None => 0,
-        Some(id) => builder.graph.constant(id)?.to_i64_vec().first().copied()?,
+        Some(id) => graph.constant(id)?.to_i64_vec().first().copied()?,
     };
     (scale.len() == 1).then_some(())?;
     Some((scale.as_slice::<f32>().ok()?[0], zero))
@@ -368,7 +368,7 @@ pub(crate) fn quantize_linear(
     _op: &QuantizeLinear,
 ) -> Choice {
     let (Some(x), Some(y)) = (operand(node, 0), node.outputs[0]) else { return Ok(None) };
-    let Some(p) = parameters(builder, node).filter(|_| is_f32(builder, node, 0)) else {
+    let Some(p) = parameters(builder.graph, node).filter(|_| is_f32(builder, node, 0)) else {
         return Ok(None);
     };
     let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
@@ -387,7 +387,7 @@ pub(crate) fn dequantize_linear(
     _op: &DequantizeLinear,
 ) -> Choice {
     let (Some(x), Some(y)) = (operand(node, 0), node.outputs[0]) else { return Ok(None) };
-    let Some(p) = parameters(builder, node) else { return Ok(None) };
+    let Some(p) = parameters(builder.graph, node) else { return Ok(None) };
     let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
     let run: crate::plan::Run = match builder.graph.fact(x).dtype {
         DType::U8 => bytes_step!(dequantize, u8, u8, f32, from, to, count, p),

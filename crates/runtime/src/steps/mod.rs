@@ -11,7 +11,9 @@ mod indexed;
 mod integer;
 mod matmul;
 mod moves;
+pub(crate) mod pairs;
 mod parts;
+mod pixels;
 pub(crate) mod product;
 mod ranks;
 mod recurrent;
@@ -22,7 +24,7 @@ mod resize;
 mod rows;
 mod select;
 mod shape;
-pub(crate) mod strips;
+mod strips;
 mod trees;
 mod winograd;
 
@@ -81,9 +83,9 @@ pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<Step, Runt
 pub(crate) fn build_pair(
     builder: &mut Builder<'_>,
     nodes: [&Node; 2],
-    strips: &strips::Strips,
+    pair: &pairs::Pair,
 ) -> Result<Step, RuntimeError> {
-    let chosen = strips::build(builder, nodes, strips)?;
+    let chosen = pair.build(builder, nodes)?;
     let chosen = chosen.expect("pairs are only found where both have kernels");
     let none = || Chosen { kernel: "", run: Box::new(|_| Ok(())) };
     let first = described(builder, nodes[0], none());
@@ -91,7 +93,7 @@ pub(crate) fn build_pair(
     step.multiply_adds += first.multiply_adds;
     step.constant_bytes += first.constant_bytes;
     // What lies between stays in cache.
-    let between = builder.graph.fact(strips.between).byte_size().unwrap_or(0) as u64;
+    let between = builder.graph.fact(pair.between).byte_size().unwrap_or(0) as u64;
     step.bytes = (step.bytes + first.bytes).saturating_sub(2 * between);
     Ok(step)
 }

@@ -2,7 +2,7 @@
 //! is a ring of image rows that stays in cache.
 
 use lepton_ir::ops::conv::Conv;
-use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::depthwise::depthwise_f32;
 use lepton_kernels::epilogue::{EpilogueF32, Output};
@@ -23,10 +23,6 @@ const RING_BYTES: usize = 512 << 10;
 /// How a pair is cut into strips.
 #[derive(Clone, Debug)]
 pub(crate) struct Strips {
-    /// Position of the pointwise convolution; the depthwise one is the next node.
-    pub position: usize,
-    /// The value between them.
-    pub between: ValueId,
     /// Rows of output computed at a time.
     rows: usize,
     /// Image rows of the ring.
@@ -48,22 +44,8 @@ impl Strips {
     }
 }
 
-/// The pairs of neighbours in `order` that are worth it.
-pub(crate) fn find(graph: &Graph, order: &[(NodeId, &Node)]) -> Vec<Strips> {
-    let users = graph.users();
-    let pairs = order.windows(2).enumerate();
-    pairs
-        .filter_map(|(position, pair)| {
-            let (first, second) = (pair[0].1, pair[1].1);
-            let between = first.outputs[0]?;
-            let sole = users[between.index()].len() == 1 && !graph.outputs().contains(&between);
-            let follows = operand(second, 0) == Some(between);
-            (sole && follows).then(|| strips(graph, position, first, second)).flatten()
-        })
-        .collect()
-}
-
-fn strips(graph: &Graph, position: usize, first: &Node, second: &Node) -> Option<Strips> {
+/// The strips of a pointwise convolution and the depthwise one behind it, where they are worth it.
+pub(crate) fn strips(graph: &Graph, first: &Node, second: &Node) -> Option<Strips> {
     let (wide, each) = (image_conv(graph, first)?, image_conv(graph, second)?);
     let between = first.outputs[0]?;
     let shape = graph.fact(between).shape()?;
@@ -86,7 +68,7 @@ fn strips(graph: &Graph, position: usize, first: &Node, second: &Node) -> Option
     let fit = RING_BYTES / (4 * row_floats);
     let rows = (fit.saturating_sub(reach) / window.stride[0] + 1).max(1);
     let ring_rows = (rows - 1) * window.stride[0] + reach;
-    Some(Strips { position, between, rows, ring_rows, row_floats, window })
+    Some(Strips { rows, ring_rows, row_floats, window })
 }
 
 /// A convolution of channels-last images of f32 with constant weights of f32.
@@ -198,6 +180,7 @@ pub(crate) fn build(
     builder: &mut Builder<'_>,
     [first, second]: [&Node; 2],
     strips: &Strips,
+    between: ValueId,
 ) -> Choice {
     let (Op::Conv(a), Op::Conv(b)) = (&first.op, &second.op) else { return Ok(None) };
     let made = (conv_product(builder, first, a)?, conv_product(builder, second, b)?);
@@ -215,7 +198,7 @@ pub(crate) fn build(
     .across(&window, channels);
     let x = operand(first, 0).expect("checked");
     let shape = builder.shape(x);
-    let ring = builder.place(strips.between);
+    let ring = builder.place(between);
     let (strips, images, depth) = (strips.clone(), shape[0], shape[3]);
     let pair = Pair { wide, each, strips, ring, images, depth };
     let run = Box::new(move |memory: &Memory<'_>| {

@@ -156,3 +156,19 @@ fn in_and_out_of_bytes() {
     let kernels = check(source, &[]);
     assert!(!kernels.contains(&"reference"), "{kernels:?}");
 }
+
+#[test]
+fn images_are_quantised_and_put_channels_last_at_once() {
+    for channels in 2..=4 {
+        for (kind, zero) in [("u8", 131), ("i8", -5)] {
+            let source = format!(
+                "graph \"g\" {{ input %x: f32[2,{channels},5,7]
+                 const %s: f32[] = [0.037] const %z: {kind}[] = [{zero}]
+                 %q: {kind}[2,{channels},5,7] = QuantizeLinear(%x, %s, %z)
+                 %y: {kind}[2,5,7,{channels}] = Transpose(%q) {{permutation=[0, 2, 3, 1]}}
+                 output %y }}"
+            );
+            check_kernels(&source, &["quantize-pixels"]);
+        }
+    }
+}

@@ -96,6 +96,9 @@ impl Vector for Vector8 {
             _mm_storeu_si128(pointer.cast(), _mm_packus_epi32(low, high))
         }
         unsafe fn int_load(pointer: *const i32) -> __m256i { _mm256_loadu_si256(pointer.cast()) }
+        unsafe fn int_store(value: __m256i, pointer: *mut i32) -> () {
+            _mm256_storeu_si256(pointer.cast(), value)
+        }
         unsafe fn int_load_u8(pointer: *const u8) -> __m256i {
             _mm256_cvtepu8_epi32(_mm_loadl_epi64(pointer.cast()))
         }

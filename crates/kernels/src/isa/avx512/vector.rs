@@ -90,6 +90,9 @@ impl Vector for Vector16 {
             _mm256_storeu_si256(pointer.cast(), _mm512_cvtepi32_epi16(halves))
         }
         unsafe fn int_load(pointer: *const i32) -> __m512i { _mm512_loadu_si512(pointer.cast()) }
+        unsafe fn int_store(value: __m512i, pointer: *mut i32) -> () {
+            _mm512_storeu_si512(pointer.cast(), value)
+        }
         unsafe fn int_load_u8(pointer: *const u8) -> __m512i {
             _mm512_cvtepu8_epi32(_mm_loadu_si128(pointer.cast()))
         }
@@ -158,6 +161,37 @@ impl Vector for Vector16 {
             })
         }
         fn first(self: Self) -> f32 { _mm512_cvtss_f32(self.0) }
+    }
+
+    #[inline(always)]
+    unsafe fn int_store_pixels<const BYTES: usize>(value: __m512i, pointer: *mut u8) {
+        // The low bytes of a 128-bit lane side by side; then the lanes.
+        let bytes: [i8; 16] = const {
+            let mut order = [-1; 16];
+            let mut i = 0;
+            while i < 4 * BYTES {
+                order[i] = (i / BYTES * 4 + i % BYTES) as i8;
+                i += 1;
+            }
+            order
+        };
+        let words: [i32; 16] = const {
+            let mut order = [0; 16];
+            let mut i = 0;
+            while i < 4 * BYTES {
+                order[i] = (i / BYTES * 4 + i % BYTES) as i32;
+                i += 1;
+            }
+            order
+        };
+        // SAFETY: only functions with AVX-512 name this type; the caller vouches for the memory.
+        unsafe {
+            let bytes = _mm512_broadcast_i32x4(_mm_loadu_si128(bytes.as_ptr().cast()));
+            let together = _mm512_shuffle_epi8(value, bytes);
+            let words = _mm512_loadu_si512(words.as_ptr().cast());
+            let dense = _mm512_permutexvar_epi32(words, together);
+            _mm512_mask_storeu_epi32(pointer.cast(), first(4 * BYTES), dense)
+        }
     }
 
     #[inline(always)]

@@ -198,6 +198,11 @@ impl Vector for Vector4 {
         unsafe { pointer.cast::<[i32; 4]>().read_unaligned() }
     }
     #[inline(always)]
+    unsafe fn int_store(value: [i32; 4], pointer: *mut i32) {
+        // SAFETY: the caller promises four places.
+        unsafe { pointer.cast::<[i32; 4]>().write_unaligned(value) }
+    }
+    #[inline(always)]
     fn int_halve(a: [i32; 4]) -> [i32; 4] {
         each(a, |a| a >> 1)
     }

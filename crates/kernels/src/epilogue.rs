@@ -67,7 +67,7 @@ impl Activation {
     }
 
     /// The function that is applied to finished rows where it is not a clamp.
-    pub(crate) fn function(self) -> Option<Unary> {
+    pub fn function(self) -> Option<Unary> {
         Some(match self {
             Activation::None | Activation::Relu | Activation::Clip { .. } => return None,
             Activation::LeakyRelu { slope } => Unary::LeakyRelu { alpha: slope },
@@ -169,6 +169,23 @@ impl RequantizeU8<'_> {
         multiplier.iter().all(|factor| factor.abs() < 0.5)
             && residual_scale.abs() < (1 << 20) as f32
     }
+}
+
+/// s32 accumulators to u8 through a function: function(f32(acc + bias\[n\]) · scale\[n\]) / step,
+/// rounded half to even, plus the zero point, within 0 to 255. The function may differ in its last digits
+/// from one instruction set to another, so that a result may be a step off.
+#[derive(Clone, Copy, Debug)]
+pub struct ThroughU8<'a> {
+    /// Bias with the zero-point terms folded in, one per column.
+    pub bias: &'a [i32],
+    /// Input scale · weight scale, one per column; finite.
+    pub scale: &'a [f32],
+    /// What the reals go through.
+    pub function: Unary,
+    /// The output's scale.
+    pub step: f32,
+    /// The output's zero point.
+    pub zero_point: u8,
 }
 
 /// s32 accumulators to f32: activation(f32(acc + bias_s32\[n\]) · scale\[n\] + bias\[n\] +

@@ -4,11 +4,11 @@
 use half::bf16;
 
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, activate, add_halves,
-    store_dequantized, store_real, store_u8,
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, ThroughU8, activate,
+    add_halves, store_dequantized, store_real, store_u8,
 };
 use crate::isa::Isa;
-use crate::map::{map_f32_in_place, map_u8_table_in_place};
+use crate::map::{Written, map_f32_in_place, map_u8_table_in_place, store_through};
 use crate::real::Real;
 
 /// What sums are of.
@@ -311,6 +311,33 @@ impl Finish<i32> for FinishU8<'_> {
                 }
             }
         }
+    }
+}
+
+/// [`store_through`] of every block.
+#[derive(Clone, Copy)]
+pub(crate) struct FinishThrough<'a> {
+    isa: Isa,
+    epilogue: &'a ThroughU8<'a>,
+    output: &'a Output<u8>,
+}
+
+impl<'a> FinishThrough<'a> {
+    /// # Safety
+    /// The blocks it will be given are covered by the output.
+    pub unsafe fn new(isa: Isa, epilogue: &'a ThroughU8, output: &'a Output<u8>) -> Self {
+        FinishThrough { isa, epilogue, output }
+    }
+}
+
+impl Finish<i32> for FinishThrough<'_> {
+    fn in_registers(&self, _: [usize; 2], _: usize) -> Option<OfIntegers> {
+        None
+    }
+
+    fn finish(&self, block: &Block<i32>, _stored: bool) {
+        // SAFETY: promised to `new`.
+        unsafe { store_through(self.isa, Written::new(block, self.epilogue, self.output)) }
     }
 }
 

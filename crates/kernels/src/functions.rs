@@ -121,6 +121,23 @@ pub(crate) fn gelu<V: Vector>(x: V) -> V {
     (z * V::splat(-FRAC_1_SQRT_2)).mul_add(tail, V::splat(0.0).max(x))
 }
 
+/// [`gelu`] to within 2.5 · 10⁻⁵, for half the work.
+#[inline(always)]
+pub(crate) fn gelu_nearly<V: Vector>(x: V) -> V {
+    // max(x, 0) − z (1 − Φ(z)) with z = |x|, which is fitted on 0..4.4 and 2.4 · 10⁻⁵ beyond.
+    let z = x.abs().min_keeping_nan(V::splat(4.4));
+    let u = z.mul_add(V::splat(1.0 / 2.2), V::splat(-1.0));
+    // By Estrin's scheme: Horner's waits for itself ten times.
+    let (u2, c) = (u * u, |c: f32| V::splat(c));
+    let u4 = u2 * u2;
+    let pair = |high: f32, low: f32| c(high).mul_add(u, c(low));
+    let low = pair(-0.118_418_51, 0.244_301_21).mul_add(u2, pair(-0.141_021_24, 0.030_580_614));
+    let middle = pair(-0.175_299_9, -0.158_880_87).mul_add(u2, pair(0.410_075_6, -0.229_071_17));
+    let high = c(-0.037_096_553).mul_add(u2, pair(0.024_665_771, 0.150_178_7));
+    let tail = high.mul_add(u4, middle).mul_add(u4, low);
+    V::splat(0.0).max(x) - tail
+}
+
 /// The tanh approximation of GELU, `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))`.
 #[inline(always)]
 pub(crate) fn gelu_tanh<V: Vector>(x: V) -> V {

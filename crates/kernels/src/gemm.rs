@@ -6,9 +6,9 @@ use half::bf16;
 
 use crate::conv::Indirection;
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, store_s32,
+    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, ThroughU8, store_s32,
 };
-use crate::finish::{Finish, FinishDequantized, FinishReal, FinishU8};
+use crate::finish::{Finish, FinishDequantized, FinishReal, FinishThrough, FinishU8};
 use crate::isa::{self, Isa};
 use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
 use crate::real::Real;
@@ -266,6 +266,31 @@ pub unsafe fn gemm_u8s8_f32(
     unsafe {
         let finish = FinishDequantized::new(isa, epilogue, output);
         run_u8s8(isa, input, weights, rows, columns, Ahead::of(&[]), finish);
+    }
+}
+
+/// u8 × s8 product of indirect rows and packed weights, through a function to u8; `columns` as for
+/// [`gemm_f32`]. The first bytes of what is read `next` are brought into the cache meanwhile.
+///
+/// # Panics
+/// If columns, taps or the epilogue's vectors do not fit the weights.
+///
+/// # Safety
+/// As [`gemm_f32`].
+pub unsafe fn gemm_u8s8_through(
+    isa: Isa,
+    input: &Input<u8>,
+    weights: &PackedS8,
+    epilogue: &ThroughU8,
+    output: &Output<u8>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    next: &[u8],
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let finish = FinishThrough::new(isa, epilogue, output);
+        run_u8s8(isa, input, weights, rows, columns, Ahead::of(next), finish);
     }
 }
 

@@ -138,6 +138,21 @@ fn linear_layers_of_signed_bytes_become_unsigned() {
 }
 
 #[test]
+fn a_function_between_a_linear_layer_and_bytes_is_part_of_the_layer() {
+    let source = format!(
+        "graph \"g\" {{ input %x: u8[3,6]\n{SHARED}{}
+         %d: f32[3,6] = DequantizeLinear(%x, %s, %y)
+         %w: f32[6,8] = DequantizeLinear(%v, %t)
+         %g: f32[3,8] = MatMul(%d, %w)
+         %h: f32[3,8] = Unary(%g) {{function=\"gelu\"}}
+         %q: u8[3,8] = QuantizeLinear(%h, %t, %z)
+         output %q }}",
+        constant("v", "i8", &[6, 8], 4, 127),
+    );
+    check(&source, &[("IntegerLinear", 1)], 0.0);
+}
+
+#[test]
 fn moves_sums_and_tables_run_on_bytes() {
     let source = format!(
         "graph \"g\" {{ input %x: u8[2,4,4]\n input %u: u8[2,4,4]\n{SHARED}

@@ -27,7 +27,9 @@ attributes! {
     ///
     /// To u8: `q = clamp(acc·multiplier + (residual − residual_zero)·residual_scale,
     /// low − zero, high − zero)`, rounded half to even, plus `zero`; then `table[q]`.
-    /// To f32: `activation(acc·multiplier + residual)`.
+    /// To f32: `activation(acc·multiplier + residual)`. To u8 with another activation than the identity:
+    /// that of `acc·multiplier`, divided by `step`, rounded half to even, plus `zero`, from `low` to
+    /// `high`; such an activation may differ by a rounding from machine to machine.
     pub struct IntegerConv {
         /// Step along each spatial axis; empty means 1.
         pub strides: Vec<usize> = Vec::new(),
@@ -53,8 +55,10 @@ attributes! {
         pub residual_scale: f32 = 1.0,
         /// Zero point of a u8 residual.
         pub residual_zero: i64 = 0,
-        /// Applied to an f32 result.
+        /// Applied to an f32 result, and to a u8 one before it is rounded.
         pub activation: Unary = Unary::default(),
+        /// What a u8 result of an activation counts in.
+        pub step: f32 = 1.0,
     }
 }
 
@@ -75,8 +79,10 @@ attributes! {
         pub residual_scale: f32 = 1.0,
         /// Zero point of a u8 residual.
         pub residual_zero: i64 = 0,
-        /// Applied to an f32 result.
+        /// Applied to an f32 result, and to a u8 one before it is rounded.
         pub activation: Unary = Unary::default(),
+        /// What a u8 result of an activation counts in.
+        pub step: f32 = 1.0,
     }
 }
 
@@ -95,8 +101,10 @@ pub struct IntegerEpilogue {
     pub residual_scale: f32,
     /// Zero point of a u8 residual.
     pub residual_zero: i32,
-    /// Applied to an f32 result.
+    /// Applied to an f32 result, and to a u8 one before it is rounded.
     pub activation: Unary,
+    /// What a u8 result of an activation counts in.
+    pub step: f32,
 }
 
 macro_rules! epilogue_of {
@@ -124,6 +132,7 @@ macro_rules! epilogue_of {
                     residual_scale: self.residual_scale,
                     residual_zero: byte("residual_zero", self.residual_zero)?,
                     activation: self.activation.clone(),
+                    step: self.step,
                 })
             }
         }
@@ -154,10 +163,17 @@ impl IntegerEpilogue {
             let values: Vec<f32> = (0..sums.len()).map(finish).collect();
             return Ok(Tensor::from_slice(shape, &values)?);
         }
+        let real = self.activation != Unary::default();
+        if real && (residual.is_some() || inputs.optional(5).is_some()) {
+            return Err(Problem::attribute("activation", "of a u8 result takes no residual or table"));
+        }
         let residual = residual.map(Tensor::as_slice::<u8>).transpose()?;
         let table = inputs.optional(5).map(Tensor::as_slice::<u8>).transpose()?;
         let finish = |i: usize| {
             let mut value = scaled(i);
+            if real {
+                value = self.activation.apply(value as f64) as f32 / self.step;
+            }
             if let Some(residual) = residual {
                 let centred = (residual[i] as i32 - self.residual_zero) as f32;
                 value += centred * self.residual_scale;

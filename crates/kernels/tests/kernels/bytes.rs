@@ -4,15 +4,19 @@ use lepton_kernels::Isa;
 use lepton_kernels::depthwise::{
     DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32, padded_pixels,
 };
-use lepton_kernels::epilogue::{Activation, DequantizeF32, RequantizeU8, Residual, ResidualU8};
-use lepton_kernels::gemm::{Input, gemm_u8s8, gemm_u8s8_before, gemm_u8s8_f32, gemm_u8s8_s32};
+use lepton_kernels::epilogue::{
+    Activation, DequantizeF32, RequantizeU8, Residual, ResidualU8, ThroughU8,
+};
+use lepton_kernels::gemm::{
+    Input, gemm_u8s8, gemm_u8s8_before, gemm_u8s8_f32, gemm_u8s8_s32, gemm_u8s8_through,
+};
 use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
 use lepton_kernels::pack::{PackedS8, TapsS8};
 use lepton_kernels::stem::{Lines, MOST_U8, stem_u8s8, stem_u8s8_f32};
 
 use crate::data::Random;
 use crate::frame::{Compare, Row, Values};
-use crate::geometry::{Geometry, depthwise, grouped, products, stems};
+use crate::geometry::{Geometry, activated, depthwise, grouped, products, stems};
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -29,6 +33,12 @@ pub const ROWS: &[Row] = &[
         name: "gemm::gemm_u8s8_f32",
         compare: Compare::Bits,
         run: |row| row.run(products(), product_f32, floats),
+    },
+    Row {
+        // Bytes as parts of 256: a step is 4e-3.
+        name: "gemm::gemm_u8s8_through",
+        compare: Compare::Close(5e-3),
+        run: |row| row.run(products(), product_through, through),
     },
     Row {
         name: "gemm::gemm_u8s8_s32",
@@ -229,6 +239,48 @@ fn product_f32(g: &Geometry, isa: Isa, threads: usize) -> Vec<Values> {
         });
     }
     vec![Values::Floats(room)]
+}
+
+/// A function for each seed, a step and a zero point.
+fn function(g: &Geometry) -> (Activation, f32, u8) {
+    let functions = [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Silu,
+        Activation::Sigmoid,
+        Activation::Tanh,
+        Activation::HardSwish,
+    ];
+    let seed = g.seed as usize;
+    (functions[seed % functions.len()], [2e-2, 1e-4][seed / 8 % 2], (seed % 200) as u8)
+}
+
+fn product_through(g: &Geometry, isa: Isa, threads: usize) -> Vec<Values> {
+    let (data, rows, mut room) = (Data::of(g), g.indirection(), g.room(EMPTY));
+    let weights = PackedS8::pack(&data.weights, &g.order());
+    let input = Input { base: data.input.as_ptr(), rows: &rows, padding: data.padding.as_ptr() };
+    let (activation, step, zero_point) = function(g);
+    let function = activation.function().expect("no clamp");
+    let (bias, scale) = (&data.bias[..], &data.multiplier[..]);
+    let (epilogue, output) =
+        (ThroughU8 { bias, scale, function, step, zero_point }, g.output(&mut room));
+    // SAFETY: all buffers have the sizes the geometry says.
+    unsafe {
+        g.share(threads, |rows, columns| {
+            gemm_u8s8_through(isa, &input, &weights, &epilogue, &output, rows, columns, &[]);
+        });
+    }
+    vec![Values::Floats(room.iter().map(|&byte| f32::from(byte) / 256.0).collect())]
+}
+
+fn through(g: &Geometry) -> Option<Vec<Values>> {
+    let (data, (activation, step, zero)) = (Data::of(g), function(g));
+    let results = g.results(EMPTY, |row, column| {
+        let sum = data.sum(g, row, column).wrapping_add(data.bias[column]);
+        let real = activated(activation, sum as f32 * data.multiplier[column]);
+        ((real / step).round_ties_even() + f32::from(zero)).clamp(0.0, 255.0) as u8
+    });
+    Some(vec![Values::Floats(results.iter().map(|&byte| f32::from(byte) / 256.0).collect())])
 }
 
 fn product_s32(g: &Geometry, isa: Isa, threads: usize) -> Vec<Values> {

@@ -211,7 +211,9 @@ fn to_u8(
     bias: &[i32],
     y: Parameters,
 ) -> Result<Option<ValueId>, GraphError> {
-    let Some((low, high)) = clamps(&product.activation, y) else { return Ok(None) };
+    let Some((low, high)) = clamps(&product.activation, y) else {
+        return through_u8(graph, node, product, bias, y);
+    };
     let residual = match product.residual {
         None => None,
         Some(value) => match Bytes::behind(graph, value) {
@@ -233,13 +235,36 @@ fn to_u8(
         }
         .into(),
         _ => {
-            let (zero, output, activation) = (y.zero, DType::U8, Unary::default());
-            IntegerLinear { output, zero, low, high, residual_scale, residual_zero, activation }
-                .into()
+            let (zero, output) = (y.zero, DType::U8);
+            let plain = IntegerLinear::default();
+            IntegerLinear { output, zero, low, high, residual_scale, residual_zero, ..plain }.into()
         }
     };
     let residual = residual.map(|r| r.build(graph)).transpose()?;
     Ok(Some(build(graph, node, op, product, bias, y.scale, residual)?))
+}
+
+/// A linear layer whose activation is no clamp, to u8.
+fn through_u8(
+    graph: &mut Graph,
+    node: &Node,
+    product: &Product,
+    bias: &[i32],
+    y: Parameters,
+) -> Result<Option<ValueId>, GraphError> {
+    use UnaryFunction::{Gelu, GeluTanh, Sigmoid, Silu, Tanh};
+    let smooth = match product.activation.function {
+        Gelu | GeluTanh | Sigmoid | Tanh => true,
+        Silu => product.activation.alpha == 1.0,
+        _ => false,
+    };
+    if !smooth || product.residual.is_some() || !matches!(product.op, Op::Linear(_)) {
+        return Ok(None);
+    }
+    let activation = product.activation.clone();
+    let plain = IntegerLinear::default();
+    let op = IntegerLinear { zero: y.zero, activation, step: y.scale, ..plain };
+    Ok(Some(build(graph, node, op.into(), product, bias, 1.0, None)?))
 }
 
 fn to_f32(
@@ -298,7 +323,11 @@ pub fn fuse_tables(graph: &mut Graph) -> Result<usize, GraphError> {
         };
         let users = graph.users();
         let Some((producer, product)) = sole_producer(graph, &users, x) else { continue };
-        let integer = matches!(product.op, Op::IntegerConv(_) | Op::IntegerLinear(_));
+        let integer = match &product.op {
+            Op::IntegerConv(_) => true,
+            Op::IntegerLinear(op) => op.activation == Unary::default(),
+            _ => false,
+        };
         if !integer || operand(product, 5).is_some() {
             continue;
         }

@@ -13,11 +13,11 @@ use lepton_kernels::depthwise::{
     DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32, padded_pixels,
 };
 use lepton_kernels::epilogue::{
-    Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8,
+    Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8, ThroughU8,
 };
-use lepton_kernels::gemm::{Input, gemm_u8s8_before, gemm_u8s8_f32};
+use lepton_kernels::gemm::{Input, gemm_u8s8_before, gemm_u8s8_f32, gemm_u8s8_through};
 use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
-use lepton_kernels::map::map_u8_table;
+use lepton_kernels::map::{Unary, map_u8_table};
 use lepton_kernels::pack::{PackedS8, TapsS8, WeightOrder};
 use lepton_kernels::quantize::{
     QuantizedPair, Rounding, add_quantized, dequantize, multiply_quantized, quantize,
@@ -67,7 +67,9 @@ struct Product {
 impl Product {
     fn run(&self, memory: &Memory<'_>) {
         over_parts(memory, &self.extents(), |part| {
-            if self.epilogue.output == DType::U8 {
+            if let Some(function) = self.through() {
+                self.through_u8(memory, part, function);
+            } else if self.epilogue.output == DType::U8 {
                 self.to_u8(memory, part);
             } else {
                 self.to_f32(memory, part);
@@ -86,6 +88,33 @@ impl Product {
             row_bytes: self.x_count,
             weight_bytes,
             work: self.work,
+        }
+    }
+
+    /// The function of a u8 result, where it is no clamp.
+    fn through(&self) -> Option<Unary> {
+        (self.epilogue.output == DType::U8).then(|| self.activation.function()).flatten()
+    }
+
+    fn through_u8(&self, memory: &Memory<'_>, part: &Part, function: Unary) {
+        let (rows, columns) = (part.rows.clone(), part.columns.clone());
+        let next = part.of_next(Next::bytes(&self.next));
+        let n = self.columns;
+        let Weights::Dense(w, geometry) = &self.weights else { unreachable!("chosen") };
+        // SAFETY: as in `to_u8`.
+        unsafe {
+            let epilogue = ThroughU8 {
+                bias: memory.slice(self.bias, n),
+                scale: memory.slice(self.multiplier, n),
+                function,
+                step: self.epilogue.step,
+                zero_point: self.epilogue.zero as u8,
+            };
+            let output = Output { pointer: memory.write::<u8>(self.y), row_stride: n };
+            let (base, padding) = (memory.read::<u8>(self.x), self.padding.as_ptr());
+            let input = Input { base, rows: geometry, padding };
+            let isa = memory.isa;
+            gemm_u8s8_through(isa, &input, w, &epilogue, &output, rows, columns, next);
         }
     }
 
@@ -272,7 +301,12 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &IntegerLinear)
     let Ok(epilogue) = op.epilogue() else { return Ok(None) };
     let sizes = (builder.count(y) / columns, columns, weights.len());
     let rows = Indirection::strided(depth);
-    let weights = dense_or_lines(builder, w, packed, rows, builder.count(y) / columns);
+    let through = epilogue.output == DType::U8
+        && activation(&epilogue.activation).is_some_and(|f| f.function().is_some());
+    let weights = match through {
+        true => Weights::Dense(packed, rows),
+        false => dense_or_lines(builder, w, packed, rows, builder.count(y) / columns),
+    };
     let kernel = match weights {
         Weights::Sparse(..) => "linear-sparse-u8s8",
         _ => "linear-u8s8",

@@ -78,6 +78,22 @@ fn linear_layers() {
 }
 
 #[test]
+fn linear_layers_of_bytes_through_a_function() {
+    for function in ["gelu", "gelu_tanh", "sigmoid", "tanh"] {
+        let (k, n) = (64, 33);
+        let source = format!(
+            "graph \"g\" {{ input %x: u8[3,2,{k}]\n{}{}{}
+             %y: u8[3,2,{n}] = IntegerLinear(%x, %w, %b, %m) {{zero=9, activation=\"{function}\", step=0.013}}
+             output %y }}",
+            integers("w", "i8", &[k, n], 3, [-127, 127]),
+            integers("b", "i32", &[n], 4, [-3000, 3000]),
+            multipliers(n),
+        );
+        check_kernels(&source, &["linear-u8s8"]);
+    }
+}
+
+#[test]
 fn pairs_and_tables() {
     for (function, kernel) in [("add", "add-u8"), ("mul", "multiply-u8")] {
         for other in ["2,5,33", "33", "5,1", ""] {

@@ -49,13 +49,26 @@ impl PoolAxis {
 
     /// The taps inside the image.
     fn inside(&self, window: usize) -> Range<usize> {
-        self.taps(window, self.padding_before, self.input)
+        let end = self.padding_before + self.input;
+        match window * self.stride >= self.padding_before && self.is_whole(window, end) {
+            true => 0..self.kernel,
+            false => self.taps(window, self.padding_before, self.input),
+        }
     }
 
     /// How many taps lie inside the padded image.
     fn padded(&self, window: usize) -> usize {
         let padded = self.padding_before + self.input + self.padding_after;
-        self.taps(window, 0, padded).len()
+        match self.is_whole(window, padded) {
+            true => self.kernel,
+            false => self.taps(window, 0, padded).len(),
+        }
+    }
+
+    /// True where a window ends before `end`, counted from the padding's first pixel. Most do, and
+    /// need none of the divisions of [`Self::taps`].
+    fn is_whole(&self, window: usize, end: usize) -> bool {
+        window * self.stride + (self.kernel - 1) * self.dilation < end
     }
 
     /// The input pixel of a tap inside the image.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::panel::PixelLine;
+
 /// Why a geometry cannot be run.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -166,6 +168,14 @@ pub(crate) struct Across {
 }
 
 impl Across {
+    /// Pixels of the taps of a row that are beside the image at most, at either end of a line, where
+    /// taps are neighbours.
+    pub fn most_beside(&self) -> Option<usize> {
+        let reach = (self.width.max(1) - 1) * self.stride + self.taps;
+        let after = reach.saturating_sub(self.pad_before + self.input);
+        (self.dilation == 1).then_some(self.pad_before.max(after))
+    }
+
     /// Taps of a line of taps that are inside the image for a pixel.
     pub fn taps_inside(&self, pixel: usize) -> Range<usize> {
         let at = pixel * self.stride;
@@ -240,6 +250,9 @@ impl Indirection {
             Some((y * window.input[1] + x) * pixel_stride)
         })?;
         let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
+        // At most one pixel of a line of three taps is beside the image.
+        let reach = width + 2 - window.pad_before[1].min(width + 2);
+        let shares = shares && window.pad_before[1] <= 1 && reach <= window.input[1] + 1;
         rows.shared_width = shares.then_some(width);
         let narrow = window.kernel[1] <= 16;
         rows.line_taps =
@@ -280,7 +293,10 @@ impl Indirection {
         match &self.offsets {
             Offsets::Strided(stride) => Some(row * stride),
             Offsets::Table(table) => {
-                let (image, row) = (row / self.rows_per_image, row % self.rows_per_image);
+                let (image, row) = match row < self.rows_per_image {
+                    true => (0, row),
+                    false => (row / self.rows_per_image, row % self.rows_per_image),
+                };
                 let offset = table[tap * self.rows_per_image + row];
                 (offset != PADDING).then(|| image * self.image_stride + offset as usize)
             }
@@ -302,6 +318,42 @@ impl Indirection {
     /// output and a line of three taps.
     pub(crate) fn shared_width(&self) -> Option<usize> {
         self.shared_width
+    }
+
+    /// The pixels that lines of three taps read for `count` neighbours in a line of output, which
+    /// share them.
+    pub(crate) fn pixel_lines<T>(
+        &self,
+        base: *const T,
+        padding: *const T,
+        row: usize,
+        count: usize,
+        lines: &mut [PixelLine],
+    ) {
+        let (Offsets::Table(table), Some(across)) = (&self.offsets, &self.across) else {
+            unreachable!("rows that share pixels")
+        };
+        let (mut image, mut row) = (base.expose_provenance(), row);
+        if row >= self.rows_per_image {
+            image += row / self.rows_per_image * self.image_stride * size_of::<T>();
+            row %= self.rows_per_image;
+        }
+        let (step, padding) = (across.tap_step * size_of::<T>(), padding.expose_provenance());
+        for (i, line) in lines.iter_mut().enumerate() {
+            let at = |tap: usize, row: usize| table[(3 * i + tap) * self.rows_per_image + row];
+            *line = match at(1, row) {
+                PADDING => PixelLine { left: padding, second: padding, right: padding, step: 0 },
+                offset => {
+                    let second = image + offset as usize * size_of::<T>();
+                    let left = if at(0, row) == PADDING { padding } else { second - step };
+                    let right = match at(2, row + count - 1) {
+                        PADDING => padding,
+                        _ => second + count * step,
+                    };
+                    PixelLine { left, second, right, step }
+                }
+            };
+        }
     }
 
     /// Copies `CHANNELS` bytes of each tap of rows of bytes to one run a row, `pitch` apart.
@@ -438,6 +490,7 @@ impl Indirection {
                 padding,
                 shift: size.trailing_zeros(),
                 pitch,
+                whole: done == 0,
             };
             // SAFETY: done + run ≤ count entries of each tap are within the room promised.
             unsafe { resolver(&batch, addresses.add(done)) };
@@ -462,6 +515,8 @@ pub(crate) struct OffsetBatch<'a> {
     pub shift: u32,
     /// Distance between taps in the result.
     pub pitch: usize,
+    /// Every eight rows begun may be written: masked stores keep what is read next waiting.
+    pub whole: bool,
 }
 
 /// Writes a batch's addresses, `[tap][pitch]`.

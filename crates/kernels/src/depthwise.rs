@@ -11,7 +11,7 @@ use half::bf16;
 
 use crate::conv::{Across, GeometryError, Window};
 use crate::depthwise_columns as columns;
-use crate::depthwise_lines::{LineCall, MOST_LINES, Packed};
+use crate::depthwise_lines::{LineCall, MOST_LINES, Packed, lines_of_output};
 use crate::depthwise_shared::shared;
 use crate::epilogue::{Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, store_real};
 use crate::finish::{Finish, FinishDequantized, FinishReal, FinishU8, InRegisters};
@@ -83,6 +83,8 @@ pub(crate) struct DepthwiseLine<'a> {
     pub row_step: usize,
     /// Floats in a row, at most a panel.
     pub channels: usize,
+    /// Of edges: the floats that count, for each tap of a line.
+    pub masks: *const u16,
     /// `[tap][16]` weights.
     pub weights: *const f32,
     pub finish: InRegisters,
@@ -94,6 +96,8 @@ pub(crate) struct MicroDepthwiseLine {
     pub rows: usize,
     /// Computes (rows, line).
     pub tile: unsafe fn(usize, &DepthwiseLine),
+    /// Computes a vector of pixels, some of whose taps are beside the image.
+    pub edge: unsafe fn(&DepthwiseLine),
 }
 
 /// The kernels for lines of output, where an instruction set has them.
@@ -144,8 +148,9 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
             let output = Output { pointer, row_stride: output.row_stride };
             let finish = FinishReal::new(isa, epilogue, &output);
             if let Some(packed) = Packed::of(&view, across, &finish) {
-                let each = |line: &LineCall| line.run(&packed, &finish);
-                return lines_of_output((micro, across), &view, input, rows, each);
+                return lines_of_output(across, view.taps, input, rows, |line| {
+                    LineCall::new(micro, across, line, &packed, &finish).run(line.pixels.clone());
+                });
             }
         }
         if !T::WIDE && weights.are_halves() {
@@ -159,35 +164,6 @@ pub unsafe fn depthwise_f32<T: Real, R: Real>(
         if !shared(isa, input, &view, epilogue, output, rows.clone()) {
             scattered(isa, input, &view, epilogue, output, rows);
         }
-    }
-}
-
-/// Hands out the lines of output that `rows` are in.
-fn lines_of_output<T>(
-    (micro, across): (&'static MicroDepthwiseLine, &Across),
-    view: &PanelView,
-    input: &Input<T>,
-    rows: Range<usize>,
-    each: impl Fn(&LineCall),
-) {
-    let inside = across.inside.start;
-    let mut row = rows.start;
-    while row < rows.end {
-        let first_row = row / across.width * across.width;
-        let end = rows.end.min(first_row + across.width);
-        let mut lines = [(0, 0); MOST_LINES];
-        let mut count = 0;
-        for tap in (0..view.taps).step_by(across.taps) {
-            if let Some(offset) = input.rows.offset(first_row + inside, tap) {
-                let address = input.base.wrapping_add(offset).expose_provenance();
-                let before = inside * across.row_step * size_of::<T>();
-                lines[count] = (address.wrapping_sub(before), tap);
-                count += 1;
-            }
-        }
-        let (lines, pixels) = (&lines[..count], row - first_row..end - first_row);
-        each(&LineCall { micro, view, across, lines, first_row, pixels });
-        row = end;
     }
 }
 

@@ -7,123 +7,187 @@ use crate::conv::Across;
 use crate::depthwise::{DepthwiseLine, MicroDepthwiseLine};
 use crate::epilogue::Block;
 use crate::finish::{Finish, InRegisters};
+use crate::gemm::Input;
 use crate::pack::{PANEL, PanelView};
 use crate::tile::even;
 
 /// Most lines of taps that are walked.
 pub(crate) const MOST_LINES: usize = 16;
+/// Most taps in a line of them.
+const MOST_ACROSS: usize = 16;
 /// Most taps of weights that are spread over the pixels of a vector.
 const MOST_TAPS: usize = 64;
 
-/// The rows of a line of output, and where they read.
-pub(crate) struct LineCall<'a> {
-    pub micro: &'static MicroDepthwiseLine,
-    pub view: &'a PanelView,
-    pub across: &'a Across,
-    /// Where the first tap of each line of taps would be for the first pixel of the line (which may
-    /// be before the image), and the number of that tap.
+/// Pixels of a line of output, and where they read.
+pub(crate) struct OutputLine<'a> {
+    /// Of each line of taps inside the image, where its first tap would be for the first pixel of
+    /// the line (which may be before the image), and the number of that tap.
     pub lines: &'a [(usize, usize)],
     /// Number of the line's first row.
     pub first_row: usize,
-    /// Pixels of the line.
     pub pixels: Range<usize>,
 }
 
-impl LineCall<'_> {
-    /// All channels of the line.
+/// Hands out the lines of output that `rows` are in, of a window of `taps` taps of which each line
+/// has, for some pixel, all of them inside or, for the first pixel, the middle one.
+pub(crate) fn lines_of_output<T>(
+    across: &Across,
+    taps: usize,
+    input: &Input<T>,
+    rows: Range<usize>,
+    mut each: impl FnMut(&OutputLine),
+) {
+    let inside = !across.inside.is_empty();
+    let (pixel, known) = if inside { (across.inside.start, 0) } else { (0, across.taps / 2) };
+    let before = (pixel * across.row_step + known * across.tap_step) * size_of::<T>();
+    let mut row = rows.start;
+    while row < rows.end {
+        let first_row = row / across.width * across.width;
+        let end = rows.end.min(first_row + across.width);
+        let mut lines = [(0, 0); MOST_LINES];
+        let mut count = 0;
+        for tap in (0..taps).step_by(across.taps) {
+            if let Some(offset) = input.rows.offset(first_row + pixel, tap + known) {
+                let address = input.base.wrapping_add(offset).expose_provenance();
+                lines[count] = (address.wrapping_sub(before), tap);
+                count += 1;
+            }
+        }
+        let (lines, pixels) = (&lines[..count], row - first_row..end - first_row);
+        each(&OutputLine { lines, first_row, pixels });
+        row = end;
+    }
+}
+
+/// A line of output that is being computed.
+pub(crate) struct LineCall<'a, F> {
+    micro: &'static MicroDepthwiseLine,
+    across: &'a Across,
+    packed: &'a Packed,
+    finish: &'a F,
+    first_row: usize,
+    /// Moved along the line: what is copied as a whole a moment after its parts were written waits
+    /// for them.
+    call: DepthwiseLine<'a>,
+    /// Where the line's first pixel goes.
+    output: *mut f32,
+}
+
+impl<'a, F: Finish<f32>> LineCall<'a, F> {
+    pub fn new(
+        micro: &'static MicroDepthwiseLine,
+        across: &'a Across,
+        line: &OutputLine<'a>,
+        packed: &'a Packed,
+        finish: &'a F,
+    ) -> Self {
+        let columns = PANEL / packed.pixels;
+        let place = finish.in_registers([line.first_row, 0], columns);
+        let place = place.expect("as was asked for `Packed`");
+        let bias = packed.bias.as_ptr();
+        let call = DepthwiseLine {
+            lines: line.lines,
+            offset: 0,
+            taps: across.taps,
+            tap_step: across.tap_step * 4,
+            row_step: PANEL * 4,
+            channels: PANEL,
+            masks: std::ptr::null(),
+            weights: packed.weights.as_ptr().cast(),
+            finish: InRegisters { bias, columns: PANEL, output_stride: PANEL, ..place },
+        };
+        let (first_row, output) = (line.first_row, place.output);
+        LineCall { micro, across, packed, finish, first_row, call, output }
+    }
+
+    /// All channels of these pixels of the line.
     ///
     /// # Safety
     /// Rows are readable; `finish` may take the rows.
-    pub unsafe fn run(&self, packed: &Packed, finish: &impl Finish<f32>) {
-        let Range { start, end } = self.across.inside;
-        let inside = start.clamp(self.pixels.start, self.pixels.end);
-        let outside = end.clamp(inside, self.pixels.end);
-        let vector = packed.pixels;
+    pub unsafe fn run(&mut self, pixels: Range<usize>) {
+        let Range { start, end } = pixels;
+        let vector = self.packed.pixels;
         // SAFETY: the caller's promise.
         unsafe {
-            self.alone(self.pixels.start..inside, packed, finish);
-            if outside - inside < vector {
-                self.alone(inside..outside, packed, finish);
-            } else {
-                let mut pixel = inside;
-                while pixel + vector <= outside {
-                    let count = even((outside - pixel) / vector, self.micro.rows);
-                    self.vectors(pixel, count, packed, finish);
-                    pixel += count * vector;
-                }
-                if pixel < outside {
-                    // Pixels that were computed already are computed again.
-                    self.vectors(outside - vector, 1, packed, finish);
-                }
+            if end - start < vector {
+                return self.alone(start..end);
             }
-            self.alone(outside..self.pixels.end, packed, finish);
+            let mut pixel = start;
+            while pixel + vector <= end {
+                pixel += vector * self.vectors(pixel, end);
+            }
+            if pixel < end {
+                // Pixels that were computed already are computed again.
+                self.vectors(end - vector, end);
+            }
         }
     }
 
-    /// So many vectors of pixels, all of whose taps are inside.
+    /// Vectors of pixels before `end`: some all of whose taps are inside, or one at an edge; gives
+    /// how many.
     ///
     /// # Safety
     /// As [`LineCall::run`].
-    unsafe fn vectors(
-        &self,
-        pixel: usize,
-        count: usize,
-        packed: &Packed,
-        finish: &impl Finish<f32>,
-    ) {
-        let size = [count * packed.pixels, PANEL];
+    unsafe fn vectors(&mut self, pixel: usize, end: usize) -> usize {
+        let (vector, inside) = (self.packed.pixels, &self.across.inside);
+        let whole = inside.end.min(end).saturating_sub(pixel) / vector;
+        let edge = pixel < inside.start || whole == 0;
+        let count = if edge { 1 } else { even(whole, self.micro.rows) };
+        self.place(pixel);
         // SAFETY: the caller's promise.
-        unsafe { self.tile(self.lines, self.across.taps, pixel, size, packed, finish) };
+        unsafe {
+            if edge {
+                let mut room = [0; MOST_ACROSS];
+                self.call.masks = self.packed.masks(self.across, pixel, &mut room);
+                (self.micro.edge)(&self.call);
+            } else {
+                (self.micro.tile)(count, &self.call);
+            }
+        }
+        self.finished(pixel, count * vector);
+        count
     }
 
     /// Pixels one by one, of whose taps some may be beside the image.
     ///
     /// # Safety
     /// As [`LineCall::run`].
-    unsafe fn alone(&self, pixels: Range<usize>, packed: &Packed, finish: &impl Finish<f32>) {
+    unsafe fn alone(&mut self, pixels: Range<usize>) {
+        let columns = PANEL / self.packed.pixels;
         for pixel in pixels {
             let taps = self.across.taps_inside(pixel);
             let mut lines = [(0, 0); MOST_LINES];
-            for (to, &(address, tap)) in lines.iter_mut().zip(self.lines) {
+            for (to, &(address, tap)) in lines.iter_mut().zip(self.call.lines) {
                 let beside = taps.start * self.across.tap_step * 4;
                 *to = (address.wrapping_add(beside), tap + taps.start);
             }
-            let (lines, size) = (&lines[..self.lines.len()], [1, self.view.columns]);
+            self.place(pixel);
+            let finish = InRegisters { columns, output_stride: columns, ..self.call.finish };
+            let call = DepthwiseLine {
+                lines: &lines[..self.call.lines.len()],
+                taps: taps.len(),
+                row_step: columns * 4,
+                channels: columns,
+                finish,
+                ..self.call
+            };
             // SAFETY: the caller's promise; taps are inside the image.
-            unsafe { self.tile(lines, taps.len(), pixel, size, packed, finish) };
+            unsafe { (self.micro.tile)(1, &call) };
+            self.finished(pixel, 1);
         }
     }
 
-    /// Pixels from `pixel` on, `channels` floats to a vector.
-    ///
-    /// # Safety
-    /// As [`LineCall::run`], for pixels that all have those taps.
-    unsafe fn tile(
-        &self,
-        lines: &[(usize, usize)],
-        taps: usize,
-        pixel: usize,
-        [pixels, channels]: [usize; 2],
-        packed: &Packed,
-        finish: &impl Finish<f32>,
-    ) {
-        let (row, columns) = (self.first_row + pixel, self.view.columns);
-        let place = finish.in_registers([row, 0], columns).expect("as was asked for `Packed`");
-        let bias = packed.bias.as_ptr();
-        let line = DepthwiseLine {
-            lines,
-            offset: pixel * self.across.row_step * 4,
-            taps,
-            tap_step: self.across.tap_step * 4,
-            row_step: channels * 4,
-            channels,
-            weights: packed.weights.as_ptr().cast(),
-            finish: InRegisters { bias, columns: channels, output_stride: channels, ..place },
-        };
-        // SAFETY: the caller's promise.
-        unsafe { (self.micro.tile)(pixels * columns / channels, &line) };
-        let block = Block::new(std::ptr::null_mut(), [row, 0], [pixels, columns]);
-        finish.finish(&block, true);
+    /// Moves the call to a pixel.
+    fn place(&mut self, pixel: usize) {
+        self.call.offset = pixel * self.across.row_step * 4;
+        self.call.finish.output = self.output.wrapping_add(pixel * self.across.row_step);
+    }
+
+    /// What is left to do with so many pixels from one on.
+    fn finished(&self, pixel: usize, pixels: usize) {
+        let size = [pixels, PANEL / self.packed.pixels];
+        let block = Block::new(std::ptr::null_mut(), [self.first_row + pixel, 0], size);
+        self.finish.finish(&block, true);
     }
 }
 
@@ -132,7 +196,12 @@ pub(crate) struct Packed {
     pixels: usize,
     weights: [[f32; PANEL]; MOST_TAPS],
     bias: [f32; PANEL],
+    /// For the first vector of a line and for the last.
+    edges: [Masks; 2],
 }
+
+/// The floats of a vector of pixels that count, tap by tap across.
+type Masks = [u16; MOST_ACROSS];
 
 impl Packed {
     /// `None` where a vector does not hold several pixels that lie one behind the other.
@@ -141,7 +210,11 @@ impl Packed {
     /// The weights and the epilogue's bias are readable.
     pub unsafe fn of(view: &PanelView, across: &Across, finish: &impl Finish<f32>) -> Option<Self> {
         let columns = view.columns;
-        if !matches!(columns, 2 | 4 | 8) || across.row_step != columns || view.taps > MOST_TAPS {
+        if !matches!(columns, 2 | 4 | 8)
+            || across.row_step != columns
+            || view.taps > MOST_TAPS
+            || across.taps > MOST_ACROSS
+        {
             return None;
         }
         let first = finish.in_registers([0, 0], columns)?;
@@ -152,7 +225,10 @@ impl Packed {
             pixels: PANEL / columns,
             weights: [[0.0; PANEL]; MOST_TAPS],
             bias: [0.0; PANEL],
+            edges: [[0; MOST_ACROSS]; 2],
         };
+        let last = across.width.saturating_sub(packed.pixels);
+        packed.edges = [0, last].map(|pixel| packed.found_masks(across, pixel));
         for i in 0..PANEL {
             // SAFETY: a line of 16 weights for each tap, a bias for each column.
             unsafe {
@@ -165,5 +241,28 @@ impl Packed {
             }
         }
         Some(packed)
+    }
+
+    /// The masks of the vector that begins at a pixel, found in the room if nobody knows them.
+    fn masks(&self, across: &Across, pixel: usize, room: &mut Masks) -> *const u16 {
+        match pixel {
+            0 => self.edges[0].as_ptr(),
+            _ if pixel + self.pixels == across.width => self.edges[1].as_ptr(),
+            _ => {
+                *room = self.found_masks(across, pixel);
+                room.as_ptr()
+            }
+        }
+    }
+
+    fn found_masks(&self, across: &Across, pixel: usize) -> Masks {
+        let mut masks = [0; MOST_ACROSS];
+        let channels = PANEL / self.pixels;
+        for i in 0..self.pixels.min(across.width - pixel) {
+            for tap in across.taps_inside(pixel + i) {
+                masks[tap] |= ((1 << channels) - 1) << (i * channels);
+            }
+        }
+        masks
     }
 }

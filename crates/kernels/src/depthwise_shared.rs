@@ -2,23 +2,31 @@
 //! pixel is read once for all of a tile's rows that it counts in.
 
 use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use crate::depthwise_lines::lines_of_output;
 use crate::epilogue::{EpilogueF32, Output};
-use crate::finish::InRegisters;
+use crate::finish::{InRegisters, Movable};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::map::{Unary, map_f32_in_place};
 use crate::pack::PanelView;
 use crate::quantize::f32_to_bf16;
 use crate::real::Real;
-use crate::tile::{Direct, PITCH, RowSource, TAP_BLOCK, even, resolver};
+use crate::tile::even;
 
 /// A tile of neighbours in a line of output, by all channels.
 pub(crate) struct SharedTile {
-    /// `[tap][PITCH]` row addresses. Those of (row, tap) and (row + 1, tap - step) are one.
-    pub addresses: *const usize,
+    /// Of each line of taps inside the image, where its first tap would be for the first pixel of
+    /// the line, and the number of that tap.
+    pub lines: *const [(usize, usize)],
+    /// Bytes from there to the tile's first pixel.
+    pub offset: usize,
+    /// Bytes between pixels.
+    pub pixel_step: usize,
+    /// The pixels that are inside, of those that the tile reads across; the middle taps of all rows
+    /// are among them.
+    pub inside: Range<usize>,
     /// Pixels are bf16, else f32.
     pub half: bool,
     /// `[panel][tap][16]` weights.
@@ -61,27 +69,45 @@ pub(crate) unsafe fn shared<T: Real, R: Real>(
     let Some(across) = input.rows.lines_across() else { return false };
     let (taps, step) = (across.taps, across.row_step / across.tap_step.max(1));
     let square = taps * taps == view.taps && step * across.tap_step == across.row_step;
-    let Some(micro) = micro(isa, taps, step).filter(|_| square) else { return false };
-    let mut source = Direct { input, resolver: resolver(isa) };
-    let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-    let addresses = addresses.as_mut_ptr().cast::<usize>();
+    let near = across.most_beside().is_some_and(|beside| beside <= taps / 2);
+    let Some(micro) = micro(isa, taps, step).filter(|_| square && near) else { return false };
     let finish = Finish::new(isa, epilogue, output, [micro.rows, view.columns]);
-    let mut row = rows.start;
-    while row < rows.end {
-        let count = even((rows.end - row).min(across.width - row % across.width), micro.rows);
-        // SAFETY: rows, addresses and output are there by the caller's promise; kernels were chosen
-        // for these taps, all of which fit the addresses.
-        unsafe {
-            source.addresses(row, count, 0..view.taps, addresses);
-            finish.around(row, count, |place| {
-                let weights = view.weights.cast();
-                let half = !T::WIDE;
-                let tile = SharedTile { addresses, half, weights, finish: place };
+    let pixel_step = across.tap_step * size_of::<T>();
+    // Moved from tile to tile: what is copied as a whole a moment after its parts were written waits
+    // for them.
+    let mut tile = SharedTile {
+        lines: &[],
+        offset: 0,
+        pixel_step,
+        inside: 0..0,
+        half: !T::WIDE,
+        weights: view.weights.cast(),
+        finish: finish.place(rows.start),
+    };
+    lines_of_output(across, view.taps, input, rows, |line| {
+        tile.lines = line.lines;
+        let mut pixel = line.pixels.start;
+        while pixel < line.pixels.end {
+            let count = even(line.pixels.end - pixel, micro.rows);
+            let first = pixel * step;
+            let outside = (across.pad_before + across.input).saturating_sub(first);
+            tile.offset = first * pixel_step;
+            tile.inside.start = across.pad_before.saturating_sub(first);
+            tile.inside.end = outside.min((count - 1) * step + taps);
+            // SAFETY: rows and output are there by the caller's promise; kernels were chosen for
+            // these taps.
+            unsafe {
                 (micro.tile)(count, &tile);
-            });
+                finish.after(line.first_row + pixel, count);
+            }
+            let room = tile.finish.output;
+            tile.finish.below(count);
+            if finish.apart() {
+                tile.finish.output = room;
+            }
+            pixel += count;
         }
-        row += count;
-    }
+    });
     true
 }
 
@@ -115,17 +141,19 @@ impl<'a, R: Real> Finish<'a, R> {
         epilogue.activation.function().filter(|_| !epilogue.activation.is_hard_swish())
     }
 
-    /// Calls `compute` for `count` rows from `row` on with where they go, and finishes them.
-    ///
-    /// # Safety
-    /// The output and the residual cover the rows.
-    unsafe fn around(&self, row: usize, count: usize, compute: impl FnOnce(InRegisters)) {
+    /// True where results go to the room first.
+    fn apart(&self) -> bool {
+        !self.room.is_empty()
+    }
+
+    /// Where the results of the tile at `row` go, and what becomes of them in registers.
+    fn place(&self, row: usize) -> InRegisters {
         let (columns, stride) = (self.columns, self.output.row_stride);
         let EpilogueF32 { alpha, bias, residual, activation } = *self.epilogue;
         let (low, high) = activation.bounds();
-        let apart = !self.room.is_empty();
-        let first = self.output.pointer.wrapping_add(row * stride);
-        let place = InRegisters {
+        let first = self.output.pointer.wrapping_add(row * stride).cast();
+        let apart = self.apart();
+        InRegisters {
             alpha,
             low,
             high,
@@ -136,17 +164,26 @@ impl<'a, R: Real> Finish<'a, R> {
             residual_stride: residual.map_or(0, |r| r.row_stride),
             addend: std::ptr::null(),
             addend_stride: 0,
-            output: if apart { UnsafeCell::raw_get(self.room.as_ptr()) } else { first.cast() },
+            output: if apart { UnsafeCell::raw_get(self.room.as_ptr()) } else { first },
             output_stride: if apart { columns } else { stride },
             half_result: !R::WIDE && !apart,
             columns,
-        };
-        compute(place);
+        }
+    }
+
+    /// What is left to do with `count` rows from `row` on.
+    ///
+    /// # Safety
+    /// Their results are in the room or in the output, which covers them.
+    unsafe fn after(&self, row: usize, count: usize) {
         let Some(function) = Self::late(self.epilogue) else { return };
-        // SAFETY: the caller's promise; the tile's results are in the room or in the output.
+        let (columns, stride) = (self.columns, self.output.row_stride);
+        let first = self.output.pointer.wrapping_add(row * stride);
+        // SAFETY: the caller's promise.
         unsafe {
-            if apart {
-                let results = std::slice::from_raw_parts_mut(place.output, count * columns);
+            if self.apart() {
+                let results =
+                    std::slice::from_raw_parts_mut(self.place(row).output, count * columns);
                 map_f32_in_place(self.isa, function, results);
                 for (r, from) in results.chunks_exact(columns).enumerate() {
                     let to = first.add(r * stride).cast();

@@ -12,7 +12,7 @@ use crate::map::{Written, map_f32_in_place, map_u8_table_in_place, store_through
 use crate::real::Real;
 
 /// What sums are of.
-pub(crate) trait Sum: Copy {
+pub(crate) trait Sum: Copy + 'static {
     /// What a tile kernel does with them while they are in registers.
     type InRegisters: Copy + Movable;
     /// Bytes of an element of what depthwise kernels multiply column by column: bf16 or u8.

@@ -27,6 +27,7 @@ pub mod groups;
 pub mod map;
 pub mod normalize;
 pub mod pack;
+mod panel;
 pub mod peak;
 pub mod pixels;
 pub mod pool;

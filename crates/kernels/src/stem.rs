@@ -12,6 +12,7 @@ use crate::finish::{Finish, FinishDequantized, FinishReal, FinishU8, Sum};
 use crate::gemm::{micro_bf16, micro_f32, micro_u8s8};
 use crate::isa::{self, Isa};
 use crate::pack::{PackedF32, PanelView, TapsBf16, TapsS8, WeightOrder};
+use crate::panel::EvenRows;
 use crate::real::Real;
 use crate::tile::{Ahead, Micro, PITCH, RowSource};
 use crate::walk::run;
@@ -123,6 +124,11 @@ impl LineRows {
 }
 
 impl RowSource for LineRows {
+    fn even(&self, row: usize) -> Option<(usize, EvenRows)> {
+        let (run, first) = self.place(row);
+        Some((run, EvenRows { first, row_step: self.row_step, tap_step: self.tap_step }))
+    }
+
     unsafe fn addresses(
         &mut self,
         row: usize,

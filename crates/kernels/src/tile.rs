@@ -13,6 +13,7 @@ use crate::finish::Sum;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PanelView};
+use crate::panel::{EvenRows, PanelMicro, PixelLine};
 use crate::real::Real;
 
 /// Most rows in a tile, over all instruction sets.
@@ -40,10 +41,10 @@ pub(crate) struct Tile<A: Sum> {
     pub accumulators: *mut A,
     /// Add to the accumulators instead of overwriting them.
     pub accumulate: bool,
-    /// Lines to bring into the cache meanwhile; an address, never read from.
+    /// Lines to bring into the cache meanwhile, and bytes further on with every step; where there
+    /// are none, a line that is in it.
     pub ahead: *const u8,
-    /// How many of them in four steps: 0, 1, 2 or 4.
-    pub ahead_in_four: usize,
+    pub ahead_step: usize,
     /// What to do with the sums instead of storing them as accumulators.
     pub finish: Option<A::InRegisters>,
 }
@@ -125,9 +126,8 @@ pub(crate) struct Micro<A: Sum> {
     pub panels: &'static [usize],
     /// Computes (rows, panels); panels is 1, 2 or 4.
     pub tile: unsafe fn(usize, usize, &Tile<A>),
-    /// Computes up to `TILE_ROWS` rows of one panel in a line of output whose three taps across
-    /// share pixels, so that each value is broadcast once instead of three times.
-    pub narrow: Option<unsafe fn(usize, &Tile<A>)>,
+    /// Those of one panel, where there are any.
+    pub panel: Option<&'static PanelMicro<A>>,
 }
 
 /// Gives a tile its row addresses.
@@ -161,6 +161,21 @@ pub(crate) trait RowSource {
 
     /// The output width where neighbours share pixels; see `Indirection::shared_width`.
     fn shared_width(&self) -> Option<usize> {
+        None
+    }
+
+    /// The pixels that lines of three taps read for `count` neighbours from `row` on.
+    ///
+    /// # Safety
+    /// There is a [`RowSource::shared_width`], and the rows are in one line of output.
+    unsafe fn pixel_lines(&self, row: usize, count: usize, lines: &mut [PixelLine]) {
+        let _ = (row, count, lines);
+        unreachable!("no rows that share pixels")
+    }
+
+    /// How many rows from `row` on lie evenly, and how, if any.
+    fn even(&self, row: usize) -> Option<(usize, EvenRows)> {
+        let _ = row;
         None
     }
 }
@@ -197,6 +212,17 @@ impl<T> RowSource for Direct<'_, T> {
 
     fn shared_width(&self) -> Option<usize> {
         self.input.rows.shared_width()
+    }
+
+    unsafe fn pixel_lines(&self, row: usize, count: usize, lines: &mut [PixelLine]) {
+        let Input { base, rows, padding } = *self.input;
+        rows.pixel_lines(base, padding, row, count, lines);
+    }
+
+    fn even(&self, row: usize) -> Option<(usize, EvenRows)> {
+        let (first, row_step) = self.strided().filter(|_| !self.rows_collide())?;
+        let even = EvenRows { first: first + row * row_step, row_step, tap_step: 0 };
+        Some((usize::MAX, even))
     }
 }
 

@@ -8,15 +8,13 @@ use crate::blocking::{self, WIDE_ROWS};
 use crate::epilogue::Block;
 use crate::finish::{Finish, Movable, Sum};
 use crate::pack::{PANEL, PanelView};
+use crate::panel;
 use crate::tile::{
     Accumulators, Ahead, Micro, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, Tile, even, tile_panels,
 };
 
 /// Tiles of rows that are worked on together, where K is sliced.
 const SLICED_TILES: usize = 40;
-
-/// A kernel for tiles of one panel: rows, tile.
-type TileKernel<A> = unsafe fn(usize, &Tile<A>);
 
 /// What stays the same while the tiles of a product are walked.
 struct Walk<'a, A: Sum, S, F> {
@@ -29,8 +27,6 @@ struct Walk<'a, A: Sum, S, F> {
     /// [`TAP_BLOCK`] times [`PITCH`] slots.
     addresses: *mut usize,
     accumulators: *mut A,
-    /// The kernel of narrow tiles and the width of the output's lines, where it serves.
-    narrow: Option<(TileKernel<A>, usize)>,
     most_rows: usize,
     ahead: Ahead,
 }
@@ -45,15 +41,12 @@ struct Slice {
 impl<A: Sum, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
     /// Rows of the tile at `row`, of those before `end`.
     fn tile_rows(&self, row: usize, end: usize) -> usize {
-        match self.narrow {
-            Some((_, width)) => even((end - row).min(width - row % width), TILE_ROWS),
-            None => even(end - row, self.most_rows),
-        }
+        even(end - row, self.most_rows)
     }
 
     /// The steps of a pass over so many rows and panels.
     fn steps(&self, rows: usize, panels: usize) -> usize {
-        let wide = tile_panels(self.micro, self.most_rows, 4);
+        let wide = tile_panels(self.micro, self.most_rows.min(rows), 4);
         rows.div_ceil(self.most_rows) * panels.div_ceil(wide) * self.view.taps * self.view.steps
     }
 
@@ -63,48 +56,57 @@ impl<A: Sum, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
         (wide, (wide * PANEL).min(self.end - panel * PANEL))
     }
 
-    /// The tiles of `count` rows and these panels, of all taps at once.
+    /// The tiles of these rows and panels, of all taps at once. One is moved to where the next is:
+    /// what is copied as a whole a moment after its parts were written waits for them.
     ///
     /// # Safety
     /// As [`run`]; there are at most [`TAP_BLOCK`] taps.
-    #[inline(always)]
-    unsafe fn row_of_whole_tiles(&mut self, row: usize, count: usize, panels: Range<usize>) {
+    unsafe fn whole_tiles(&mut self, rows: Range<usize>, panels: Range<usize>) {
         let (view, first) = (self.view, panels.start * PANEL);
         let in_four = self.ahead.in_four;
         let lines = view.taps * view.steps * in_four / 4;
+        let weights = view.weights.wrapping_add(panels.start * view.panel_bytes());
+        let first_finish = self.finish.in_registers([rows.start, first], self.end - first);
         let mut tile = Tile {
             addresses: self.addresses,
             taps: view.taps,
             depth: view.depth,
-            weights: view.weights.wrapping_add(panels.start * view.panel_bytes()),
+            weights,
             panel_bytes: view.panel_bytes(),
             accumulators: self.accumulators,
             accumulate: false,
-            ahead: std::ptr::null(),
-            ahead_in_four: 0,
-            finish: self.finish.in_registers([row, first], self.end - first),
+            ahead: weights,
+            ahead_step: 0,
+            finish: first_finish,
         };
-        let stored = tile.finish.is_some();
-        let mut panel = panels.start;
-        // SAFETY: the addresses have room for a tile; the rest is the caller's promise.
-        unsafe {
-            self.source.addresses(row, count, 0..view.taps, self.addresses);
-            while panel < panels.end {
-                let (wide, width) = self.wide(count, panel, panels.end);
-                (tile.ahead, tile.ahead_in_four) =
-                    self.ahead.take(lines).map_or((std::ptr::null(), 0), |lines| (lines, in_four));
-                match self.narrow {
-                    Some((kernel, _)) => kernel(count, &tile),
-                    None => (self.micro.tile)(count, wide, &tile),
-                }
-                let place = [row, panel * PANEL];
-                self.finish.finish(&Block::new(self.accumulators, place, [count, width]), stored);
-                panel += wide;
-                tile.weights = tile.weights.wrapping_add(wide * tile.panel_bytes);
-                if let Some(finish) = &mut tile.finish {
-                    finish.right(width);
+        let stored = first_finish.is_some();
+        let mut row = rows.start;
+        while row < rows.end {
+            let count = self.tile_rows(row, rows.end);
+            let mut panel = panels.start;
+            tile.weights = weights;
+            tile.finish = first_finish;
+            if let Some(finish) = &mut tile.finish {
+                finish.below(row - rows.start);
+            }
+            // SAFETY: the addresses have room for a tile; the rest is the caller's promise.
+            unsafe {
+                self.source.addresses(row, count, 0..view.taps, self.addresses);
+                while panel < panels.end {
+                    let (wide, width) = self.wide(count, panel, panels.end);
+                    (tile.ahead, tile.ahead_step) =
+                        self.ahead.take(lines).map_or((weights, 0), |lines| (lines, in_four * 16));
+                    (self.micro.tile)(count, wide, &tile);
+                    let block = Block::new(self.accumulators, [row, panel * PANEL], [count, width]);
+                    self.finish.finish(&block, stored);
+                    panel += wide;
+                    tile.weights = tile.weights.wrapping_add(wide * tile.panel_bytes);
+                    if let Some(finish) = &mut tile.finish {
+                        finish.right(width);
+                    }
                 }
             }
+            row += count;
         }
     }
 
@@ -165,18 +167,13 @@ impl<A: Sum, S: RowSource, F: Finish<A>> Walk<'_, A, S, F> {
             panel_bytes: view.panel_bytes(),
             accumulators,
             accumulate: slice.taps.start + slice.steps.start > 0,
-            ahead: lines.map_or(std::ptr::null(), |(lines, _)| lines),
-            ahead_in_four: lines.map_or(0, |(_, in_four)| in_four),
+            ahead: lines.map_or(view.weights, |(lines, _)| lines),
+            ahead_step: lines.map_or(0, |(_, in_four)| in_four * 16),
             finish,
         };
         // SAFETY: accumulators have room for a tile; the panels are inside the view; rows are
         // readable by the caller's promise.
-        unsafe {
-            match self.narrow {
-                Some((kernel, _)) => kernel(count, &tile),
-                None => (self.micro.tile)(count, wide, &tile),
-            }
-        }
+        unsafe { (self.micro.tile)(count, wide, &tile) };
     }
 
     /// The tiles of all rows for one slice of K after the other: weights of a slice stay in L1
@@ -279,8 +276,15 @@ pub(crate) unsafe fn run<A: Sum>(
     let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
     let mut storage = Accumulators::<A>::new();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
-    let one_panel = panels.len() == 1 && view.taps <= TAP_BLOCK;
-    let narrow = micro.narrow.filter(|_| one_panel).zip(source.shared_width());
+    if let Some(micro) = micro.panel.filter(|_| panels.len() == 1) {
+        // SAFETY: the caller's promise.
+        let done = unsafe {
+            panel::run(micro, source, view, rows.clone(), columns.clone(), after, &finish)
+        };
+        if done {
+            return;
+        }
+    }
     let order = blocking::order(view, rows.len(), panels.len());
     let wide = source.rows_collide() || order.wide;
     let most_rows = micro.panels.len().min(if wide { WIDE_ROWS } else { TILE_ROWS });
@@ -292,11 +296,10 @@ pub(crate) unsafe fn run<A: Sum>(
         finish,
         addresses: addresses.as_mut_ptr().cast::<usize>(),
         accumulators: storage.pointer(),
-        narrow,
         most_rows,
         ahead: after,
     };
-    if order.sliced && walk.narrow.is_none() && !walk.source.copies() {
+    if order.sliced && !walk.source.copies() {
         for first in rows.clone().step_by(SLICED_TILES * most_rows) {
             let block = first..rows.end.min(first + SLICED_TILES * most_rows);
             // SAFETY: the caller's promise.
@@ -310,16 +313,16 @@ pub(crate) unsafe fn run<A: Sum>(
         let ahead = Ahead::of_pass(view, next_pass).unwrap_or(after);
         let most = if order.wide { 2 } else { 4 };
         walk.ahead = ahead.over(walk.steps(rows.len(), pass.len()), most);
+        if view.taps <= TAP_BLOCK {
+            // SAFETY: the caller's promise.
+            unsafe { walk.whole_tiles(rows.clone(), pass) };
+            continue;
+        }
         let mut row = rows.start;
         while row < rows.end {
             let count = walk.tile_rows(row, rows.end);
             // SAFETY: the caller's promise.
-            unsafe {
-                match view.taps <= TAP_BLOCK {
-                    true => walk.row_of_whole_tiles(row, count, pass.clone()),
-                    false => walk.row_of_tiles(row, count, pass.clone()),
-                }
-            }
+            unsafe { walk.row_of_tiles(row, count, pass.clone()) };
             row += count;
         }
     }

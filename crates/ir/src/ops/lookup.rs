@@ -14,7 +14,7 @@ use crate::operator::{Arity, AxisLink, Cost, Operands, Operator, Quant};
 use crate::ops::binary::Binary;
 
 attributes! {
-    /// `table[x]`: x u8 of any shape, table u8 `[256]`.
+    /// `table[x]`: x u8, or i8 by its bits, of any shape; table u8 `[256]`.
     pub struct Lookup {}
 }
 
@@ -50,8 +50,11 @@ impl Operator for Lookup {
 
     fn infer(&self, inputs: Operands<'_, Fact>) -> Result<Vec<Fact>, Problem> {
         let (x, table) = (inputs.required(0, "x")?, inputs.required(1, "table")?);
-        if x.dtype != DType::U8 || table.dtype != DType::U8 {
-            return Err(Problem::dtype("x and table", "u8", x.dtype));
+        if !matches!(x.dtype, DType::U8 | DType::I8) {
+            return Err(Problem::dtype("x", "u8 or i8", x.dtype));
+        }
+        if table.dtype != DType::U8 {
+            return Err(Problem::dtype("table", "u8", table.dtype));
         }
         if !table.count().is(256) {
             return Err(Problem::shape(format!("a table has 256 entries, found {table}")));
@@ -62,7 +65,11 @@ impl Operator for Lookup {
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let (x, table) = (inputs.required(0, "x")?, inputs.required(1, "table")?);
         let entries = table.as_slice::<u8>()?;
-        let values: Vec<u8> = x.as_slice::<u8>()?.iter().map(|&b| entries[b as usize]).collect();
+        let entry = |byte: u8| entries[usize::from(byte)];
+        let values: Vec<u8> = match x.dtype() {
+            DType::I8 => x.as_slice::<i8>()?.iter().map(|&byte| entry(byte as u8)).collect(),
+            _ => x.as_slice::<u8>()?.iter().map(|&byte| entry(byte)).collect(),
+        };
         Ok(vec![Tensor::from_slice(x.shape(), &values)?])
     }
 

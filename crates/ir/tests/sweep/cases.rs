@@ -275,6 +275,7 @@ fn integers() -> Vec<Case> {
         ),
         case(DynamicLinear::default(), [of(F32, &[2, 3]), of(I8, &[3, 4]), of(F32, &[4])]),
         case(Lookup {}, [of(U8, &[2, 3]), of(U8, &[256])]),
+        case(Lookup {}, [of(I8, &[2, 3]), of(U8, &[256])]),
         case(IntegerBinary::default(), [of(U8, &[2, 3]), of(U8, &[2, 3])]),
     ]
 }

@@ -98,6 +98,13 @@ fn parameter_operands(
     Ok([Some(x), Some(scale), Some(zero)])
 }
 
+/// True if the node turns integers into f32 of the same value.
+fn counted(graph: &Graph, id: NodeId) -> bool {
+    let node = graph.node(id);
+    let made = node.outputs.first().copied().flatten();
+    matches!(node.op, Op::Cast(_)) && made.is_some_and(|y| graph.fact(y).dtype == DType::F32)
+}
+
 /// Turns i8 activations into u8, 128 higher: the kernels take unsigned activations.
 pub fn unsign(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
@@ -113,13 +120,23 @@ pub fn unsign(graph: &mut Graph) -> Result<usize, GraphError> {
             let made = graph.node(*user).outputs[0].and_then(|y| dequantised(graph, y));
             made.is_some_and(|(_, q)| q == p)
         };
-        if !readers.iter().all(same) {
+        let counts = |user: &NodeId| counted(graph, *user);
+        if !readers.iter().all(|user| same(user) || counts(user)) {
             continue;
         }
+        let counting: Vec<NodeId> = readers.iter().copied().filter(counts).collect();
         let inputs = parameter_operands(graph, node.inputs[0].expect("x"), p.as_u8())?;
         graph.rewrite_node(id, QuantizeLinear::default(), &inputs)?;
         for reader in readers {
-            let inputs = [Some(bytes), inputs[1], inputs[2]];
+            let inputs = match counting.contains(&reader) {
+                // The integers themselves are steps of one.
+                true => parameter_operands(
+                    graph,
+                    bytes,
+                    Parameters { scale: 1.0, zero: 0, dtype: DType::I8 }.as_u8(),
+                )?,
+                false => [Some(bytes), inputs[1], inputs[2]],
+            };
             graph.rewrite_node(reader, DequantizeLinear::default(), &inputs)?;
         }
         changes += 1;

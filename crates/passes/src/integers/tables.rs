@@ -28,14 +28,16 @@ pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
         let users = graph.users();
         let Some((chain, source)) = chain(graph, &users, &node) else { continue };
-        let Some((bytes, p)) = dequantised(graph, source).filter(|(_, p)| p.dtype == DType::U8)
-        else {
-            continue;
-        };
+        let Some((bytes, p)) = dequantised(graph, source) else { continue };
         if chain.is_empty() && p == y {
             continue;
         }
-        let reals: Vec<f32> = (0..256).map(|i| (i - p.zero) as f32 * p.scale).collect();
+        let value = |byte: u8| match p.dtype {
+            DType::I8 => i64::from(byte as i8),
+            _ => i64::from(byte),
+        };
+        let reals: Vec<f32> =
+            (0..=255).map(|byte| (value(byte) - p.zero) as f32 * p.scale).collect();
         let Some(table) = evaluated(graph, &chain, &node, Tensor::vector(&reals)) else {
             continue;
         };

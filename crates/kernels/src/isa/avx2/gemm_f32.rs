@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
-pub(crate) static MICRO: Micro<f32> = Micro { panels: &[1; 6], tile, narrow: None };
+pub(crate) static MICRO: Micro<f32> = Micro { panels: &[1; 6], tile, panel: None };
 
 static KERNELS: [unsafe fn(&Tile<f32>); 6] = [
     rows_by_panel::<1>,

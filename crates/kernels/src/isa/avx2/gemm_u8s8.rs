@@ -7,7 +7,7 @@ use std::arch::x86_64::*;
 
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
-pub(crate) static MICRO: Micro<i32> = Micro { panels: &[1; 4], tile, narrow: None };
+pub(crate) static MICRO: Micro<i32> = Micro { panels: &[1; 4], tile, panel: None };
 
 static KERNELS: [unsafe fn(&Tile<i32>); 4] =
     [rows_by_panel::<1>, rows_by_panel::<2>, rows_by_panel::<3>, rows_by_panel::<4>];

@@ -4,7 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::columns::{by_pixels, by_size, micro};
-use super::depthwise_shared::store;
+use super::depthwise_shared::store_rows;
 use super::epilogue::each;
 use crate::depthwise_columns::{ColumnTile, LINE_ROWS, MicroColumns};
 use crate::tile::BLOCK_STRIDE;
@@ -154,10 +154,9 @@ unsafe fn neighbours<
             });
             for line in 0..LINES {
                 match &tile.finish[line] {
-                    Some(finish) if finish.hard_swish => {
-                        store::<PIXELS, true>(finish, channel, mask, &sums[line]);
+                    Some(finish) => {
+                        store_rows!(finish, channel, mask, PIXELS, sums[line]);
                     }
-                    Some(finish) => store::<PIXELS, false>(finish, channel, mask, &sums[line]),
                     None => {
                         let to = tile.accumulators.add(line * LINE_ROWS * BLOCK_STRIDE);
                         for r in 0..PIXELS {

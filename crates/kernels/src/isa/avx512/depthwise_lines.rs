@@ -1,4 +1,4 @@
-//! Depthwise kernels for AVX-512 over lines of output whose pixels lie evenly, f32: up to 6 vectors
+//! Depthwise kernels for AVX-512 over lines of output whose pixels lie evenly, f32: up to 12 vectors
 //! of a pixel or of several, without a table of addresses.
 
 use std::arch::x86_64::*;
@@ -6,10 +6,12 @@ use std::arch::x86_64::*;
 use super::gemm_f32::store;
 use crate::depthwise::{DepthwiseLine, MicroDepthwiseLine};
 
-pub(crate) static MICRO: MicroDepthwiseLine = MicroDepthwiseLine { rows: 6, tile };
+pub(crate) static MICRO: MicroDepthwiseLine = MicroDepthwiseLine { rows: 12, tile, edge };
 
-static ROWS: [unsafe fn(&DepthwiseLine); 6] =
-    [rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>];
+static ROWS: [unsafe fn(&DepthwiseLine); 12] = [
+    rows::<1>, rows::<2>, rows::<3>, rows::<4>, rows::<5>, rows::<6>, rows::<7>, rows::<8>,
+    rows::<9>, rows::<10>, rows::<11>, rows::<12>,
+];
 
 /// # Safety
 /// Needs AVX-512 F; as `DepthwiseLine` describes.
@@ -43,5 +45,28 @@ unsafe fn rows<const ROWS: usize>(call: &DepthwiseLine) {
         }
         let finish = &call.finish;
         store!(finish, ROWS, 1, |r, _p| sums[r]);
+    }
+}
+
+/// # Safety
+/// As [`tile`]; the masks keep reads within the image.
+#[target_feature(enable = "avx512f")]
+unsafe fn edge(call: &DepthwiseLine) {
+    let mut sum = _mm512_setzero_ps();
+    // SAFETY: the caller's promise.
+    unsafe {
+        for &(address, tap) in call.lines {
+            let address = address.wrapping_add(call.offset);
+            let mut pixels = std::ptr::with_exposed_provenance::<u8>(address);
+            let mut weights = call.weights.add(tap * 16);
+            for tap in 0..call.taps {
+                let values = _mm512_maskz_loadu_ps(*call.masks.add(tap), pixels.cast());
+                sum = _mm512_fmadd_ps(values, _mm512_loadu_ps(weights), sum);
+                pixels = pixels.wrapping_add(call.tap_step);
+                weights = weights.add(16);
+            }
+        }
+        let finish = &call.finish;
+        store!(finish, 1, 1, |_r, _p| sum);
     }
 }

@@ -3,10 +3,8 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::hard_swish;
+use super::epilogue::each;
 use crate::depthwise_shared::{MicroDepthwiseShared, SharedTile};
-use crate::finish::InRegisters;
-use crate::tile::PITCH;
 
 type Kernel = unsafe fn(&SharedTile);
 
@@ -19,10 +17,13 @@ macro_rules! by_rows {
     };
 }
 
-static THREE: [[Kernel; 8]; 2] = by_rows!(3, 1: 1 2 3 4 5 6 7 8);
+static THREE: [[Kernel; 12]; 2] = by_rows!(3, 1: 1 2 3 4 5 6 7 8 9 10 11 12);
 static FIVE: [[Kernel; 8]; 2] = by_rows!(5, 1: 1 2 3 4 5 6 7 8);
-static THREE_BY_TWO: [[Kernel; 4]; 2] = by_rows!(3, 2: 1 2 3 4);
-static FIVE_BY_TWO: [[Kernel; 4]; 2] = by_rows!(5, 2: 1 2 3 4);
+static THREE_BY_TWO: [[Kernel; 8]; 2] = by_rows!(3, 2: 1 2 3 4 5 6 7 8);
+static FIVE_BY_TWO: [[Kernel; 6]; 2] = by_rows!(5, 2: 1 2 3 4 5 6);
+
+/// A pixel beside the image.
+static ZEROS: [f32; 16] = [0.0; 16];
 
 macro_rules! micro {
     ($kernels:ident) => {{
@@ -57,101 +58,111 @@ unsafe fn neighbours<const TAPS: usize, const STEP: usize, const ROWS: usize, co
     tile: &SharedTile,
 ) {
     let channels = tile.finish.columns;
+    let pixels = (ROWS - 1) * STEP + TAPS;
     for channel in (0..channels).step_by(16) {
         let left = channels - channel;
         let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+        // Only the first and the last pixels may be beside the image. Zeros are read for them: loads
+        // that are masked from end to end are slow where nothing is mapped.
+        let mut beside = [[false; 2]; 2];
+        for i in 0..TAPS / 2 {
+            let last = pixels - 1 - i;
+            beside[i] = [!tile.inside.contains(&i), !tile.inside.contains(&last)];
+        }
+        let offset = tile.offset + channel * if HALF { 2 } else { 4 };
         let mut sums = [_mm512_setzero_ps(); ROWS];
         // SAFETY: the caller's promise; the mask keeps a tail within its channels.
         unsafe {
-            for line in 0..TAPS {
-                let first_tap = (channel / 16 * TAPS + line) * TAPS;
+            let panel = tile.weights.add(channel * TAPS * TAPS);
+            for &(address, first_tap) in &*tile.lines {
                 let mut weights = [_mm512_setzero_ps(); TAPS];
                 for tap in 0..TAPS {
-                    weights[tap] = _mm512_loadu_ps(tile.weights.add((first_tap + tap) * 16));
+                    weights[tap] = _mm512_loadu_ps(panel.add((first_tap + tap) * 16));
                 }
-                for pixel in 0..(ROWS - 1) * STEP + TAPS {
-                    // The last row it counts in, and as which tap.
-                    let row = if pixel / STEP < ROWS { pixel / STEP } else { ROWS - 1 };
-                    let slot = (line * TAPS + pixel - row * STEP) * PITCH + row;
-                    let address = *tile.addresses.add(slot);
-                    let values = pixel_values::<HALF>(address, channel, mask);
-                    for r in 0..ROWS {
-                        if pixel >= r * STEP && pixel - r * STEP < TAPS {
-                            sums[r] = _mm512_fmadd_ps(values, weights[pixel - r * STEP], sums[r]);
+                let address = address.wrapping_add(offset);
+                let first = std::ptr::with_exposed_provenance::<u8>(address);
+                each!(pixel in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 => {
+                    if pixel < pixels {
+                        let last = (pixels - 1).saturating_sub(pixel);
+                        let zero = match pixel {
+                            _ if pixel < TAPS / 2 => beside[pixel % 2][0],
+                            _ if last < TAPS / 2 => beside[last % 2][1],
+                            _ => false,
+                        };
+                        let from = first.wrapping_add(pixel * tile.pixel_step);
+                        let from = if zero { ZEROS.as_ptr().cast() } else { from };
+                        let values = pixel_values::<HALF>(from, mask);
+                        for r in 0..ROWS {
+                            if pixel >= r * STEP && pixel - r * STEP < TAPS {
+                                let weights = weights[pixel - r * STEP];
+                                sums[r] = _mm512_fmadd_ps(values, weights, sums[r]);
+                            }
                         }
                     }
-                }
+                });
             }
-            match tile.finish.hard_swish {
-                true => store::<ROWS, true>(&tile.finish, channel, mask, &sums),
-                false => store::<ROWS, false>(&tile.finish, channel, mask, &sums),
-            }
+            store_rows!(&tile.finish, channel, mask, ROWS, sums);
         }
     }
 }
 
-/// Sixteen channels of the pixel at an address.
+/// Sixteen channels of a pixel, of which those in the mask are read.
 ///
 /// # Safety
 /// Needs AVX-512 F, BW and VL; the channels in the mask are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn pixel_values<const HALF: bool>(
-    address: usize,
-    channel: usize,
-    mask: __mmask16,
-) -> __m512 {
+unsafe fn pixel_values<const HALF: bool>(from: *const u8, mask: __mmask16) -> __m512 {
     // SAFETY: the caller's promise.
     unsafe {
         if HALF {
-            let from = std::ptr::with_exposed_provenance::<i16>(address).add(channel);
-            let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from));
+            let wide = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast()));
             _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
         } else {
-            let from = std::ptr::with_exposed_provenance::<f32>(address).add(channel);
-            _mm512_maskz_loadu_ps(mask, from)
+            _mm512_maskz_loadu_ps(mask, from.cast())
         }
     }
 }
 
-/// The epilogue of 16 channels of all rows.
-///
-/// # Safety
-/// As [`neighbours`].
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn store<const ROWS: usize, const SWISH: bool>(
-    finish: &InRegisters,
-    channel: usize,
-    mask: __mmask16,
-    sums: &[__m512; ROWS],
-) {
-    let alpha = _mm512_set1_ps(finish.alpha);
-    let (low, high) = (_mm512_set1_ps(finish.low), _mm512_set1_ps(finish.high));
-    // SAFETY: the caller's promise.
-    unsafe {
-        let offset = match finish.bias.is_null() {
+/// The epilogue of 16 channels of `$rows` rows, at most 28: a macro, because sums that are passed on
+/// leave their registers. `$finish` is an [`crate::finish::InRegisters`].
+macro_rules! store_rows {
+    ($finish:expr, $channel:expr, $mask:expr, $rows:expr, $sums:expr) => {
+        let finish = $finish;
+        match finish.hard_swish {
+            true => $crate::isa::avx512::depthwise_shared::store_rows!(
+                finish, $channel, $mask, $rows, $sums, $crate::isa::avx512::epilogue::hard_swish
+            ),
+            false => $crate::isa::avx512::depthwise_shared::store_rows!(
+                finish, $channel, $mask, $rows, $sums, std::convert::identity
+            ),
+        }
+    };
+    ($finish:ident, $channel:expr, $mask:expr, $rows:expr, $sums:expr, $function:path) => {{
+        let (channel, mask) = ($channel, $mask);
+        let alpha = _mm512_set1_ps($finish.alpha);
+        let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
+        let offset = match $finish.bias.is_null() {
             true => _mm512_setzero_ps(),
-            false => _mm512_maskz_loadu_ps(mask, finish.bias.add(channel)),
+            false => _mm512_maskz_loadu_ps(mask, $finish.bias.add(channel)),
         };
-        for r in 0..ROWS {
-            let mut value = _mm512_add_ps(_mm512_mul_ps(sums[r], alpha), offset);
-            if !finish.residual.is_null() {
-                let from = finish.residual.add(r * finish.residual_stride + channel);
+        $crate::isa::avx512::epilogue::each_row!(r in $rows => {
+            let mut value = _mm512_add_ps(_mm512_mul_ps($sums[r], alpha), offset);
+            if !$finish.residual.is_null() {
+                let from = $finish.residual.add(r * $finish.residual_stride + channel);
                 value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
             }
             // The operand order lets NaN through.
-            let mut value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-            if SWISH {
-                value = hard_swish(value);
-            }
-            let at = r * finish.output_stride + channel;
-            if finish.half_result {
+            let value = $function(_mm512_min_ps(high, _mm512_max_ps(low, value)));
+            let at = r * $finish.output_stride + channel;
+            if $finish.half_result {
                 let halves: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(value));
-                _mm256_mask_storeu_epi16(finish.output.cast::<i16>().add(at), mask, halves);
+                _mm256_mask_storeu_epi16($finish.output.cast::<i16>().add(at), mask, halves);
             } else {
-                _mm512_mask_storeu_ps(finish.output.add(at), mask, value);
+                _mm512_mask_storeu_ps($finish.output.add(at), mask, value);
             }
-        }
-    }
+        });
+    }};
 }
+
+pub(super) use store_rows;

@@ -174,12 +174,23 @@ macro_rules! each {
     };
 }
 
-/// The requantisation of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
+/// Repeats a block for each of `$rows` rows, at most 28, as `$r`.
+macro_rules! each_row {
+    ($r:ident in $rows:expr => $body:block) => {
+        $crate::isa::avx512::epilogue::each!(
+            $r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 => {
+                if $r < $rows $body
+            }
+        );
+    };
+}
+
+/// The requantisation of a tile of `$rows` rows (at most 28) by `$panels` panels (1, 2 or 4) of
 /// sums, bias included: a macro, because sums that are passed on leave their registers. `$finish` is a
 /// [`crate::finish::Requantized`].
 macro_rules! store_bytes {
     ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
-        use $crate::isa::avx512::epilogue::{Packing, each, put};
+        use $crate::isa::avx512::epilogue::{Packing, each, each_row, put};
         let mask = |panel: usize| -> __mmask16 {
             let left = $finish.columns.saturating_sub(panel * 16);
             if left >= 16 { u16::MAX } else { (1 << left) - 1 }
@@ -192,17 +203,15 @@ macro_rules! store_bytes {
                 let multiplier = $finish.multiplier.wrapping_add(p * 16);
                 let factor = _mm512_maskz_loadu_ps(mask(p), multiplier);
                 let residual = $finish.residual.wrapping_add(p * 16).cast::<i8>();
-                each!(r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
-                    if r < $rows {
-                        let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps($sums[r][p]), factor);
-                        if !$finish.residual.is_null() {
-                            let from = residual.wrapping_add(r * $finish.residual_stride);
-                            let bytes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask(p), from));
-                            let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero_point));
-                            value = _mm512_add_ps(value, _mm512_mul_ps(steps, scale));
-                        }
-                        $sums[r][p] = _mm512_cvt_roundps_epi32::<NEAREST>(value);
+                each_row!(r in $rows => {
+                    let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps($sums[r][p]), factor);
+                    if !$finish.residual.is_null() {
+                        let from = residual.wrapping_add(r * $finish.residual_stride);
+                        let bytes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask(p), from));
+                        let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero_point));
+                        value = _mm512_add_ps(value, _mm512_mul_ps(steps, scale));
                     }
+                    $sums[r][p] = _mm512_cvt_roundps_epi32::<NEAREST>(value);
                 });
             }
         });
@@ -210,7 +219,7 @@ macro_rules! store_bytes {
         let stride = $finish.output_stride;
         let panels: usize = $panels;
         // Four vectors at a time: of one row, of two, or of four.
-        each!(group in 0 1 2 3 4 5 => {
+        each!(group in 0 1 2 3 4 5 6 => {
             let row = group * (4 / panels);
             if row < $rows {
                 // The same row again where there are no more.
@@ -279,12 +288,12 @@ pub(crate) unsafe fn put<const PANELS: usize>(
     }
 }
 
-pub(crate) use each;
-/// The scaling to f32 of a tile of `$rows` rows (at most 16) by `$panels` panels (1, 2 or 4) of
+pub(crate) use {each, each_row};
+/// The scaling to f32 of a tile of `$rows` rows (at most 28) by `$panels` panels (1, 2 or 4) of
 /// sums, zero-point terms included; `$finish` is a [`crate::finish::Dequantized`].
 macro_rules! store_reals {
     ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
-        use $crate::isa::avx512::epilogue::each;
+        use $crate::isa::avx512::epilogue::{each, each_row};
         let (low, high) = (_mm512_set1_ps($finish.low), _mm512_set1_ps($finish.high));
         each!(p in 0 1 2 3 => {
             if p < $panels {
@@ -296,20 +305,18 @@ macro_rules! store_reals {
                     false => _mm512_maskz_loadu_ps(mask, $finish.bias.wrapping_add(p * 16)),
                 };
                 let to = $finish.output.wrapping_add(p * 16);
-                each!(r in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 => {
-                    if r < $rows {
-                        let sum = _mm512_cvtepi32_ps($sums[r][p]);
-                        let mut value = _mm512_add_ps(_mm512_mul_ps(sum, factor), offset);
-                        if !$finish.residual.is_null() {
-                            let from = $finish.residual.wrapping_add(p * 16);
-                            let from = from.wrapping_add(r * $finish.residual_stride);
-                            value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
-                        }
-                        // The operand order lets NaN through.
-                        let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
-                        let to = to.wrapping_add(r * $finish.output_stride);
-                        _mm512_mask_storeu_ps(to, mask, value);
+                each_row!(r in $rows => {
+                    let sum = _mm512_cvtepi32_ps($sums[r][p]);
+                    let mut value = _mm512_add_ps(_mm512_mul_ps(sum, factor), offset);
+                    if !$finish.residual.is_null() {
+                        let from = $finish.residual.wrapping_add(p * 16);
+                        let from = from.wrapping_add(r * $finish.residual_stride);
+                        value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
                     }
+                    // The operand order lets NaN through.
+                    let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
+                    let to = to.wrapping_add(r * $finish.output_stride);
+                    _mm512_mask_storeu_ps(to, mask, value);
                 });
             }
         });
@@ -561,7 +568,8 @@ pub(crate) unsafe fn scale(block: &Block<i32>, epilogue: &DequantizeF32) {
 /// Turns offsets into addresses.
 ///
 /// # Safety
-/// Needs AVX-512 F and VL. `addresses` has room for all taps.
+/// Needs AVX-512 F and VL. `addresses` has room for all taps, and for eights of rows if the batch is
+/// whole.
 #[target_feature(enable = "avx512f,avx512vl")]
 pub(crate) unsafe fn resolve(batch: &OffsetBatch, addresses: *mut usize) {
     assert!((batch.taps - 1) * batch.tap_stride + batch.rows <= batch.offsets.len());
@@ -581,7 +589,10 @@ pub(crate) unsafe fn resolve(batch: &OffsetBatch, addresses: *mut usize) {
                 let inside = _mm256_cmpneq_epi32_mask(elements, marker);
                 let bytes = _mm512_sll_epi64(_mm512_cvtepi32_epi64(elements), shift);
                 let address = _mm512_mask_add_epi64(padding, inside, base, bytes);
-                _mm512_mask_storeu_epi64(to.cast(), mask, address);
+                match batch.whole {
+                    true => _mm512_storeu_epi64(to.cast(), address),
+                    false => _mm512_mask_storeu_epi64(to.cast(), mask, address),
+                }
                 from = from.wrapping_add(batch.tap_stride);
                 to = to.wrapping_add(batch.pitch);
             }

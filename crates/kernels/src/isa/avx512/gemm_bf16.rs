@@ -7,36 +7,30 @@ use super::gemm_f32::store;
 use crate::tile::{BLOCK_STRIDE, Micro, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
-    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: None };
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, panel: None };
 
 type Kernel = unsafe fn(&Tile<f32>);
 
 macro_rules! by_rows {
     ($panels:literal: $($rows:literal)*) => {
-        [
-            [$(rows_by_panels::<$rows, $panels, 0>),*],
-            [$(rows_by_panels::<$rows, $panels, 1>),*],
-            [$(rows_by_panels::<$rows, $panels, 2>),*],
-            [$(rows_by_panels::<$rows, $panels, 4>),*],
-        ]
+        [$(rows_by_panels::<$rows, $panels>),*]
     };
 }
 
-static ONE: [[Kernel; 12]; 4] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
-static TWO: [[Kernel; 12]; 4] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
-static FOUR: [[Kernel; 6]; 4] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [Kernel; 12] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [Kernel; 12] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F, BW, DQ, VL and BF16; the tile's rows and weights are readable, its accumulators
 /// and what it finishes writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
-    let ahead = tile.ahead_in_four.min(3);
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
-            1 => ONE[ahead][rows - 1](tile),
-            2 => TWO[ahead][rows - 1](tile),
-            _ => FOUR[ahead][rows - 1](tile),
+            1 => ONE[rows - 1](tile),
+            2 => TWO[rows - 1](tile),
+            _ => FOUR[rows - 1](tile),
         }
     }
 }
@@ -102,9 +96,7 @@ macro_rules! store_halves {
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
-    tile: &Tile<f32>,
-) {
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32>) {
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     let mut line = tile.weights;
     let mut ahead = tile.ahead.cast::<i8>();
@@ -122,7 +114,7 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             ($value:expr, $lines:expr) => {
                 if $lines {
                     _mm_prefetch::<_MM_HINT_T1>(ahead);
-                    ahead = ahead.wrapping_add(64);
+                    ahead = ahead.wrapping_add(tile.ahead_step);
                 }
                 let mut weights = [_mm512_setzero_si512(); PANELS];
                 for p in 0..PANELS {
@@ -142,10 +134,10 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             let rows = tile.rows::<u16, ROWS>(tap);
             let mut k = 0;
             while k + 8 <= tile.depth {
-                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), AHEAD > 0);
-                step!(|r: usize| rows[r].add(k + 2).cast::<i32>().read_unaligned(), AHEAD > 2);
-                step!(|r: usize| rows[r].add(k + 4).cast::<i32>().read_unaligned(), AHEAD > 1);
-                step!(|r: usize| rows[r].add(k + 6).cast::<i32>().read_unaligned(), AHEAD > 2);
+                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), true);
+                step!(|r: usize| rows[r].add(k + 2).cast::<i32>().read_unaligned(), true);
+                step!(|r: usize| rows[r].add(k + 4).cast::<i32>().read_unaligned(), true);
+                step!(|r: usize| rows[r].add(k + 6).cast::<i32>().read_unaligned(), true);
                 k += 8;
             }
             while k + 2 <= tile.depth {

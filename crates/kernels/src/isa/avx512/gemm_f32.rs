@@ -1,11 +1,12 @@
-//! f32 tile kernels for AVX-512: up to 14 rows by 32 columns, or 6 by 64.
+//! f32 tile kernels for AVX-512: up to 12 rows by 32 columns, 6 by 64, or 28 by 16.
 
 use std::arch::x86_64::*;
 
-use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
+use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
+use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
-    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, panel: Some(&PANEL) };
 
 /// The epilogue of a tile of `$rows` rows by `$panels` panels, where `$sum` is a place among the
 /// sums; a macro, because sums that are passed on leave their registers. So do those of loops that
@@ -27,7 +28,7 @@ macro_rules! store {
                 };
                 let mut from = $finish.residual.wrapping_add($p * 16);
                 let mut to = $finish.output.wrapping_add($p * 16);
-                for $r in 0..$rows {
+                $crate::isa::avx512::epilogue::each_row!($r in $rows => {
                     let mut value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
                     if has_residual {
                         value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(mask, from));
@@ -37,7 +38,7 @@ macro_rules! store {
                     let value = _mm512_min_ps(high, _mm512_max_ps(low, value));
                     _mm512_mask_storeu_ps(to, mask, value);
                     to = to.wrapping_add($finish.output_stride);
-                }
+                });
             }
         }
     };
@@ -56,17 +57,17 @@ macro_rules! store_swish {
                 true => _mm512_setzero_ps(),
                 false => _mm512_maskz_loadu_ps(mask($p), $finish.bias.wrapping_add($p * 16)),
             };
-            for $r in 0..$rows {
+            $crate::isa::avx512::epilogue::each_row!($r in $rows => {
                 let value = _mm512_add_ps(_mm512_mul_ps($sum, alpha), offset);
                 $sum = $crate::isa::avx512::epilogue::hard_swish(value);
-            }
+            });
         }
         for $p in 0..$panels {
             let mut to = $finish.output.wrapping_add($p * 16);
-            for $r in 0..$rows {
+            $crate::isa::avx512::epilogue::each_row!($r in $rows => {
                 _mm512_mask_storeu_ps(to, mask($p), $sum);
                 to = to.wrapping_add($finish.output_stride);
-            }
+            });
         }
     };
 }
@@ -78,29 +79,23 @@ type Kernel = unsafe fn(&Tile<f32>);
 
 macro_rules! by_rows {
     ($panels:literal: $($rows:literal)*) => {
-        [
-            [$(rows_by_panels::<$rows, $panels, 0>),*],
-            [$(rows_by_panels::<$rows, $panels, 1>),*],
-            [$(rows_by_panels::<$rows, $panels, 2>),*],
-            [$(rows_by_panels::<$rows, $panels, 4>),*],
-        ]
+        [$(rows_by_panels::<$rows, $panels>),*]
     };
 }
 
-static ONE: [[Kernel; 12]; 4] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
-static TWO: [[Kernel; 12]; 4] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
-static FOUR: [[Kernel; 6]; 4] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [Kernel; 12] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [Kernel; 12] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F; the tile's rows and weights are readable, its accumulators writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
-    let ahead = tile.ahead_in_four.min(3);
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
-            1 => ONE[ahead][rows - 1](tile),
-            2 => TWO[ahead][rows - 1](tile),
-            _ => FOUR[ahead][rows - 1](tile),
+            1 => ONE[rows - 1](tile),
+            2 => TWO[rows - 1](tile),
+            _ => FOUR[rows - 1](tile),
         }
     }
 }
@@ -108,9 +103,7 @@ unsafe fn tile(rows: usize, panels: usize, tile: &Tile<f32>) {
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
-    tile: &Tile<f32>,
-) {
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32>) {
     let mut sums = [[_mm512_setzero_ps(); PANELS]; ROWS];
     let stride = tile.panel_bytes / 4;
     let mut line = tile.weights.cast::<f32>();
@@ -128,7 +121,7 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             ($rows:ident, $k:expr, $lines:expr) => {
                 if $lines {
                     _mm_prefetch::<_MM_HINT_T1>(ahead);
-                    ahead = ahead.wrapping_add(64);
+                    ahead = ahead.wrapping_add(tile.ahead_step);
                 }
                 let mut weights = [_mm512_setzero_ps(); PANELS];
                 for p in 0..PANELS {
@@ -147,10 +140,10 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             let rows = tile.rows::<f32, ROWS>(tap);
             let mut k = 0;
             while k + 4 <= tile.depth {
-                step!(rows, k, AHEAD > 0);
-                step!(rows, k + 1, AHEAD > 2);
-                step!(rows, k + 2, AHEAD > 1);
-                step!(rows, k + 3, AHEAD > 2);
+                step!(rows, k, true);
+                step!(rows, k + 1, true);
+                step!(rows, k + 2, true);
+                step!(rows, k + 3, true);
                 k += 4;
             }
             while k < tile.depth {
@@ -171,88 +164,112 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
     }
 }
 
-/// The kernel for a line of output whose three taps across share pixels, one panel wide.
-///
-/// # Safety
-/// As [`tile`].
-unsafe fn narrow(rows: usize, tile: &Tile<f32>) {
-    // SAFETY: the caller's promise.
-    unsafe { NARROW[rows - 1](tile) }
+/// The kernels of one panel.
+static PANEL: PanelMicro<f32> = PanelMicro { shared, even };
+
+macro_rules! of_rows {
+    ($kernel:ident: $($rows:literal)*) => { [$($kernel::<$rows>),*] };
 }
 
-static NARROW: [Kernel; 16] = [
-    shared_rows::<1>,
-    shared_rows::<2>,
-    shared_rows::<3>,
-    shared_rows::<4>,
-    shared_rows::<5>,
-    shared_rows::<6>,
-    shared_rows::<7>,
-    shared_rows::<8>,
-    shared_rows::<9>,
-    shared_rows::<10>,
-    shared_rows::<11>,
-    shared_rows::<12>,
-    shared_rows::<13>,
-    shared_rows::<14>,
-    shared_rows::<15>,
-    shared_rows::<16>,
-];
+static SHARED: [PanelKernel<f32>; TILE_ROWS] =
+    of_rows!(shared_rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+static EVEN: [PanelKernel<f32>; TALL_ROWS] = of_rows!(even_rows:
+    1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28);
 
 /// # Safety
-/// As [`narrow`].
+/// As [`shared_rows`].
+unsafe fn shared(rows: usize, tile: &PanelTile<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { SHARED[rows - 1](tile) }
+}
+
+/// # Safety
+/// As [`even_rows`].
+unsafe fn even(rows: usize, tile: &PanelTile<f32>) {
+    // SAFETY: the caller's promise.
+    unsafe { EVEN[rows - 1](tile) }
+}
+
+/// Rows whose three taps across share pixels.
+///
+/// # Safety
+/// Needs AVX-512 F; the pixels of the tile's lines of taps and its weights are readable, what it
+/// finishes is writable.
 #[target_feature(enable = "avx512f")]
-unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<f32>) {
+unsafe fn shared_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
     let mut sums = [_mm512_setzero_ps(); ROWS];
-    let tap_bytes = tile.panel_bytes / tile.taps;
+    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
+    let tap_bytes = tile.tap_bytes;
     // SAFETY: the caller's promise; one line of weights per tap and step.
     unsafe {
-        for line_of_taps in 0..tile.taps / 3 {
-            // Pixel m is the first tap of row m; the last row's other taps are two more.
-            let addresses = tile.addresses.add(line_of_taps * 3 * PITCH);
-            let mut pixels = [std::ptr::null::<f32>(); 18];
-            for m in 0..ROWS {
-                pixels[m] = std::ptr::with_exposed_provenance(*addresses.add(m));
-            }
-            for t in 1..3 {
-                let address = *addresses.add(t * PITCH + ROWS - 1);
-                pixels[ROWS - 1 + t] = std::ptr::with_exposed_provenance(address);
-            }
-            let mut line = tile.weights.add(line_of_taps * 3 * tap_bytes);
-            macro_rules! step {
-                ($value:expr) => {
-                    let weights = [
-                        _mm512_loadu_ps(line.cast()),
-                        _mm512_loadu_ps(line.add(tap_bytes).cast()),
-                        _mm512_loadu_ps(line.add(2 * tap_bytes).cast()),
-                    ];
-                    let mut values = [_mm512_set1_ps($value(0)), _mm512_set1_ps($value(1))];
-                    for m in 0..ROWS {
-                        let next = _mm512_set1_ps($value(m + 2));
-                        sums[m] = _mm512_fmadd_ps(values[0], weights[0], sums[m]);
-                        sums[m] = _mm512_fmadd_ps(values[1], weights[1], sums[m]);
-                        sums[m] = _mm512_fmadd_ps(next, weights[2], sums[m]);
-                        values = [values[1], next];
-                    }
-                    line = line.add(64);
+        for line in 0..tile.taps / 3 {
+            let PixelLine { left, second, right, step } = *tile.lines.add(line);
+            let (mut left, mut right) = (pointer(left), pointer(right));
+            let mut second = pointer(second);
+            for _ in 0..tile.depth {
+                _mm_prefetch::<_MM_HINT_T1>(ahead);
+                ahead = ahead.wrapping_add(tile.ahead_step);
+                let value = |m: usize| {
+                    let from = match m {
+                        0 => left,
+                        _ if m == ROWS + 1 => right,
+                        _ => second.wrapping_add((m - 1) * step),
+                    };
+                    _mm512_set1_ps(*from.cast::<f32>())
                 };
+                let lines = [
+                    _mm512_loadu_ps(weights.cast()),
+                    _mm512_loadu_ps(weights.add(tap_bytes).cast()),
+                    _mm512_loadu_ps(weights.add(2 * tap_bytes).cast()),
+                ];
+                let mut values = [value(0), value(1)];
+                for m in 0..ROWS {
+                    let next = value(m + 2);
+                    sums[m] = _mm512_fmadd_ps(values[0], lines[0], sums[m]);
+                    sums[m] = _mm512_fmadd_ps(values[1], lines[1], sums[m]);
+                    sums[m] = _mm512_fmadd_ps(next, lines[2], sums[m]);
+                    values = [values[1], next];
+                }
+                weights = weights.add(64);
+                left = left.wrapping_add(4);
+                second = second.wrapping_add(4);
+                right = right.wrapping_add(4);
             }
-            let mut k = 0;
-            while k + 2 <= tile.depth {
-                step!(|m: usize| *pixels[m].add(k));
-                step!(|m: usize| *pixels[m].add(k + 1));
-                k += 2;
+            weights = weights.wrapping_add(2 * tap_bytes);
+        }
+        let finish = &tile.finish;
+        store!(finish, ROWS, 1, |m, _p| sums[m]);
+    }
+}
+
+/// Rows that lie evenly.
+///
+/// # Safety
+/// As [`shared_rows`], for the rows and taps of the tile.
+#[target_feature(enable = "avx512f")]
+unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
+    let mut sums = [_mm512_setzero_ps(); ROWS];
+    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
+    let EvenRows { first, row_step, tap_step } = tile.even;
+    let mut first = pointer(first);
+    // SAFETY: the caller's promise; one line of weights per tap and step.
+    unsafe {
+        for _ in 0..tile.taps {
+            let mut at = first;
+            for _ in 0..tile.depth {
+                _mm_prefetch::<_MM_HINT_T1>(ahead);
+                ahead = ahead.wrapping_add(tile.ahead_step);
+                let line = _mm512_loadu_ps(weights.cast());
+                for r in 0..ROWS {
+                    let value = _mm512_set1_ps(*at.wrapping_add(r * row_step).cast::<f32>());
+                    sums[r] = _mm512_fmadd_ps(value, line, sums[r]);
+                }
+                weights = weights.add(64);
+                at = at.wrapping_add(4);
             }
-            if k < tile.depth {
-                step!(|m: usize| *pixels[m].add(k));
-            }
+            first = first.wrapping_add(tap_step);
         }
-        if let Some(finish) = &tile.finish {
-            store!(finish, ROWS, 1, |m, _p| sums[m]);
-            return;
-        }
-        for m in 0..ROWS {
-            _mm512_storeu_ps(tile.accumulators.add(m * BLOCK_STRIDE), sums[m]);
-        }
+        let finish = &tile.finish;
+        store!(finish, ROWS, 1, |m, _p| sums[m]);
     }
 }

@@ -1,64 +1,67 @@
-//! u8 × s8 tile kernels for AVX-512 VNNI: up to 12 rows by 32 columns, or 6 by 64.
+//! u8 × s8 tile kernels for AVX-512 VNNI: up to 12 rows by 32 columns, 6 by 64, or 28 by 16.
 
 use std::arch::x86_64::*;
 
-use super::epilogue::{first_integers, store_integers};
-use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
+use super::epilogue::{each, first_integers, store_integers};
+use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
+use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
-    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, narrow: Some(narrow) };
+    Micro { panels: &[4, 4, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2], tile, panel: Some(&PANEL) };
 
 type Kernel = unsafe fn(&Tile<i32>);
 
 macro_rules! by_rows {
     ($panels:literal: $($rows:literal)*) => {
-        [
-            [$(rows_by_panels::<$rows, $panels, 0>),*],
-            [$(rows_by_panels::<$rows, $panels, 1>),*],
-            [$(rows_by_panels::<$rows, $panels, 2>),*],
-            [$(rows_by_panels::<$rows, $panels, 4>),*],
-        ]
+        [single_row::<$panels>, $(rows_by_panels::<$rows, $panels>),*]
     };
 }
 
-static ONE: [[Kernel; 12]; 4] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
-static TWO: [[Kernel; 12]; 4] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
-static FOUR: [[Kernel; 6]; 4] = by_rows!(4: 1 2 3 4 5 6);
+static ONE: [Kernel; 12] = by_rows!(1: 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [Kernel; 12] = by_rows!(2: 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [Kernel; 6] = by_rows!(4: 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F, BW, DQ, VL and VNNI; the tile's rows and weights are readable, its accumulators
 /// and what it finishes writable.
 unsafe fn tile(rows: usize, panels: usize, tile: &Tile<i32>) {
-    let ahead = tile.ahead_in_four.min(3);
     // SAFETY: the caller's promise.
     unsafe {
         match panels {
-            1 => ONE[ahead][rows - 1](tile),
-            2 => TWO[ahead][rows - 1](tile),
-            _ => FOUR[ahead][rows - 1](tile),
+            1 => ONE[rows - 1](tile),
+            2 => TWO[rows - 1](tile),
+            _ => FOUR[rows - 1](tile),
         }
     }
 }
 
-/// Fewer than four bytes, as the low bytes of an i32.
+/// Fewer than four bytes, and zeros, in every lane.
 ///
 /// # Safety
-/// `count` bytes are readable.
-unsafe fn partial(from: *const u8, count: usize) -> i32 {
-    let mut value = 0;
-    for i in 0..count {
-        // SAFETY: the caller's promise.
-        value |= u32::from(unsafe { *from.add(i) }) << (8 * i);
-    }
-    value as i32
+/// Needs AVX-512 BW and VL; `count` bytes are readable.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn partial(from: *const u8, count: usize) -> __m512i {
+    let mask: __mmask16 = (1 << count) - 1;
+    // SAFETY: the caller's promise; the mask keeps the rest from being read.
+    _mm512_broadcastd_epi32(unsafe { _mm_maskz_loadu_epi8(mask, from.cast()) })
+}
+
+/// Four bytes in every lane.
+///
+/// # Safety
+/// Needs AVX-512 F; the bytes are readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn word(from: *const u8) -> __m512i {
+    // SAFETY: the caller's promise.
+    _mm512_set1_epi32(unsafe { from.cast::<i32>().read_unaligned() })
 }
 
 /// # Safety
 /// As [`tile`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: usize>(
-    tile: &Tile<i32>,
-) {
+unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32>) {
     let mut line = tile.weights;
     let mut ahead = tile.ahead.cast::<i8>();
     // SAFETY: the caller's promise; one line of weights per step and panel.
@@ -77,14 +80,14 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
             ($value:expr, $lines:expr) => {
                 if $lines {
                     _mm_prefetch::<_MM_HINT_T1>(ahead);
-                    ahead = ahead.wrapping_add(64);
+                    ahead = ahead.wrapping_add(tile.ahead_step);
                 }
                 let mut weights = [_mm512_setzero_si512(); PANELS];
                 for p in 0..PANELS {
                     weights[p] = _mm512_loadu_si512(line.add(p * tile.panel_bytes).cast());
                 }
                 for r in 0..ROWS {
-                    let value = _mm512_set1_epi32($value(r));
+                    let value = $value(r);
                     for p in 0..PANELS {
                         sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], value, weights[p]);
                     }
@@ -95,15 +98,15 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
         for tap in 0..tile.taps {
             let rows = tile.rows::<u8, ROWS>(tap);
             let mut k = 0;
-            while k + 16 <= tile.depth {
-                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), AHEAD > 0);
-                step!(|r: usize| rows[r].add(k + 4).cast::<i32>().read_unaligned(), AHEAD > 2);
-                step!(|r: usize| rows[r].add(k + 8).cast::<i32>().read_unaligned(), AHEAD > 1);
-                step!(|r: usize| rows[r].add(k + 12).cast::<i32>().read_unaligned(), AHEAD > 2);
+            while PANELS > 1 && k + 16 <= tile.depth {
+                step!(|r: usize| word(rows[r].add(k)), true);
+                step!(|r: usize| word(rows[r].add(k + 4)), true);
+                step!(|r: usize| word(rows[r].add(k + 8)), true);
+                step!(|r: usize| word(rows[r].add(k + 12)), true);
                 k += 16;
             }
             while k + 4 <= tile.depth {
-                step!(|r: usize| rows[r].add(k).cast::<i32>().read_unaligned(), false);
+                step!(|r: usize| word(rows[r].add(k)), PANELS == 1);
                 k += 4;
             }
             if k < tile.depth {
@@ -122,94 +125,187 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize, const AHEAD: us
     }
 }
 
-/// The kernel for a line of output whose three taps across share pixels, one panel wide.
+/// A single row: panels one after the other, because a cache gives one run of lines faster than
+/// four, and each in four sums that do not wait for each other.
 ///
 /// # Safety
 /// As [`tile`].
-unsafe fn narrow(rows: usize, tile: &Tile<i32>) {
-    // SAFETY: the caller's promise.
-    unsafe { NARROW[rows - 1](tile) }
-}
-
-static NARROW: [Kernel; 16] = [
-    shared_rows::<1>,
-    shared_rows::<2>,
-    shared_rows::<3>,
-    shared_rows::<4>,
-    shared_rows::<5>,
-    shared_rows::<6>,
-    shared_rows::<7>,
-    shared_rows::<8>,
-    shared_rows::<9>,
-    shared_rows::<10>,
-    shared_rows::<11>,
-    shared_rows::<12>,
-    shared_rows::<13>,
-    shared_rows::<14>,
-    shared_rows::<15>,
-    shared_rows::<16>,
-];
-
-/// # Safety
-/// As [`narrow`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn shared_rows<const ROWS: usize>(tile: &Tile<i32>) {
-    let tap_bytes = tile.panel_bytes / tile.taps;
-    // SAFETY: the caller's promise; one line of weights per tap and step.
+unsafe fn single_row<const PANELS: usize>(tile: &Tile<i32>) {
+    let mut ahead = tile.ahead.cast::<i8>();
+    // SAFETY: the caller's promise; one line of weights per step and panel.
     unsafe {
-        let mut sums = [first_integers!(&tile.finish, 1); ROWS];
-        for line_of_taps in 0..tile.taps / 3 {
-            // Pixel m is the first tap of row m; the last row's other taps are two more.
-            let addresses = tile.addresses.add(line_of_taps * 3 * PITCH);
-            let mut pixels = [std::ptr::null::<u8>(); 18];
-            for m in 0..ROWS {
-                pixels[m] = std::ptr::with_exposed_provenance(*addresses.add(m));
-            }
-            for t in 1..3 {
-                let address = *addresses.add(t * PITCH + ROWS - 1);
-                pixels[ROWS - 1 + t] = std::ptr::with_exposed_provenance(address);
-            }
-            let mut line = tile.weights.add(line_of_taps * 3 * tap_bytes);
-            macro_rules! step {
-                ($value:expr) => {
-                    let weights = [
-                        _mm512_loadu_si512(line.cast()),
-                        _mm512_loadu_si512(line.add(tap_bytes).cast()),
-                        _mm512_loadu_si512(line.add(2 * tap_bytes).cast()),
-                    ];
-                    let mut values = [_mm512_set1_epi32($value(0)), _mm512_set1_epi32($value(1))];
-                    for m in 0..ROWS {
-                        let next = _mm512_set1_epi32($value(m + 2));
-                        let mut sum = sums[m][0];
-                        sum = _mm512_dpbusd_epi32(sum, values[0], weights[0]);
-                        sum = _mm512_dpbusd_epi32(sum, values[1], weights[1]);
-                        sums[m] = [_mm512_dpbusd_epi32(sum, next, weights[2])];
-                        values = [values[1], next];
+        let mut sums = [first_integers!(&tile.finish, PANELS)];
+        each!(p in 0 1 2 3 => {
+            if p < PANELS {
+                let mut parts = [_mm512_setzero_si512(); 4];
+                parts[0] = sums[0][p];
+                if tile.accumulate {
+                    let from = _mm512_loadu_epi32(tile.accumulators.add(p * 16));
+                    parts[0] = _mm512_add_epi32(parts[0], from);
+                }
+                let mut line = tile.weights.add(p * tile.panel_bytes);
+                macro_rules! step {
+                    ($part:expr, $value:expr) => {
+                        let weights = _mm512_loadu_si512(line.cast());
+                        parts[$part] = _mm512_dpbusd_epi32(parts[$part], $value, weights);
+                        line = line.add(64);
+                    };
+                }
+                for tap in 0..tile.taps {
+                    let [row] = tile.rows::<u8, 1>(tap);
+                    let mut k = 0;
+                    while k + 16 <= tile.depth {
+                        for i in 0..4 {
+                            if p == 0 {
+                                _mm_prefetch::<_MM_HINT_T1>(ahead);
+                                ahead = ahead.wrapping_add(tile.ahead_step);
+                            }
+                            step!(i, word(row.add(k + i * 4)));
+                        }
+                        k += 16;
                     }
-                    line = line.add(64);
-                };
+                    while k + 4 <= tile.depth {
+                        step!(0, word(row.add(k)));
+                        k += 4;
+                    }
+                    if k < tile.depth {
+                        step!(0, partial(row.add(k), tile.depth - k));
+                    }
+                }
+                let first = _mm512_add_epi32(parts[0], parts[1]);
+                sums[0][p] = _mm512_add_epi32(first, _mm512_add_epi32(parts[2], parts[3]));
             }
-            let mut k = 0;
-            while k + 16 <= tile.depth {
-                step!(|m: usize| pixels[m].add(k).cast::<i32>().read_unaligned());
-                step!(|m: usize| pixels[m].add(k + 4).cast::<i32>().read_unaligned());
-                step!(|m: usize| pixels[m].add(k + 8).cast::<i32>().read_unaligned());
-                step!(|m: usize| pixels[m].add(k + 12).cast::<i32>().read_unaligned());
-                k += 16;
-            }
-            while k + 4 <= tile.depth {
-                step!(|m: usize| pixels[m].add(k).cast::<i32>().read_unaligned());
-                k += 4;
-            }
-            if k < tile.depth {
-                step!(|m: usize| partial(pixels[m].add(k), tile.depth - k));
-            }
-        }
-        if store_integers!(&tile.finish, ROWS, 1, sums) {
+        });
+        if store_integers!(&tile.finish, 1, PANELS, sums) {
             return;
         }
-        for m in 0..ROWS {
-            _mm512_storeu_epi32(tile.accumulators.add(m * BLOCK_STRIDE), sums[m][0]);
+        for p in 0..PANELS {
+            _mm512_storeu_epi32(tile.accumulators.add(p * 16), sums[0][p]);
         }
+    }
+}
+
+/// The kernels of one panel.
+static PANEL: PanelMicro<i32> = PanelMicro { shared, even };
+
+macro_rules! of_rows {
+    ($kernel:ident: $($rows:literal)*) => { [$($kernel::<$rows>),*] };
+}
+
+static SHARED: [PanelKernel<i32>; TILE_ROWS] =
+    of_rows!(shared_rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+static EVEN: [PanelKernel<i32>; TALL_ROWS] = of_rows!(even_rows:
+    1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28);
+
+/// # Safety
+/// As [`shared_rows`].
+unsafe fn shared(rows: usize, tile: &PanelTile<i32>) {
+    // SAFETY: the caller's promise.
+    unsafe { SHARED[rows - 1](tile) }
+}
+
+/// # Safety
+/// As [`even_rows`].
+unsafe fn even(rows: usize, tile: &PanelTile<i32>) {
+    // SAFETY: the caller's promise.
+    unsafe { EVEN[rows - 1](tile) }
+}
+
+/// Rows whose three taps across share pixels.
+///
+/// # Safety
+/// Needs AVX-512 F, BW, DQ, VL and VNNI; the pixels of the tile's lines of taps and its weights are
+/// readable, what it finishes is writable.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn shared_rows<const ROWS: usize>(tile: &PanelTile<i32>) {
+    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
+    let tap_bytes = tile.tap_bytes;
+    // SAFETY: the caller's promise; one line of weights per tap and step.
+    unsafe {
+        let mut sums = [first_integers!(Some(&tile.finish), 1); ROWS];
+        for line in 0..tile.taps / 3 {
+            let PixelLine { left, second, right, step } = *tile.lines.add(line);
+            let (mut left, mut right) = (pointer(left), pointer(right));
+            let mut second = pointer(second);
+            macro_rules! step {
+                ($word:expr) => {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                    ahead = ahead.wrapping_add(tile.ahead_step);
+                    let pixel = |m: usize| match m {
+                        0 => left,
+                        _ if m == ROWS + 1 => right,
+                        _ => second.wrapping_add((m - 1) * step),
+                    };
+                    let lines = [
+                        _mm512_loadu_si512(weights.cast()),
+                        _mm512_loadu_si512(weights.add(tap_bytes).cast()),
+                        _mm512_loadu_si512(weights.add(2 * tap_bytes).cast()),
+                    ];
+                    let mut values = [$word(pixel(0)), $word(pixel(1))];
+                    for m in 0..ROWS {
+                        let next = $word(pixel(m + 2));
+                        let mut sum = sums[m][0];
+                        sum = _mm512_dpbusd_epi32(sum, values[0], lines[0]);
+                        sum = _mm512_dpbusd_epi32(sum, values[1], lines[1]);
+                        sums[m] = [_mm512_dpbusd_epi32(sum, next, lines[2])];
+                        values = [values[1], next];
+                    }
+                    weights = weights.add(64);
+                };
+            }
+            for _ in 0..tile.depth / 4 {
+                step!(word);
+                left = left.wrapping_add(4);
+                second = second.wrapping_add(4);
+                right = right.wrapping_add(4);
+            }
+            if !tile.depth.is_multiple_of(4) {
+                step!(|from| partial(from, tile.depth % 4));
+            }
+            weights = weights.wrapping_add(2 * tap_bytes);
+        }
+        let stored = store_integers!(Some(&tile.finish), ROWS, 1, sums);
+        debug_assert!(stored);
+    }
+}
+
+/// Rows that lie evenly.
+///
+/// # Safety
+/// As [`shared_rows`], for the rows and taps of the tile.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<i32>) {
+    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
+    let EvenRows { first, row_step, tap_step } = tile.even;
+    let mut first = pointer(first);
+    // SAFETY: the caller's promise; one line of weights per tap and step.
+    unsafe {
+        let mut sums = [first_integers!(Some(&tile.finish), 1); ROWS];
+        for _ in 0..tile.taps {
+            let mut at = first;
+            macro_rules! step {
+                ($word:expr) => {
+                    _mm_prefetch::<_MM_HINT_T1>(ahead);
+                    ahead = ahead.wrapping_add(tile.ahead_step);
+                    let line = _mm512_loadu_si512(weights.cast());
+                    for r in 0..ROWS {
+                        let value = $word(at.wrapping_add(r * row_step));
+                        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], value, line);
+                    }
+                    weights = weights.add(64);
+                };
+            }
+            for _ in 0..tile.depth / 4 {
+                step!(word);
+                at = at.wrapping_add(4);
+            }
+            if !tile.depth.is_multiple_of(4) {
+                step!(|from| partial(from, tile.depth % 4));
+            }
+            first = first.wrapping_add(tap_step);
+        }
+        let stored = store_integers!(Some(&tile.finish), ROWS, 1, sums);
+        debug_assert!(stored);
     }
 }

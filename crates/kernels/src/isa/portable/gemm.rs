@@ -5,9 +5,9 @@ use crate::finish::Sum;
 use crate::pack::PANEL;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 
-pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32, narrow: None };
-pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16, narrow: None };
-pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8, narrow: None };
+pub(crate) static MICRO_F32: Micro<f32> = Micro { panels: &[1; 4], tile: tile_f32, panel: None };
+pub(crate) static MICRO_BF16: Micro<f32> = Micro { panels: &[1; 4], tile: tile_bf16, panel: None };
+pub(crate) static MICRO_U8S8: Micro<i32> = Micro { panels: &[1; 4], tile: tile_u8s8, panel: None };
 
 /// Turns offsets into addresses.
 ///

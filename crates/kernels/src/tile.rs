@@ -394,7 +394,7 @@ pub(crate) fn tile_panels<A: Sum>(micro: &Micro<A>, count: usize, left: usize) -
 pub(crate) fn resolver(isa: Isa) -> Resolver {
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
-        return isa::avx512::epilogue::resolve;
+        return isa::avx512::addresses::resolve;
     }
     let _ = isa;
     isa::portable::gemm::resolve

@@ -87,6 +87,19 @@ impl Operator for NonZero {
     }
 }
 
+/// Largest extent of a tensor without elements that is looked through.
+const LARGEST_EMPTY: usize = 1 << 20;
+
+/// Refuses a tensor without elements whose extents would still be counted through.
+fn countable(name: &'static str, x: &Tensor) -> Result<(), Problem> {
+    let most = x.shape().iter().copied().max().unwrap_or(0);
+    if x.is_empty() && most > LARGEST_EMPTY {
+        let shape = x.shape();
+        return Err(Problem::shape(format!("{name} has no elements and an extent of {most}: {shape:?}")));
+    }
+    Ok(())
+}
+
 /// For each slice of `x` along `axis`, its elements as numbers that order it.
 fn keys(x: &Tensor, axis: usize) -> (Vec<Vec<f64>>, Vec<Vec<usize>>) {
     let mut others = x.shape().to_vec();
@@ -129,6 +142,7 @@ impl Operator for Unique {
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let given = inputs.required(0, "x")?;
+        countable("x", given)?;
         let flat = self.axis == i64::MAX;
         let x = if flat { given.reshaped([given.len()])? } else { given.clone() };
         if x.rank() == 0 {
@@ -205,6 +219,8 @@ impl Operator for NonMaxSuppression {
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
         let (boxes, scores) = (inputs.required(0, "boxes")?, inputs.required(1, "scores")?);
+        countable("boxes", boxes)?;
+        countable("scores", scores)?;
         let first = |i: usize| inputs.optional(i).and_then(|t| t.to_f64_vec().first().copied());
         let most = first(2).unwrap_or(0.0).max(0.0) as usize;
         let (limit, least) = (first(3).unwrap_or(0.0) as f32, first(4));

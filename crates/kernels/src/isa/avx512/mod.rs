@@ -3,6 +3,7 @@
 // Arrays of registers are walked by index, so that they unroll into registers.
 #![allow(clippy::needless_range_loop)]
 
+pub(crate) mod addresses;
 mod columns;
 pub(crate) mod depthwise_bytes;
 pub(crate) mod depthwise_f32;

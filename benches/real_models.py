@@ -1,11 +1,13 @@
 """Fresh exports of models people use, through Lepton and ONNX Runtime, as docs/real-models.md.
 
-    pip install torch torchvision transformers onnx onnxruntime onnxscript scikit-learn skl2onnx
-    pip install xgboost lightgbm onnxmltools pandas
-    pip install tensorflow-cpu keras tf2onnx      # may need an environment of its own
+    pip install onnx onnxruntime onnxscript scikit-learn skl2onnx xgboost lightgbm onnxmltools pandas
+    pip install torch torchvision transformers
+    pip install tensorflow-cpu keras tf2onnx      # in another environment, where both do not fit
     python benches/real_models.py [NAME …]        # LEPTON_RELEASE: folder of the binary `lepton`
 
-With names, only those rows of the page are made again; `--speed` keeps the differences.
+With names, only those rows of the page are made again. `--keep FOLDER` leaves the exports there and takes those that
+it finds; `--keep FOLDER --speed` exports nothing and takes new times of the rows of the page whose exports are there.
+Rows of exporters that are not installed stay as the page has them.
 
 Weights are random (seed 0) and images small: what is asked is whether the operators that exporters
 write today run and give the same numbers. Each row: the exporter, nodes of the file, the largest
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -39,7 +42,7 @@ CLASSIFIERS = ["alexnet", "vgg11_bn", "resnet18", "resnext50_32x4d", "wide_resne
 SEGMENTERS = ["deeplabv3_mobilenet_v3_large", "fcn_resnet50", "lraspp_mobilenet_v3_large"]
 DETECTORS = ["ssdlite320_mobilenet_v3_large", "ssd300_vgg16", "fasterrcnn_mobilenet_v3_large_320_fpn",
              "retinanet_resnet50_fpn", "maskrcnn_resnet50_fpn"]
-IMAGE = {"inception_v3": 96, "vit_b_16": 224, "maxvit_t": 224}
+IMAGE = {"alexnet": 224, "vgg11_bn": 224, "inception_v3": 96, "vit_b_16": 224, "maxvit_t": 224}
 
 
 def torch_export(module, inputs, path, exporter, names=None, kwargs=None):
@@ -63,7 +66,42 @@ def settle(module, images):
             layer.momentum = 1.0
     module.train()
     with torch.no_grad():
-        module(images)
+        return module(images)
+
+
+def uneven(number, size):
+    """Images that are not alike, as photographs are not. What noise alone makes of an untrained detector is so even
+    that the variances of the last layers are next to nothing, and the next image is blown up."""
+    import torch
+
+    coarse = torch.nn.functional.interpolate(torch.rand(number, 3, 6, 6), size=size, mode="bilinear")
+    return (coarse + torch.rand(number, 3, size, size)) / 2
+
+
+def settle_detector(module, images):
+    """As `settle`, without the losses that a detector in training wants boxes for."""
+    images, _ = module.eval().transform(list(images))
+    features = settle(module.backbone, images.tensors)
+    if hasattr(module, "head"):
+        settle(module.head, list(features.values()))
+
+
+def detector(name, size):
+    """The eight best boxes: an untrained detector is sure of nothing, an empty answer would show nothing, and the order
+    of hundreds that are all but equal is a matter of last digits."""
+    def make(path, exporter):
+        import torch
+        import torchvision
+
+        torch.manual_seed(0)
+        box = "box_" if "rcnn" in name else ""
+        module = getattr(torchvision.models.detection, name)(
+            weights=None, weights_backbone=None, **{f"{box}score_thresh": 0.0, f"{box}detections_per_img": 8})
+        settle_detector(module, uneven(8, size))
+        image = uneven(1, size)[0]
+        torch_export(module, [[image]], path, exporter, ["image"])
+        np.savez(path.with_suffix(".npz"), image=image.numpy())
+    return make
 
 
 def vision(builder, name, size):
@@ -72,19 +110,15 @@ def vision(builder, name, size):
         import torchvision
 
         torch.manual_seed(0)
-        family = {"c": torchvision.models, "s": torchvision.models.segmentation,
-                  "d": torchvision.models.detection}[builder]
+        family = {"c": torchvision.models, "s": torchvision.models.segmentation}[builder]
         options = {"weights": None}
         if builder != "c":
             options["weights_backbone"] = None
-        if builder == "d":  # random weights are sure of nothing, and an empty answer shows nothing
-            options["box_score_thresh" if "rcnn" in name else "score_thresh"] = 0.0
         if name in ("googlenet", "inception_v3"):
             options |= {"aux_logits": False, "init_weights": False}
         module = getattr(family, name)(**options)
-        settle(module, torch.rand(4, 3, size, size)) if builder != "d" else None
-        image = torch.rand(3, size, size)
-        torch_export(module, [[image]] if builder == "d" else [image[None]], path, exporter)
+        settle(module, torch.rand(4, 3, size, size))
+        torch_export(module, [torch.rand(1, 3, size, size)], path, exporter)
     return make
 
 
@@ -184,7 +218,7 @@ def all_models():
         rows += [(n, exporter, vision("c", n, IMAGE.get(n, 64))) for n in CLASSIFIERS]
         rows += [(n, exporter, vision("s", n, 64)) for n in SEGMENTERS]
         rows += [(n, exporter, make) for n, make in transformers_models().items()]
-        rows += [(n, exporter, vision("d", n, 96)) for n in DETECTORS]
+        rows += [(n, exporter, detector(n, 96)) for n in DETECTORS]
     return rows + keras_models() + classical()
 
 
@@ -274,20 +308,65 @@ def row_of(line):
     return row | {"nodes": int(nodes), "difference": float(second), "ratio": float(ratio)}
 
 
+def halves(page):
+    """The page up to its second heading, and what follows, which is written by hand."""
+    text = page.read_text() if page.exists() else ""
+    rows, heading, notes = text.partition("\n## ")
+    return rows, heading + notes
+
+
 def rows_of(page):
     """The rows that a page has, by name and exporter."""
-    lines = page.read_text().splitlines() if page.exists() else []
+    lines = halves(page)[0].splitlines()
     rows = [row_of(line) for line in lines if line.startswith("| ") and line != COLUMNS[0]]
     return {(row["name"], row["exporter"]): row for row in rows}
 
 
-def page(rows):
+def page(rows, rough=True):
     exported = [r for r in rows if "refused" not in r]
     passed = [r for r in exported if r.get("difference", 1) <= 1e-3]
     told = ["# Real models", "", " ".join(__doc__.split("\n\n")[-1].split()), "",
-            f"{len(passed)} of {len(exported)} agree within 1e-3. Made by `benches/real_models.py`; rows were made "
-            "again one by one, some while other work kept the machine busy: the ratios are rough.", "", *COLUMNS]
+            f"{len(passed)} of {len(exported)} agree within 1e-3. Made by `benches/real_models.py`" +
+            ("; some rows were timed while other work kept the machine busy: the ratios are rough." if rough else
+             ", all times one after another on one machine."), "", *COLUMNS]
     return "\n".join(told + [line_of(row) for row in rows]) + "\n"
+
+
+def kept(before, row, arguments):
+    """The row, with the difference of the page where only times are taken."""
+    if arguments.speed and "difference" in before and "difference" in row:
+        row["difference"] = before["difference"]
+    return row
+
+
+def reason(error):
+    """The first line of what an exception came from."""
+    while error.__cause__:
+        error = error.__cause__
+    why = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return re.sub(r"\x1b\[\d+m", "", why)[:150].replace("|", "/")
+
+
+def made(name, exporter, make, folder, scratch):
+    """A row: exports the model, unless that was done or refused before, and measures it."""
+    path, row = folder / f"{name}-{exporter}.onnx", {"name": name, "exporter": exporter}
+    refusal = path.with_suffix(".refused")
+    if not path.exists() and not refusal.exists():
+        try:
+            make(path, exporter)
+        except ModuleNotFoundError as error:
+            return row | {"absent": str(error)}
+        except Exception as error:  # the exporter's own limits are not Lepton's
+            path.unlink(missing_ok=True)
+            refusal.write_text(reason(error))
+    if refusal.exists():
+        return row | {"refused": refusal.read_text()}
+    try:
+        return row | measured(path, scratch)
+    except Exception as error:
+        if os.environ.get("TRACE"):
+            traceback.print_exc()
+        return row | {"error": str(error).splitlines()[0].replace(f"{folder}/", "")[:200].replace("|", "/")}
 
 
 def main():
@@ -295,43 +374,29 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--keep", help="folder in which exports stay")
     parser.add_argument("--page", type=pathlib.Path, default=ROOT / "docs/real-models.md")
-    parser.add_argument("--speed", action="store_true", help="keep the differences of the page")
+    parser.add_argument("--speed", action="store_true", help="with --keep: only new times of rows whose exports are kept")
     arguments = parser.parse_args()
-    known = rows_of(arguments.page)
-    rows, order = [], []
+    if arguments.speed and not arguments.keep:
+        parser.error("--speed wants --keep FOLDER with the exports of an earlier run")
+    known, fresh, wrong = rows_of(arguments.page), {}, False
+    models, rough = all_models(), bool(arguments.names) or not arguments.speed
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(arguments.keep or scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, exporter, make in all_models():
-            order.append((name, exporter))
-            if arguments.names and name not in arguments.names:
+        for name, exporter, make in models:
+            there = (folder / f"{name}-{exporter}.onnx").exists() and (name, exporter) in known
+            if arguments.names and name not in arguments.names or arguments.speed and not there:
                 continue
-            path = folder / f"{name}-{exporter}.onnx"
-            row = {"name": name, "exporter": exporter}
-            try:
-                if not path.exists():
-                    make(path, exporter)
-            except Exception as error:  # the exporter's own limits are not Lepton's
-                why = next(iter(str(error).splitlines()), "") or type(error).__name__
-                rows.append(row | {"refused": why[:150].replace("|", "/")})
-                print(json.dumps(rows[-1]), flush=True)
-                continue
-            try:
-                row |= measured(path, pathlib.Path(scratch))
-            except Exception as error:
-                row["error"] = str(error).splitlines()[0].replace(str(folder) + "/", "")[:200].replace("|", "/")
-                if os.environ.get("TRACE"):
-                    traceback.print_exc()
-            before = known.get((name, exporter), {})
-            if arguments.speed and "difference" in before and "difference" in row:
-                row["difference"] = before["difference"]
+            row = made(name, exporter, make, folder, pathlib.Path(scratch))
+            row = kept(known.get((name, exporter), {}), row, arguments)
             print(json.dumps(row), flush=True)
-            rows.append(row)
-    made = {(row["name"], row["exporter"]): row for row in rows}
-    kept = known if arguments.names else {}
-    all_rows = [made.get(key) or kept.get(key) for key in order]
-    arguments.page.write_text(page([row for row in all_rows if row]))
-    sys.exit(any("error" in r or r.get("difference", 0) > 1e-3 for r in rows))
+            if "absent" in row:
+                continue
+            fresh[name, exporter] = row
+            wrong |= "error" in row or row.get("difference", 0) > 1e-3
+            rows = [fresh.get(model[:2]) or known.get(model[:2]) for model in models]
+            arguments.page.write_text(page([row for row in rows if row], rough) + halves(arguments.page)[1])
+    sys.exit(wrong)
 
 
 if __name__ == "__main__":

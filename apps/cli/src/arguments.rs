@@ -87,6 +87,9 @@ pub struct Inspect {
 pub struct Check {
     #[command(flatten)]
     pub model: ModelFile,
+    /// Extent of a dimension of the made-up inputs, as NAME=N; may be repeated.
+    #[arg(long, value_parser = dimension)]
+    pub dim: Vec<(String, usize)>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -103,7 +106,7 @@ pub struct Run {
     #[arg(long)]
     pub output: PathBuf,
     /// Threads.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = threads)]
     pub threads: usize,
     /// Forbid algorithms that change the last digits of the answer.
     #[arg(long)]
@@ -127,7 +130,7 @@ pub struct Eval {
     #[arg(long, default_value_t = 32)]
     pub batch: usize,
     /// Threads.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = threads)]
     pub threads: usize,
     /// Forbid algorithms that change the last digits of the answer.
     #[arg(long)]
@@ -142,7 +145,7 @@ pub struct Bench {
     #[command(flatten)]
     pub model: ModelFile,
     /// Threads.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = threads)]
     pub threads: usize,
     /// Forbid algorithms that change the last digits of the answer.
     #[arg(long)]
@@ -186,7 +189,7 @@ pub struct Profile {
     #[command(flatten)]
     pub model: ModelFile,
     /// Threads.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = threads)]
     pub threads: usize,
     /// Forbid algorithms that change the last digits of the answer.
     #[arg(long)]
@@ -255,7 +258,7 @@ pub struct Optimize {
     #[arg(long)]
     pub out: PathBuf,
     /// Threads of a run.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = threads)]
     pub threads: usize,
     /// Seed of everything drawn at random.
     #[arg(long, default_value_t = 0)]
@@ -281,6 +284,14 @@ pub struct Optimize {
     /// Print the report as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Threads that a machine may have.
+const MOST_THREADS: usize = 1024;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| (1..=MOST_THREADS).contains(count));
+    count.ok_or_else(|| format!("expected a number from 1 to {MOST_THREADS}"))
 }
 
 fn dimension(text: &str) -> Result<(String, usize), String> {

@@ -12,12 +12,27 @@ pub fn inputs(model: &Model, path: &Path) -> Result<Vec<Tensor>> {
     let find = |(name, fact): &(String, Fact)| {
         let found = arrays.iter().find(|(given, _)| given == name);
         found.map(|(_, tensor)| tensor.clone()).ok_or_else(|| {
-            let have = have.join(", ");
-            Error::Inputs(format!("no array `{name}` ({fact}) in the input file; it has: {have}"))
+            let have = if have.is_empty() { "none".to_string() } else { have.join(", ") };
+            let file = path.display();
+            Error::Inputs(format!("{file}: no array `{name}` ({fact}); it has: {have}"))
         })
     };
     let found: Result<Vec<Tensor>, Error> = model.graph().input_specs().iter().map(find).collect();
     Ok(found?)
+}
+
+/// Refuses an output that would take the place of a file it is made of.
+pub fn apart(output: &Path, read: &[&Path]) -> Result<()> {
+    let place = output.canonicalize();
+    let taken =
+        |path: &&&Path| place.is_ok() && path.canonicalize().ok() == place.as_ref().ok().cloned();
+    match read.iter().find(taken) {
+        None => Ok(()),
+        Some(_) => {
+            let why = "is read, and would be overwritten; give the output another name";
+            Err(Error::Inputs(format!("{}: {why}", output.display())).into())
+        }
+    }
 }
 
 /// Writes the outputs, each under its name.

@@ -17,6 +17,11 @@ const WARM_UP_TIME: Duration = Duration::from_millis(300);
 
 /// Measures load time, first run and steady latency.
 pub fn bench(arguments: &Bench) -> Result<()> {
+    if let Some(output) = &arguments.output {
+        let inputs = arguments.input.as_deref();
+        let read: Vec<_> = inputs.into_iter().chain([arguments.model.path.as_path()]).collect();
+        arrays::apart(output, &read)?;
+    }
     let start = Instant::now();
     let model = arguments.model.open()?;
     let (threads, exact) = (arguments.threads, arguments.exact);

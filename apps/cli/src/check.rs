@@ -27,7 +27,7 @@ pub fn check(arguments: &Check) -> Result<()> {
     let golden = model.artefact().and_then(|artefact| artefact.golden.as_ref());
     let inputs = match golden {
         Some(golden) => golden.inputs.clone(),
-        None => lepton::sample_inputs(model.graph(), &[])?,
+        None => lepton::sample_inputs(model.graph(), &arguments.dim)?,
     };
     let run = session.profile(&inputs).map_err(lepton::Error::from);
     let (outputs, steps) = match run {
@@ -87,6 +87,8 @@ fn not_run(arguments: &Check, model: &lepton::Model, error: &lepton::Error) -> R
     }
     say!("{}: read, {} nodes", arguments.model.path.display(), model.graph().node_count());
     say!("  not run: made-up inputs do not go with it: {error}");
-    say!("  `lepton run` takes inputs of your own");
+    let known: Vec<String> = model.graph().symbols().iter().map(|name| name.to_string()).collect();
+    let known = known.join(", ");
+    say!("  `--dim NAME=N` sets an extent ({known}); `lepton run` takes inputs of your own");
     Ok(())
 }

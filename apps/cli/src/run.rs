@@ -10,6 +10,7 @@ use crate::output::{print_json, say};
 
 /// Runs the model on the arrays of an .npz file and writes its outputs to another.
 pub fn run(arguments: &Run) -> Result<()> {
+    arrays::apart(&arguments.output, &[&arguments.model.path, &arguments.input])?;
     let model = arguments.model.open()?;
     let (threads, exact) = (arguments.threads, arguments.exact);
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };

@@ -35,8 +35,10 @@ fn models_that_are_none() {
         at.join(name)
     };
     refused(&["check", text(&at.join("absent.onnx"))], 1, &["absent.onnx", "No such file"]);
-    refused(&["check", text(at)], 1, &["not a regular file"]);
-    refused(&["check", text(&write("empty.onnx", b""))], 3, &["empty.onnx"]);
+    refused(&["check", text(at)], 1, &["a directory"]);
+    let near = write("model.onnx", &model).with_file_name("modle.onnx");
+    refused(&["check", text(&near)], 1, &["No such file", "did you mean", "model.onnx"]);
+    refused(&["check", text(&write("empty.onnx", b""))], 3, &["empty.onnx", "is empty"]);
     refused(&["check", text(&write("text.onnx", b"hello, world"))], 3, &["text.onnx"]);
     let half = write("half.onnx", &model[..model.len() / 2]);
     refused(&["check", text(&half)], 3, &["half.onnx"]);
@@ -46,6 +48,43 @@ fn models_that_are_none() {
     unknown[at..at + 7].copy_from_slice(b"MixPool");
     let unknown = write("unknown.onnx", &unknown);
     refused(&["check", text(&unknown)], 5, &["MixPool", "pool"]);
+}
+
+#[test]
+fn files_of_other_programs_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused_as = |name: &str, bytes: &[u8], words: &[&str]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        refused(&["inspect", text(&path)], 3, words);
+    };
+    refused_as("net.pt", b"PK\x03\x04..........archive/data.pkl", &["net.pt", "torch.onnx.export"]);
+    refused_as("old.pth", b"\x80\x02}q\x00.", &["PyTorch", "torch.onnx.export"]);
+    refused_as("net.keras", b"PK\x03\x04....metadata.json..config.json", &["Keras", "lepton_ai"]);
+    refused_as("net.h5", b"\x89HDF\r\n\x1a\n....", &["Keras", "model.export"]);
+    refused_as("graph.pb", b"\n\x10\n\x05input\x12\x0bPlaceholder", &["TensorFlow", "tf2onnx"]);
+    refused_as("w.safetensors", b"\x40\0\0\0\0\0\0\0{\"a\":{}}", &["without a graph", "--weights"]);
+    refused_as("in.npz", b"PK\x03\x04......features.npy", &["NumPy", "--input"]);
+    refused_as("lfs.onnx", b"version https://git-lfs.github.com/spec/v1\n", &["git lfs pull"]);
+    let saved = folder.path().join("saved");
+    std::fs::create_dir(&saved).unwrap();
+    std::fs::write(saved.join("saved_model.pb"), b"..").unwrap();
+    refused(&["inspect", text(&saved)], 1, &["a directory", "TFLiteConverter"]);
+}
+
+#[test]
+fn what_is_read_is_not_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, given) = (folder.path().join("m.onnx"), folder.path().join("in.npz"));
+    std::fs::copy(example("digits.onnx"), &model).unwrap();
+    npz(&given, &[("image", tensor(&[1, 1, 8, 8], 0.5))]);
+    for output in [&model, &given] {
+        let run = ["run", text(&model), "--input", text(&given), "--output", text(output)];
+        refused(&run, 2, &["would be overwritten", "another name"]);
+    }
+    let bench = ["bench", text(&model), "--seconds", "0.01", "--output", text(&model)];
+    refused(&bench, 2, &["would be overwritten"]);
+    assert_eq!(std::fs::read(&model).unwrap(), std::fs::read(example("digits.onnx")).unwrap());
 }
 
 #[test]
@@ -75,10 +114,15 @@ fn flipped_bits_never_panic() {
 fn arguments_that_make_no_sense() {
     refused(&["optimise", "x"], 2, &["optimize"]);
     refused(&["check"], 2, &["MODEL"]);
+    for threads in ["0", "100000", "two"] {
+        refused(&["bench", "m.onnx", "--threads", threads], 2, &["--threads", "from 1 to 1024"]);
+    }
     let model = example("digits.onnx");
     let data = example("digits.toml");
     let (model, data) = (text(&model), text(&data));
     refused(&["bench", model, "--dim", "batches=2"], 2, &["batches", "batch"]);
+    let huge = ["bench", model, "--dim", "batch=100000000000"];
+    refused(&huge, 2, &["image", "too large"]);
     refused(&["eval", model, "--data", data, "--metric", "top2"], 2, &["top2", "top1"]);
     let out = tempfile::tempdir().unwrap();
     let out = out.path().join("out");

@@ -15,10 +15,12 @@ pub enum Error {
         error: std::io::Error,
     },
     /// A file that is not a model Lepton knows.
-    #[error("{path}: not a model file; known formats: .onnx, .tflite, .lepton")]
+    #[error("{path}: {what}")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
+        /// What it seems to be, and what makes a model of it.
+        what: String,
     },
     /// A model file that cannot be read.
     #[error("{path}: {error}")]

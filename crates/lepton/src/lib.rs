@@ -11,6 +11,7 @@ mod compressed;
 mod convert;
 mod diff;
 mod error;
+mod foreign;
 mod mapped;
 mod model;
 mod optimize;

@@ -10,6 +10,7 @@ use lepton_ir::Graph;
 use lepton_runtime::{Lowering, PREPARED_KEY, Session, SessionOptions};
 
 use crate::error::Error;
+use crate::foreign;
 use crate::mapped::file_bytes;
 
 /// A verified graph read from a file.
@@ -123,7 +124,11 @@ impl Model {
 
     fn read(path: PathBuf, bytes: Bytes, beside: &dyn ExternalData) -> Result<Model, Error> {
         let failed = |error| Error::Format { path: path.clone(), error };
-        let format = sniff(&bytes).ok_or_else(|| Error::UnknownFormat { path: path.clone() })?;
+        let unknown = || {
+            let what = foreign::told(&path, &bytes);
+            Error::UnknownFormat { path: path.clone(), what }
+        };
+        let format = sniff(&bytes).ok_or_else(unknown)?;
         let (graph, artefact) = match format {
             Format::Onnx => (onnx::read(bytes.clone(), beside).map_err(failed)?, None),
             Format::Tflite => (tflite::read(bytes.clone()).map_err(failed)?, None),

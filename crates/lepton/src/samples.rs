@@ -11,6 +11,9 @@ use crate::error::Error;
 /// Extents that are tried, until the whole graph can be inferred, for axes that are no batch.
 const EXTENTS: &[usize] = &[1, 8, 32, 64, 128, 224, 512, 1024, 4096, 16_000];
 
+/// Elements of an input that are made up.
+const MOST_ELEMENTS: usize = 1 << 30;
+
 /// The extents of all symbols: those of `dims`, 1 for a batch, and `extent` for the others.
 fn bindings(graph: &Graph, dims: &[(String, usize)], extent: usize) -> Bindings {
     let specs = graph.input_specs();
@@ -55,6 +58,7 @@ pub fn sample_inputs(graph: &Graph, dims: &[(String, usize)]) -> Result<Vec<Tens
         let shape: Option<Vec<usize>> = bound.dims.iter().map(Dim::as_usize).collect();
         let shape = shape.ok_or_else(|| Error::Inputs(format!("input `{name}` is {bound}")))?;
         let count: usize = lepton_tensor::checked_product(&shape)
+            .filter(|&count| count <= MOST_ELEMENTS)
             .ok_or_else(|| Error::Inputs(format!("input `{name}` is too large: {bound}")))?;
         let float = fact.dtype.is_float();
         let value = |bits: u32| {

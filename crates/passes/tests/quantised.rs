@@ -74,6 +74,36 @@ fn check(source: &str, remaining: &[(&str, usize)], step: f64) {
     }
 }
 
+/// A table over the integers of a byte is one over the byte.
+#[test]
+fn gathers_of_bytes_are_tables() {
+    let source = format!(
+        "graph \"g\" {{ input %x: u8[2,4,4]\n{}
+        %i: i64[2,4,4] = Cast(%x) {{to=\"i64\"}}
+        %y: u8[2,4,4] = Gather(%table, %i)\noutput %y }}",
+        constant("table", "u8", &[256], 5, 100).replace("-", "")
+    );
+    check(&source, &[("Lookup", 1)], 0.0);
+}
+
+/// A shape that is an input: the extents are named after the node, which stays.
+#[test]
+fn reshapes_whose_extents_a_run_tells_stay() {
+    let source = format!(
+        "graph \"g\" {{ input %x: i8[2,6]\ninput %shape: i64[2]\n{SHARED}
+        %a: f32[2,6] = DequantizeLinear(%x, %s, %i)
+        %b: f32[?1.0,?1.1] = Reshape(%a, %shape)
+        %c: i8[?1.0,?1.1] = QuantizeLinear(%b, %s, %i)
+        output %c }}"
+    );
+    let (_, after) = lowered(&source);
+    let bytes: Vec<i64> = (-6..6).collect();
+    let x = Tensor::from_i64_slice(DType::I8, vec![2, 6], &bytes).unwrap();
+    let shape = Tensor::from_i64_slice(DType::I64, vec![2], &[4, 3]).unwrap();
+    let made = interpret::run(&after, &[x, shape]).unwrap();
+    assert_eq!((made[0].shape(), made[0].to_i64_vec()), (&[4, 3][..], bytes));
+}
+
 #[test]
 fn a_residual_block_with_one_padded_convolution_runs_on_bytes() {
     let source = format!(

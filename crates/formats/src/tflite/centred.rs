@@ -13,6 +13,7 @@ use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 use lepton_tensor::{DType, Tensor};
 
 use super::call::Call;
+use super::rounded;
 use super::schema::TensorInfo;
 use crate::error::FormatError;
 use crate::steps::{Made, Steps};
@@ -32,18 +33,12 @@ fn centred(call: &mut Call<'_, '_>) -> Result<Option<Centred>, FormatError> {
     // The middle of u8 is what int8 calls zero.
     let plain = zero == if info.dtype()? == DType::U8 { 128 } else { 0 };
     let constant = call.graph_ref().constant(stored);
-    let fits = short && !plain && call.info(0).is_ok_and(is_byte);
+    let fits = short && !plain && call.info(0).is_ok_and(TensorInfo::is_byte);
     let Some(w) = constant.filter(|w| fits && !w.is_empty()) else {
         return Ok(None);
     };
     let values = w.to_i64_vec().into_iter().map(|w| w - zero).collect();
     Ok(Some(Centred { values, shape: w.shape().to_vec() }))
-}
-
-fn is_byte(info: &TensorInfo) -> bool {
-    info.is_quantised()
-        && info.scale.len() == 1
-        && matches!(info.dtype(), Ok(DType::U8 | DType::I8))
 }
 
 /// `x` rounded to the integers of operand 0, which it holds already.
@@ -114,6 +109,9 @@ pub fn depthwise(call: &mut Call<'_, '_>, conv: &Conv) -> Result<Option<ValueId>
     };
     let sums = call.emit_one(conv.clone(), &[Some(x), Some(w), bias])?;
     let step = call.info(0)?.scale[0] * call.info(1)?.scale[0];
+    if let Some(made) = rounded::sums(call, sums, step, 4)? {
+        return Ok(Some(made));
+    }
     let step = call.scalar(DType::F32, f64::from(step))?;
     let made = call.pair(B::Mul, sums, step)?;
     call.activated(made, 4).map(Some)

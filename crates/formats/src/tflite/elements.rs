@@ -22,11 +22,6 @@ pub fn pair(call: &mut Call<'_, '_>, function: B) -> Results {
     Ok(vec![call.activated(made, 0)?])
 }
 
-/// The operand as it is, with the parameters of the result.
-pub fn same(call: &mut Call<'_, '_>) -> Results {
-    Ok(vec![call.real(0)?])
-}
-
 /// Integers or short floats as f32.
 pub fn dequantise(call: &mut Call<'_, '_>) -> Results {
     let x = call.real(0)?;

@@ -19,6 +19,7 @@ mod products;
 mod read;
 mod recurrent;
 mod reductions;
+mod rounded;
 mod schema;
 mod select;
 mod shapes;

@@ -8,8 +8,8 @@ use super::call::{Call, Results};
 use super::names::{CUSTOM, NAMES};
 use super::schema::Code;
 use super::{
-    blocks, control, detection, elements, products, recurrent, reductions, select, shapes, slices,
-    windows,
+    blocks, control, detection, elements, products, recurrent, reductions, rounded, select, shapes,
+    slices, windows,
 };
 
 /// What an operator is in Lepton.
@@ -113,7 +113,7 @@ pub const ROWS: &[Row] = &[
     nodes("CAST", 7, elements::cast),
     nodes("DEQUANTIZE", 6, elements::dequantise),
     nodes("FAKE_QUANT", 2, elements::fake_quantise),
-    nodes("QUANTIZE", 3, elements::same),
+    nodes("QUANTIZE", 3, rounded::quantise),
     // Windows and images.
     nodes("AVERAGE_POOL_2D", 3, windows::average),
     nodes("L2_POOL_2D", 1, windows::root_mean_square),

@@ -61,6 +61,12 @@ impl TensorInfo {
         integer && self.scale.iter().any(|scale| *scale != 0.0)
     }
 
+    /// True if its bytes stand for reals, in steps of one scale.
+    pub fn is_byte(&self) -> bool {
+        let short = matches!(self.dtype(), Ok(DType::U8 | DType::I8));
+        short && self.is_quantised() && self.scale.len() == 1
+    }
+
     /// Its declared extents.
     pub fn extents(&self) -> Result<Vec<usize>, FormatError> {
         let extent = |&extent: &i32| usize::try_from(extent).ok();

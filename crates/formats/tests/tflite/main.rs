@@ -32,6 +32,17 @@ fn operators_give_what_the_interpreter_gives() {
 }
 
 #[test]
+fn bytes_of_the_delegate_are_met() {
+    let all = cases::all();
+    let named = all.iter().filter(|(name, _)| name.starts_with("delegate"));
+    for (name, case) in named {
+        let graph = tflite::read(case.model.clone().into()).unwrap();
+        let outputs = interpret::run(&graph, &cases::operands(&graph, case)).unwrap();
+        assert_eq!(outputs[0].to_i64_vec(), case.outputs[0].to_i64_vec(), "{name}");
+    }
+}
+
+#[test]
 fn the_manual_lists_every_operator() {
     let manual = include_str!("../../../../docs/tflite-support.md").replace('\n', " ");
     for (name, newest) in tflite::operator_names() {

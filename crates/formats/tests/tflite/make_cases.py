@@ -2,7 +2,7 @@
 
 Usage: python make_cases.py cases.tar.xz
 Needs numpy, flatbuffers and ai-edge-litert; the cases of the repository were made with version 2.3.0,
-its own kernels, no delegate. A case is a folder: model.tflite, and inputs and outputs as raw bytes in
+its own kernels, no delegate but for those whose names begin with `delegate`, which must be met in every byte. A case is a folder: model.tflite, and inputs and outputs as raw bytes in
 files whose names give number, element type and shape: `input0.f32.2x3`.
 """
 
@@ -157,18 +157,19 @@ class Builder:
         return bytes(builder.Output())
 
 
-def case(name, operands, kind=None, out=np.float32, results=1, scale=None, zero=None, **options):
+def case(name, operands, kind=None, out=np.float32, results=1, scale=None, zero=None, shape=(), **options):
     """Bytes of a model of one node, its inputs and its outputs."""
     builder = Builder()
     types = out if isinstance(out, list) else [out] * results
-    made = [builder.tensor(f"y{i}", t, [], None, scale, zero) for i, t in enumerate(types)]
+    made = [builder.tensor(f"y{i}", t, shape, None, scale, zero) for i, t in enumerate(types)]
     builder.graph.outputs = made
     builder.node(name, operands, made, kind, options)
     return builder.bytes(), builder.given
 
 
-def run(content, given):
-    resolver = litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+def run(content, given, delegate):
+    kinds = litert.OpResolverType
+    resolver = kinds.AUTO if delegate else kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     it = litert.Interpreter(model_content=content, experimental_op_resolver_type=resolver)
     it.allocate_tensors()
     for details, value in zip(it.get_input_details(), given):
@@ -220,6 +221,7 @@ def cases():
     yield from recurrent()
     yield from control()
     yield from detections()
+    yield from delegate()
 
 
 def elementwise():
@@ -508,6 +510,25 @@ def detections():
     yield "detections_bytes", detector(False, bytes=True)
 
 
+def delegate():
+    """What XNNPACK rounds in a way of its own: factors between bytes, halves."""
+    for dtype, low, zero in [(np.uint8, 0, 0), (np.int8, -128, -125)]:
+        x = Given(np.arange(low, low + 256, dtype=np.int64).astype(dtype).reshape(1, 256), 0.0122984, low)
+        kind = np.dtype(dtype).name
+        for name, scale in [("smaller", 0.029083), ("larger", 0.0041), ("same", 0.0122984)]:
+            yield f"delegate_quantize_{kind}_{name}", case("QUANTIZE", [x], out=dtype, scale=scale, zero=zero)
+    # Sums that come to halves once they are multiplied by f32(f32(x scale * w scale) / y scale).
+    scale = 0.023529462516307831
+    x = Given(np.zeros((1, 2, 2, 3), np.uint8), scale, 0)
+    w = Const(np.full((1, 1, 1, 3), 121, np.uint8), 0.010316184721887112, 120)
+    bias = Const(np.array([18660, 18659, 30000], np.int32), 0.00024273427, 0)
+    depth = dict(padding=0, strideW=1, strideH=1, dilationWFactor=1, dilationHFactor=1, depthMultiplier=1)
+    for name, activation in [("plain", 0), ("relu", 1), ("relu6", 3)]:
+        made = case("DEPTHWISE_CONV_2D", [x, w, bias], "DepthwiseConv2DOptions", out=np.uint8, scale=scale, zero=0,
+                    shape=(1, 2, 2, 3), fusedActivationFunction=activation, **depth)
+        yield f"delegate_depthwise_{name}", made
+
+
 def control():
     yield "if_true", branch(np.array(True))
     yield "if_false", branch(np.array(False))
@@ -526,7 +547,7 @@ def main():
     with tarfile.open(sys.argv[1], "w:xz") as archive:
         for name, (content, given) in cases():
             try:
-                outputs = run(content, given)
+                outputs = run(content, given, name.startswith("delegate"))
             except (RuntimeError, ValueError) as error:
                 refused.append(f"{name}: {str(error).splitlines()[0]}")
                 continue

@@ -3,7 +3,7 @@
 use lepton_ir::ops::pad::PadMode;
 use lepton_ir::ops::pool::PoolFunction;
 use lepton_ir::ops::transpose::Transpose;
-use lepton_ir::{Graph, GraphError, Node, NodeId, Op, Users, ValueId};
+use lepton_ir::{Dim, Graph, GraphError, Node, NodeId, Op, Users, ValueId};
 use lepton_tensor::{DType, Tensor};
 
 use super::products::Bytes;
@@ -77,6 +77,9 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
             false => Bytes::behind(graph, x),
         };
         let Some(source) = source.and_then(behind) else { continue };
+        if names_extents(graph, made, source.value) {
+            continue;
+        }
         let p = source.parameters;
         let bytes = source.reordered(graph)?;
         let Some(inputs) = byte_operands(graph, &node, bytes, p) else { continue };
@@ -88,6 +91,14 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
         changes += 1;
     }
     Ok(changes)
+}
+
+/// True if extents of `made` that only a run tells are not those of its operand: they are named
+/// after the node, and another in its place would name them anew.
+fn names_extents(graph: &Graph, made: ValueId, operand: ValueId) -> bool {
+    let told = |id| graph.fact(id).dims.iter().flat_map(Dim::symbols).collect::<Vec<_>>();
+    let known = told(operand);
+    told(made).iter().any(|name| name.starts_with('?') && !known.contains(name))
 }
 
 /// True if every use of the value is a quantisation.

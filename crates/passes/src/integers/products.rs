@@ -125,10 +125,10 @@ impl Product {
             .collect()
     }
 
-    /// Factors from sums to results in steps of `y_scale`.
+    /// Factors from sums to results in steps of `y_scale`, rounded as ONNX Runtime and XNNPACK do.
     fn multiplier(&self, y_scale: f32) -> Vec<f32> {
-        let x_scale = self.x.parameters.scale as f64;
-        self.weights.scale.iter().map(|&w| (x_scale * w as f64 / y_scale as f64) as f32).collect()
+        let x_scale = self.x.parameters.scale;
+        self.weights.scale.iter().map(|&w| x_scale * w / y_scale).collect()
     }
 }
 

@@ -25,6 +25,11 @@ pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
         let node = graph.node(id).clone();
+        if let Some((bytes, table)) = gathered(graph, &node) {
+            graph.rewrite_node(id, Lookup {}, &[Some(bytes), Some(table)])?;
+            changes += 1;
+            continue;
+        }
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
         let users = graph.users();
         let Some((chain, source)) = chain(graph, &users, &node) else { continue };
@@ -46,6 +51,17 @@ pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
         changes += 1;
     }
     Ok(changes)
+}
+
+/// The bytes and the table of a `Gather` that takes an entry for every byte.
+fn gathered(graph: &Graph, node: &Node) -> Option<(ValueId, ValueId)> {
+    let Op::Gather(_) = &node.op else { return None };
+    let (table, places) = (operand(node, 0)?, operand(node, 1)?);
+    let entries = graph.constant(table).filter(|t| t.dtype() == DType::U8)?;
+    let (_, cast) = graph.producer(places)?;
+    let bytes = operand(cast, 0).filter(|_| matches!(cast.op, Op::Cast(_)))?;
+    let fits = entries.shape() == [256] && graph.fact(bytes).dtype == DType::U8;
+    fits.then_some((bytes, table))
 }
 
 /// Tables of tables, and sums and products of bytes that both follow from one byte (a value times

@@ -95,7 +95,9 @@ fn countable(name: &'static str, x: &Tensor) -> Result<(), Problem> {
     let most = x.shape().iter().copied().max().unwrap_or(0);
     if x.is_empty() && most > LARGEST_EMPTY {
         let shape = x.shape();
-        return Err(Problem::shape(format!("{name} has no elements and an extent of {most}: {shape:?}")));
+        return Err(Problem::shape(format!(
+            "{name} has no elements and an extent of {most}: {shape:?}"
+        )));
     }
     Ok(())
 }

@@ -165,7 +165,10 @@ impl IntegerEpilogue {
         }
         let real = self.activation != Unary::default();
         if real && (residual.is_some() || inputs.optional(5).is_some()) {
-            return Err(Problem::attribute("activation", "of a u8 result takes no residual or table"));
+            return Err(Problem::attribute(
+                "activation",
+                "of a u8 result takes no residual or table",
+            ));
         }
         let residual = residual.map(Tensor::as_slice::<u8>).transpose()?;
         let table = inputs.optional(5).map(Tensor::as_slice::<u8>).transpose()?;

@@ -10,6 +10,7 @@ mod centred;
 mod control;
 mod detection;
 mod elements;
+mod fixed;
 mod flat;
 mod flexible;
 mod integer_lstm;

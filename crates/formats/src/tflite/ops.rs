@@ -71,7 +71,7 @@ pub const ROWS: &[Row] = &[
     function("EXP", 2, U::Exp),
     function("FLOOR", 1, U::Floor),
     nodes("GELU", 2, elements::gelu),
-    function("HARD_SWISH", 1, U::HardSwish),
+    nodes("HARD_SWISH", 1, rounded::hard_swish),
     nodes("LEAKY_RELU", 2, elements::leaky_relu),
     function("LOG", 2, U::Log),
     nodes("LOGICAL_NOT", 1, elements::not),

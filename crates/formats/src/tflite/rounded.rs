@@ -3,11 +3,13 @@
 
 use lepton_ir::ValueId;
 use lepton_ir::ops::binary::BinaryFunction as B;
+use lepton_ir::ops::gather::Gather;
 use lepton_ir::ops::quantize::{DequantizeLinear, QuantizeLinear};
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
 use lepton_tensor::{DType, Tensor};
 
 use super::call::{Call, Results};
+use super::fixed;
 use super::schema::TensorInfo;
 use crate::error::FormatError;
 use crate::steps::{Made, Steps};
@@ -64,4 +66,30 @@ pub fn quantise(call: &mut Call<'_, '_>) -> Results {
     let up = call.scalar(DType::F32, 1.0 / 1024.0)?;
     let steps = call.pair(B::Add, steps, up)?;
     Ok(vec![bytes(call, steps, result)?])
+}
+
+/// `HARD_SWISH`: between bytes of the same type a table, in the standard form of one: `Gather` at
+/// the bytes, which are unsigned for that.
+pub fn hard_swish(call: &mut Call<'_, '_>) -> Results {
+    let x = call.real(0)?;
+    let (given, result) = (call.info(0)?, call.result_info(0)?);
+    let same = given.is_byte() && result.is_byte() && given.dtype()? == result.dtype()?;
+    let least = if given.dtype()? == DType::I8 { -128 } else { 0 };
+    let Some(table) = same.then(|| fixed::hard_swish(given, result, least)).flatten() else {
+        return call.emit(Unary::new(UnaryFunction::HardSwish), &[Some(x)]);
+    };
+    let unsigned = |byte: i32| (byte - least) as u8;
+    let table: Vec<u8> = table.into_iter().map(unsigned).collect();
+    let zero = |info: &TensorInfo| unsigned(info.zero.first().map_or(0, |&zero| zero as i32));
+    let mut parameters = |info: &TensorInfo| {
+        let (scale, zero) = (Tensor::scalar(info.scale[0]), Tensor::scalar(zero(info)));
+        [Some(call.constant(scale)), Some(call.constant(zero))]
+    };
+    let ([scale, zero], made) = (parameters(given), parameters(result));
+    let bytes = call.emit_one(QuantizeLinear::default(), &[Some(x), scale, zero])?;
+    let places = call.cast(bytes, DType::I64)?;
+    let table = call.constant(Tensor::vector(&table));
+    let bytes = call.emit_one(Gather { axis: 0 }, &[Some(table), Some(places)])?;
+    let [scale, zero] = made;
+    call.emit(DequantizeLinear::default(), &[Some(bytes), scale, zero])
 }

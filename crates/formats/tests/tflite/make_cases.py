@@ -517,6 +517,9 @@ def delegate():
         kind = np.dtype(dtype).name
         for name, scale in [("smaller", 0.029083), ("larger", 0.0041), ("same", 0.0122984)]:
             yield f"delegate_quantize_{kind}_{name}", case("QUANTIZE", [x], out=dtype, scale=scale, zero=zero)
+        for name, scale in [("near", 0.04), ("far", 0.3), ("fine", 0.004)]:
+            x = Given(np.arange(low, low + 256, dtype=np.int64).astype(dtype).reshape(1, 256), scale, low + 100)
+            yield f"delegate_hard_swish_{kind}_{name}", case("HARD_SWISH", [x], out=dtype, scale=scale / 2, zero=zero + 15)
     # Sums that come to halves once they are multiplied by f32(f32(x scale * w scale) / y scale).
     scale = 0.023529462516307831
     x = Given(np.zeros((1, 2, 2, 3), np.uint8), scale, 0)

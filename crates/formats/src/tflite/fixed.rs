@@ -24,6 +24,9 @@ struct Factor {
 impl Factor {
     /// `None` where the power of two is none that 16 bits take.
     fn of(value: f32) -> Option<Factor> {
+        if !(1e-6..1e6).contains(&value) {
+            return None;
+        }
         let mut exponent = f64::from(value).log2().floor() as i32 + 1;
         let mut wide = (f64::from(value) * 2f64.powi(31 - exponent)).round() as i64;
         if wide == 1 << 31 {
@@ -39,10 +42,15 @@ pub fn hard_swish(given: &TensorInfo, result: &TensorInfo, least: i32) -> Option
     let fine = given.scale[0] / 128.0;
     let output = Factor::of(fine / result.scale[0]).filter(|factor| factor.exponent <= 0)?;
     let gate = Factor::of(fine / (3.0 / 32768.0))?;
-    let zero = |info: &TensorInfo| info.zero.first().map_or(0, |&zero| zero as i32);
+    let byte = least..least + 256;
+    let zero = |info: &TensorInfo| info.zero.first().map_or(Some(0), |&zero| zero.try_into().ok());
+    let zeros = [zero(given)?, zero(result)?];
+    if !zeros.iter().all(|zero| byte.contains(zero)) {
+        return None;
+    }
     let short = |x: i32| x.clamp(i32::from(i16::MIN), i32::from(i16::MAX));
     let of = |byte: i32| {
-        let x = (byte - zero(given)) * 128;
+        let x = (byte - zeros[0]) * 128;
         let mut open = x;
         if gate.exponent > 0 {
             open = short(open << (gate.exponent - 1));
@@ -55,8 +63,8 @@ pub fn hard_swish(given: &TensorInfo, result: &TensorInfo, least: i32) -> Option
         }
         open = (open + (1 << 15)) >> 1;
         let product = open * rounded_product(x, output.mantissa) / (1 << 15);
-        let y = rounded_shift(product, output.exponent.unsigned_abs()) + zero(result);
+        let y = rounded_shift(product, output.exponent.unsigned_abs()) + zeros[1];
         y.clamp(least, least + 255)
     };
-    Some((least..least + 256).map(of).collect())
+    Some(byte.map(of).collect())
 }

@@ -320,11 +320,13 @@ impl<'a> FixedState<'a> {
                         }
                     }
                     for (g, gate) in total.iter_mut().enumerate() {
-                        let mut sum = sums[0][g];
+                        // Without closures, which are not certain to be compiled for the set.
+                        let [mut high, mut low] = sums[0][g];
                         for part in &sums[1..] {
-                            sum = [0, 1].map(|i| V::int_add(sum[i], part[g][i]));
+                            high = V::int_add(high, part[g][0]);
+                            low = V::int_add(low, part[g][1]);
                         }
-                        let [high, low] = sum.map(V::from_int);
+                        let (high, low) = (V::from_int(high), V::from_int(low));
                         let scale = V::load(scales.add(g * PANEL + p * V::LANES));
                         gate[p] = high.mul_add(V::splat(PART), low).mul_add(scale, gate[p]);
                     }

@@ -158,9 +158,11 @@ impl Products for TilesOfState {
         unsafe { amx::products(parts, tiles, weights, gate_bytes, GATES == 4, &mut sums) };
         let mut total = [[[V::splat(0.0); PARTS]; GATES]; ROWS];
         for g in 0..GATES {
+            let [high, middle, low] = &sums[g];
             // SAFETY: 16 floats each.
-            let [high, middle, low] =
-                sums[g].each_ref().map(|row| unsafe { V::load(row.as_ptr()) });
+            let (high, middle, low) = unsafe {
+                (V::load(high.as_ptr()), V::load(middle.as_ptr()), V::load(low.as_ptr()))
+            };
             total[0][g][0] = high + (middle + low);
         }
         total

@@ -50,13 +50,23 @@ impl<A: Sum> ColumnTile<A> {
     /// Goes on by so many pixels of output, `step` columns apart.
     fn advance(&mut self, pixels: usize, step: usize) {
         let columns = pixels * step;
-        for source in &mut self.sources {
-            *source = source.wrapping_add(columns * self.offsets[1]);
-        }
-        let Range { start, end } = &mut self.inside;
-        (*start, *end) = (start.saturating_sub(columns), end.saturating_sub(columns));
+        advance(&mut self.sources, &mut self.inside, columns, self.offsets[1]);
         self.finish.iter_mut().flatten().for_each(|finish| finish.below(pixels));
     }
+}
+
+/// Moves lines of the image, and the columns that are in it, so many columns of `pixel_bytes` on.
+#[inline(always)]
+fn advance(
+    sources: &mut [*const u8; MOST_LINES],
+    inside: &mut Range<usize>,
+    columns: usize,
+    pixel_bytes: usize,
+) {
+    for source in sources {
+        *source = source.wrapping_add(columns * pixel_bytes);
+    }
+    *inside = inside.start.saturating_sub(columns)..inside.end.saturating_sub(columns);
 }
 
 /// Where one of the tiles side by side finds some channels of its columns.
@@ -81,11 +91,7 @@ impl Here {
     /// So many columns further right.
     #[inline(always)]
     pub fn advance<A: Sum>(&mut self, tile: &ColumnTile<A>, columns: usize) {
-        for source in &mut self.sources {
-            *source = source.wrapping_add(columns * tile.offsets[1]);
-        }
-        let Range { start, end } = &mut self.inside;
-        (*start, *end) = (start.saturating_sub(columns), end.saturating_sub(columns));
+        advance(&mut self.sources, &mut self.inside, columns, tile.offsets[1]);
     }
 }
 

@@ -5,6 +5,7 @@
 use half::bf16;
 
 use crate::functions;
+use crate::real::Real;
 use crate::reduce::{MaxLoose, SumExp, fold_slice, join_lanes};
 use crate::vector::{Vector, vectorised};
 
@@ -100,44 +101,57 @@ unsafe fn powers<V: Vector, const ROWS: usize>(
     sums
 }
 
+/// Rows of which the exponentials go to `room`, which may be the input, and the results, f32 or bf16,
+/// to `output`, which may be `room`.
+///
 /// # Safety
-/// As [`powers`].
+/// As [`powers`]; `output` must have the values of all rows.
 #[inline(always)]
-unsafe fn plain_rows<V: Vector, const ROWS: usize>(
+unsafe fn plain_rows<V: Vector, R: Real, const ROWS: usize>(
     input: *const f32,
-    output: *mut f32,
+    room: *mut f32,
+    output: *mut R,
     columns: usize,
 ) {
-    // SAFETY: the caller's promise; all offsets stay inside the rows.
+    // SAFETY: the caller's promise; all offsets stay inside the rows. R is f32 where it is wide,
+    // otherwise bf16.
     unsafe {
-        let factors: [V; ROWS] = powers(input, output, columns);
+        let factors: [V; ROWS] = powers(input, room, columns);
         for (r, factor) in factors.into_iter().enumerate() {
-            let row = output.add(r * columns);
+            let (row, to) = (room.add(r * columns), output.add(r * columns));
             for i in (0..columns).step_by(V::LANES) {
-                let x = V::load_upto(row.add(i), columns - i) * factor;
-                x.store_upto(row.add(i), columns - i);
+                let (left, to) = (columns - i, to.add(i));
+                let x = V::load_upto(row.add(i), left) * factor;
+                match R::WIDE {
+                    true => x.store_upto(to.cast(), left),
+                    false => x.store_bf16_upto(to.cast(), left),
+                }
             }
         }
     }
 }
 
+/// [`plain_rows`] of `count` rows, [`AT_ONCE`] and then one by one.
+///
 /// # Safety
-/// As [`powers`]; `output` must have the values of all rows.
+/// As [`plain_rows`].
 #[inline(always)]
-unsafe fn rounded_rows<V: Vector, const ROWS: usize>(
-    values: *mut f32,
-    output: *mut bf16,
-    columns: usize,
+unsafe fn all_plain_rows<V: Vector, R: Real>(
+    input: *const f32,
+    room: *mut f32,
+    output: *mut R,
+    [count, columns]: [usize; 2],
 ) {
-    // SAFETY: the caller's promise; all offsets stay inside the rows.
+    let together = count - count % AT_ONCE;
+    // SAFETY: the caller's promise.
     unsafe {
-        let factors: [V; ROWS] = powers(values, values, columns);
-        for (r, factor) in factors.into_iter().enumerate() {
-            let (row, to) = (values.add(r * columns), output.add(r * columns));
-            for i in (0..columns).step_by(V::LANES) {
-                let x = V::load_upto(row.add(i), columns - i) * factor;
-                x.store_bf16_upto(to.add(i), columns - i);
-            }
+        for row in (0..together).step_by(AT_ONCE) {
+            let at = row * columns;
+            plain_rows::<V, R, AT_ONCE>(input.add(at), room.add(at), output.add(at), columns);
+        }
+        for row in together..count {
+            let at = row * columns;
+            plain_rows::<V, R, 1>(input.add(at), room.add(at), output.add(at), columns);
         }
     }
 }
@@ -151,20 +165,13 @@ unsafe fn rows<V: Vector>(
     output: *mut f32,
     [count, columns]: [usize; 2],
 ) {
-    let mut done = 0;
     // SAFETY: the caller's promise.
     unsafe {
-        while kind == Softmax::Plain && done + AT_ONCE <= count {
-            let at = done * columns;
-            plain_rows::<V, AT_ONCE>(input.add(at), output.add(at), columns);
-            done += AT_ONCE;
+        if kind == Softmax::Plain {
+            return all_plain_rows::<V, f32>(input, output, output, [count, columns]);
         }
-        for row in done..count {
-            let (from, to) = (input.add(row * columns), output.add(row * columns));
-            match kind {
-                Softmax::Plain => plain_rows::<V, 1>(from, to, columns),
-                Softmax::Log => log_row::<V>(from, to, columns),
-            }
+        for row in 0..count {
+            log_row::<V>(input.add(row * columns), output.add(row * columns), columns);
         }
     }
 }
@@ -172,19 +179,10 @@ unsafe fn rows<V: Vector>(
 #[inline(always)]
 fn rows_rounded<V: Vector>(columns: usize, values: &mut [f32], output: &mut [bf16]) {
     assert_eq!(values.len(), output.len(), "one result for each value");
-    let (count, mut done) = (values.len().checked_div(columns).unwrap_or(0), 0);
-    let (values, output) = (values.as_mut_ptr(), output.as_mut_ptr());
-    // SAFETY: both have `count` rows.
-    unsafe {
-        while done + AT_ONCE <= count {
-            let at = done * columns;
-            rounded_rows::<V, AT_ONCE>(values.add(at), output.add(at), columns);
-            done += AT_ONCE;
-        }
-        for row in done..count {
-            rounded_rows::<V, 1>(values.add(row * columns), output.add(row * columns), columns);
-        }
-    }
+    let count = values.len().checked_div(columns).unwrap_or(0);
+    let values = values.as_mut_ptr();
+    // SAFETY: both have `count` rows and are apart.
+    unsafe { all_plain_rows::<V, bf16>(values, values, output.as_mut_ptr(), [count, columns]) }
 }
 
 #[inline(always)]
@@ -255,7 +253,8 @@ fn rows_masked<V: Vector>(columns: usize, scale: f32, mask: &[f32], values: &mut
                 let y = V::load_upto(x.as_ptr().add(i), columns - i).mul_add(scale, m);
                 y.store_upto(x.as_mut_ptr().add(i), columns - i);
             }
-            plain_rows::<V, 1>(x.as_ptr(), x.as_mut_ptr(), columns);
+            let x = x.as_mut_ptr();
+            plain_rows::<V, f32, 1>(x, x, x, columns);
         }
     }
 }

@@ -22,8 +22,10 @@ type Term = (Vec<Atom>, i64);
 /// An extent, or an integer that depends on extents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Dim {
-    /// Sorted by atoms, no zero coefficient, no atoms twice.
-    terms: Vec<Term>,
+    /// The part without atoms; most extents have no other, and need no memory.
+    constant: i64,
+    /// Sorted by atoms, no zero coefficient, no atoms twice, none without atoms.
+    terms: Box<[Term]>,
 }
 
 /// Values of symbols.
@@ -38,7 +40,7 @@ impl Dim {
 
     /// A known integer.
     pub fn known(value: i64) -> Self {
-        if value == 0 { Dim::default() } else { Dim { terms: vec![(Vec::new(), value)] } }
+        Dim { constant: value, terms: Box::default() }
     }
 
     /// A named symbol.
@@ -57,16 +59,12 @@ impl Dim {
     }
 
     fn atom(atom: Atom) -> Self {
-        Dim { terms: vec![(vec![atom], 1)] }
+        Dim { constant: 0, terms: Box::new([(vec![atom], 1)]) }
     }
 
     /// The integer, if there are no symbols.
     pub fn as_known(&self) -> Option<i64> {
-        match self.terms.as_slice() {
-            [] => Some(0),
-            [(atoms, value)] if atoms.is_empty() => Some(*value),
-            _ => None,
-        }
+        self.terms.is_empty().then_some(self.constant)
     }
 
     /// The extent, if it is known and not negative.
@@ -105,17 +103,29 @@ impl Dim {
         }
     }
 
-    fn normalised(mut terms: Vec<Term>) -> Self {
+    /// The sum of a constant and of terms, in any order, that may lack atoms.
+    fn normalised(mut constant: i64, mut terms: Vec<Term>) -> Self {
         terms.sort();
         let mut merged: Vec<Term> = Vec::with_capacity(terms.len());
         for (atoms, value) in terms {
             match merged.last_mut() {
+                _ if atoms.is_empty() => constant = constant.saturating_add(value),
                 Some(last) if last.0 == atoms => last.1 = last.1.saturating_add(value),
                 _ => merged.push((atoms, value)),
             }
         }
         merged.retain(|(_, value)| *value != 0);
-        if merged.len() > MAX_TERMS { Dim::unknown() } else { Dim { terms: merged } }
+        if merged.len() > MAX_TERMS {
+            Dim::unknown()
+        } else {
+            Dim { constant, terms: merged.into() }
+        }
+    }
+
+    /// All terms, the constant one first, if it is not zero.
+    fn parts(&self) -> impl Iterator<Item = (&[Atom], i64)> {
+        let constant = (self.constant != 0).then_some((&[][..], self.constant));
+        constant.into_iter().chain(self.terms.iter().map(|(atoms, value)| (&atoms[..], *value)))
     }
 
     /// The quotient rounded toward minus infinity. Division by zero is unknown.
@@ -137,19 +147,19 @@ impl Dim {
 
     /// The quotient where the division leaves nothing over for every value of the symbols.
     pub fn exact_div(&self, divisor: &Dim) -> Option<Dim> {
-        if divisor.terms.len() != 1 {
+        let mut parts = divisor.parts();
+        let (Some((atoms, coefficient)), None) = (parts.next(), parts.next()) else {
             return (self == divisor && !divisor.is(0)).then(|| Dim::known(1));
-        }
-        let (atoms, coefficient) = &divisor.terms[0];
-        let divide = |(have, value): &Term| {
-            let mut rest = have.clone();
+        };
+        let divide = |(have, value): (&[Atom], i64)| {
+            let mut rest = have.to_vec();
             for atom in atoms {
                 let at = rest.iter().position(|a| a == atom)?;
                 rest.remove(at);
             }
-            (value.checked_rem(*coefficient)? == 0).then(|| (rest, value / coefficient))
+            (value.checked_rem(coefficient)? == 0).then(|| (rest, value / coefficient))
         };
-        Some(Dim::normalised(self.terms.iter().map(divide).collect::<Option<Vec<_>>>()?))
+        Some(Dim::normalised(0, self.parts().map(divide).collect::<Option<Vec<_>>>()?))
     }
 
     /// The larger of two.
@@ -171,7 +181,7 @@ impl Dim {
         if self.as_known().is_some() {
             return self.clone();
         }
-        let mut sum = Dim::known(0);
+        let mut sum = Dim::known(self.constant);
         for (atoms, value) in &self.terms {
             let mut product = Dim::known(*value);
             for atom in atoms {
@@ -202,13 +212,15 @@ impl From<usize> for Dim {
 impl Add for Dim {
     type Output = Dim;
     fn add(self, other: Dim) -> Dim {
-        Dim::normalised(self.terms.into_iter().chain(other.terms).collect())
+        let constant = self.constant.saturating_add(other.constant);
+        Dim::normalised(constant, self.terms.into_iter().chain(other.terms).collect())
     }
 }
 
 impl Neg for Dim {
     type Output = Dim;
     fn neg(mut self) -> Dim {
+        self.constant = self.constant.saturating_neg();
         for (_, value) in &mut self.terms {
             *value = value.saturating_neg();
         }
@@ -226,18 +238,22 @@ impl Sub for Dim {
 impl Mul for Dim {
     type Output = Dim;
     fn mul(self, other: Dim) -> Dim {
-        if self.terms.len() * other.terms.len() > MAX_TERMS {
+        if let (Some(a), Some(b)) = (self.as_known(), other.as_known()) {
+            return Dim::known(a.saturating_mul(b));
+        }
+        let count = self.parts().count() * other.parts().count();
+        if count > MAX_TERMS {
             return Dim::unknown();
         }
-        let mut terms = Vec::with_capacity(self.terms.len() * other.terms.len());
-        for (a, x) in &self.terms {
-            for (b, y) in &other.terms {
+        let mut terms = Vec::with_capacity(count);
+        for (a, x) in self.parts() {
+            for (b, y) in other.parts() {
                 let mut atoms: Vec<Atom> = a.iter().chain(b).cloned().collect();
                 atoms.sort();
-                terms.push((atoms, x.saturating_mul(*y)));
+                terms.push((atoms, x.saturating_mul(y)));
             }
         }
-        Dim::normalised(terms)
+        Dim::normalised(0, terms)
     }
 }
 
@@ -261,14 +277,14 @@ fn write_symbol(f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
 
 impl fmt::Display for Dim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.terms.is_empty() {
+        // Symbols first, the constant last, as people write it.
+        let parts: Vec<_> = self.parts().collect();
+        if parts.is_empty() {
             return f.write_str("0");
         }
-        // Symbols first, the constant last, as people write it.
-        let ordered = self.terms.iter().rev();
-        for (position, (atoms, value)) in ordered.enumerate() {
+        for (position, &(atoms, value)) in parts.iter().rev().enumerate() {
             let magnitude = value.unsigned_abs();
-            match (position, *value < 0) {
+            match (position, value < 0) {
                 (0, true) => f.write_str("-")?,
                 (0, false) => {}
                 (_, true) => f.write_str("-")?,

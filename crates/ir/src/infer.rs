@@ -66,6 +66,9 @@ impl Graph {
     /// The graph with its symbols bound and every fact inferred again.
     pub fn specialised(&self, bindings: &Bindings) -> Result<Graph, GraphError> {
         let mut graph = self.clone();
+        if bindings.is_empty() {
+            return Ok(graph);
+        }
         for id in self.inputs.clone() {
             graph.values[id.index()].fact = self.fact(id).bind(bindings);
         }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::offsets::{Offsets, PADDING};
 use crate::panel::PixelLine;
 
 /// Why a geometry cannot be run.
@@ -82,50 +83,11 @@ impl Window {
     }
 }
 
-/// Marks a tap that reads the padding row.
-pub(crate) const PADDING: i32 = i32::MIN;
-
 #[derive(Clone, Debug)]
-enum Offsets {
+enum Rows {
     /// One tap; row r starts at r · stride.
     Strided(usize),
-    /// `[tap][row]` element offsets from the image's first element.
-    Table(Vec<i32>),
-}
-
-/// Bytes copied for a line of taps at most.
-pub(crate) const LINE_BYTES: usize = 32;
-
-/// The lines of taps that may be copied as one run of [`LINE_BYTES`] or half of that.
-#[derive(Clone, Debug)]
-struct Lines {
-    /// Taps in a line of the kernel.
-    taps: usize,
-    /// Elements between pixels.
-    pixel_stride: usize,
-    /// `[line][row]`: no tap is in the padding, and the image does not end before the run.
-    whole: Vec<bool>,
-}
-
-impl Lines {
-    /// `None` where taps are not neighbours or a line is too long.
-    fn of(rows: &Indirection, window: &Window, pixel_stride: usize) -> Option<Self> {
-        let [height, width] = window.kernel;
-        let neighbours = window.dilation[1] == 1 && width * pixel_stride <= LINE_BYTES;
-        let Offsets::Table(table) = &rows.offsets else { return None };
-        let count = rows.rows_per_image;
-        let whole = |i: usize| {
-            let (line, row) = (i / count, i % count);
-            let at = |tap: usize| table[(line * width + tap) * count + row];
-            let inside = (0..width).all(|tap| at(tap) != PADDING);
-            inside && at(0) as usize + LINE_BYTES <= rows.image_stride
-        };
-        neighbours.then(|| Lines {
-            taps: width,
-            pixel_stride,
-            whole: (0..height * count).map(whole).collect(),
-        })
-    }
+    Window(Offsets),
 }
 
 /// For each output row and tap, where its input elements start: relative to the input's first
@@ -134,14 +96,12 @@ impl Lines {
 /// A *row* is one output pixel; rows are numbered through the images of a batch.
 #[derive(Clone, Debug)]
 pub struct Indirection {
-    offsets: Offsets,
+    rows: Rows,
     taps: usize,
     rows_per_image: usize,
     image_stride: usize,
     /// Output width, where three taps across read neighbouring pixels and so do neighbouring rows.
     shared_width: Option<usize>,
-    /// Lines of taps that are one run of bytes, for rows that are gathered.
-    lines: Option<Lines>,
     /// Taps in a line of the kernel, and elements between pixels, where taps are neighbours.
     line_taps: Option<[usize; 2]>,
     /// Where lines of output lie evenly.
@@ -168,6 +128,25 @@ pub(crate) struct Across {
 }
 
 impl Across {
+    fn of(window: &Window, pixel_stride: usize) -> Self {
+        let [_, step] = window.stride;
+        let reach = (window.kernel[1] - 1) * window.dilation[1];
+        let width = window.output().map_or(0, |[_, width]| width);
+        let first = window.pad_before[1].div_ceil(step);
+        let end = (window.input[1] + window.pad_before[1]).saturating_sub(reach).div_ceil(step);
+        Across {
+            width,
+            inside: first..end.min(width).max(first),
+            taps: window.kernel[1],
+            row_step: step * pixel_stride,
+            tap_step: window.dilation[1] * pixel_stride,
+            stride: step,
+            dilation: window.dilation[1],
+            pad_before: window.pad_before[1],
+            input: window.input[1],
+        }
+    }
+
     /// Pixels of the taps of a row that are beside the image at most, at either end of a line, where
     /// taps are neighbours.
     pub fn most_beside(&self) -> Option<usize> {
@@ -189,48 +168,14 @@ impl Indirection {
     /// Plain matrix rows, `row_stride` elements apart.
     pub fn strided(row_stride: usize) -> Self {
         Indirection {
-            offsets: Offsets::Strided(row_stride),
+            rows: Rows::Strided(row_stride),
             taps: 1,
             rows_per_image: usize::MAX,
             image_stride: 0,
             shared_width: None,
-            lines: None,
             line_taps: None,
             across: None,
         }
-    }
-
-    /// Any geometry: `offset(row, tap)` is the element offset in an image, `None` for padding.
-    /// Images are `image_stride` elements apart.
-    ///
-    /// # Errors
-    /// If an offset does not fit.
-    pub fn from_fn(
-        rows_per_image: usize,
-        taps: usize,
-        image_stride: usize,
-        offset: impl Fn(usize, usize) -> Option<usize>,
-    ) -> Result<Self, GeometryError> {
-        let mut table = Vec::with_capacity(rows_per_image * taps);
-        for tap in 0..taps {
-            for row in 0..rows_per_image {
-                table.push(match offset(row, tap) {
-                    None => PADDING,
-                    Some(elements) => i32::try_from(elements)
-                        .map_err(|_| GeometryError::ImageTooLarge { elements })?,
-                });
-            }
-        }
-        Ok(Indirection {
-            offsets: Offsets::Table(table),
-            taps,
-            rows_per_image,
-            image_stride,
-            shared_width: None,
-            lines: None,
-            line_taps: None,
-            across: None,
-        })
     }
 
     /// The rows of a convolution over NHWC images whose pixels are `pixel_stride` elements apart
@@ -239,16 +184,12 @@ impl Indirection {
     /// # Errors
     /// If the window has no output or an image is too large.
     pub fn window(window: &Window, pixel_stride: usize) -> Result<Self, GeometryError> {
-        let [height, width] = window.output().ok_or(GeometryError::NoOutput { window: *window })?;
         if window.is_pointwise() {
             return Ok(Self::strided(pixel_stride));
         }
-        let image_stride = window.input[0] * window.input[1] * pixel_stride;
-        let mut rows = Self::from_fn(height * width, window.taps(), image_stride, |row, tap| {
-            let y = window.source(0, row / width, tap / window.kernel[1])?;
-            let x = window.source(1, row % width, tap % window.kernel[1])?;
-            Some((y * window.input[1] + x) * pixel_stride)
-        })?;
+        let mut rows = Self::ring(window, pixel_stride, window.input[0])?;
+        rows.image_stride = window.input[0] * window.input[1] * pixel_stride;
+        let [_, width] = window.output().expect("it has rows");
         let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
         // At most one pixel of a line of three taps is beside the image.
         let reach = width + 2 - window.pad_before[1].min(width + 2);
@@ -257,30 +198,25 @@ impl Indirection {
         let narrow = window.kernel[1] <= 16;
         rows.line_taps =
             (narrow && window.dilation[1] == 1).then_some([window.kernel[1], pixel_stride]);
-        rows.lines = Lines::of(&rows, window, pixel_stride);
-        Ok(rows.across(window, pixel_stride))
+        Ok(rows)
     }
 
-    /// The same, told that within a line of output and of taps the rows are those of `window` over
-    /// pixels `pixel_stride` elements apart; which lines of the image they are in is free.
-    pub fn across(mut self, window: &Window, pixel_stride: usize) -> Self {
-        let [_, step] = window.stride;
-        let reach = (window.kernel[1] - 1) * window.dilation[1];
-        let width = window.output().map_or(0, |[_, width]| width);
-        let first = window.pad_before[1].div_ceil(step);
-        let end = (window.input[1] + window.pad_before[1]).saturating_sub(reach).div_ceil(step);
-        self.across = Some(Across {
-            width,
-            inside: first..end.min(width).max(first),
-            taps: window.kernel[1],
-            row_step: step * pixel_stride,
-            tap_step: window.dilation[1] * pixel_stride,
-            stride: step,
-            dilation: window.dilation[1],
-            pad_before: window.pad_before[1],
-            input: window.input[1],
-        });
-        self
+    /// The same for one image of which `kept` lines are there at a time: each lies where the one so
+    /// many before it lay.
+    ///
+    /// # Errors
+    /// Those of [`Indirection::window`].
+    pub fn ring(window: &Window, pixel_stride: usize, kept: usize) -> Result<Self, GeometryError> {
+        let offsets = Offsets::of(window, pixel_stride, kept)?;
+        Ok(Indirection {
+            rows_per_image: offsets.rows(),
+            rows: Rows::Window(offsets),
+            taps: window.taps(),
+            image_stride: 0,
+            shared_width: None,
+            line_taps: None,
+            across: Some(Across::of(window, pixel_stride)),
+        })
     }
 
     /// How lines of output lie, if evenly.
@@ -290,15 +226,14 @@ impl Indirection {
 
     /// Elements from the first image to a tap of a row; `None` in the padding.
     pub(crate) fn offset(&self, row: usize, tap: usize) -> Option<usize> {
-        match &self.offsets {
-            Offsets::Strided(stride) => Some(row * stride),
-            Offsets::Table(table) => {
+        match &self.rows {
+            Rows::Strided(stride) => Some(row * stride),
+            Rows::Window(offsets) => {
                 let (image, row) = match row < self.rows_per_image {
                     true => (0, row),
                     false => (row / self.rows_per_image, row % self.rows_per_image),
                 };
-                let offset = table[tap * self.rows_per_image + row];
-                (offset != PADDING).then(|| image * self.image_stride + offset as usize)
+                Some(image * self.image_stride + offsets.get(row, tap)?)
             }
         }
     }
@@ -330,9 +265,10 @@ impl Indirection {
         count: usize,
         lines: &mut [PixelLine],
     ) {
-        let (Offsets::Table(table), Some(across)) = (&self.offsets, &self.across) else {
+        let (Rows::Window(offsets), Some(across)) = (&self.rows, &self.across) else {
             unreachable!("rows that share pixels")
         };
+        let table = offsets.table();
         let (mut image, mut row) = (base.expose_provenance(), row);
         if row >= self.rows_per_image {
             image += row / self.rows_per_image * self.image_stride * size_of::<T>();
@@ -360,7 +296,7 @@ impl Indirection {
     ///
     /// # Safety
     /// Every tap of the rows is readable, from `padding` where it is in the padding; `to` is
-    /// writable for all rows and for [`LINE_BYTES`] more, whose contents are lost.
+    /// writable for all rows and for [`LINE_BYTES`](crate::offsets::LINE_BYTES) more, whose contents are lost.
     pub(crate) unsafe fn gather<const CHANNELS: usize>(
         &self,
         base: *const u8,
@@ -394,10 +330,10 @@ impl Indirection {
         row: usize,
         to: *mut u8,
     ) {
-        let Offsets::Table(table) = &self.offsets else { unreachable!("merged taps") };
-        let lines = self.lines.as_ref().filter(|lines| lines.pixel_stride == CHANNELS);
-        let (line_taps, flags) = match lines {
-            Some(lines) => (lines.taps, lines.whole.as_slice()),
+        let Rows::Window(offsets) = &self.rows else { unreachable!("merged taps") };
+        let table = offsets.table();
+        let (line_taps, flags) = match offsets.runs().filter(|runs| runs.pixel_stride == CHANNELS) {
+            Some(runs) => (runs.taps, runs.whole.as_slice()),
             None => (self.taps, &[][..]),
         };
         let (mut first, mut place) = (0, row);
@@ -430,20 +366,20 @@ impl Indirection {
     /// True if plain rows of `bytes`-byte elements start on the same sets of an L1 cache, so that a
     /// tall tile of them evicts itself: multiples of 4 KiB.
     pub(crate) fn rows_collide(&self, bytes: usize) -> bool {
-        matches!(self.offsets, Offsets::Strided(stride) if stride > 0 && (stride * bytes).is_multiple_of(4096))
+        matches!(self.rows, Rows::Strided(stride) if stride > 0 && (stride * bytes).is_multiple_of(4096))
     }
 
     /// Elements between rows that lie evenly.
     pub(crate) fn stride(&self) -> Option<usize> {
-        match self.offsets {
-            Offsets::Strided(stride) => Some(stride),
-            Offsets::Table(_) => None,
+        match self.rows {
+            Rows::Strided(stride) => Some(stride),
+            Rows::Window(_) => None,
         }
     }
 
     /// Output rows per image; `None` if rows are not bound to images.
     pub fn rows_per_image(&self) -> Option<usize> {
-        matches!(self.offsets, Offsets::Table(_)).then_some(self.rows_per_image)
+        matches!(self.rows, Rows::Window(_)).then_some(self.rows_per_image)
     }
 
     /// Writes the addresses of rows `row..row + count` for `taps`, each tap `pitch` entries apart.
@@ -465,15 +401,15 @@ impl Indirection {
         let base = base.expose_provenance();
         let padding = padding.expose_provenance();
         let size = size_of::<T>();
-        let table = match &self.offsets {
-            Offsets::Strided(stride) => {
+        let table = match &self.rows {
+            Rows::Strided(stride) => {
                 for r in 0..count {
                     // SAFETY: r < count ≤ pitch.
                     unsafe { *addresses.add(r) = base + (row + r) * stride * size };
                 }
                 return;
             }
-            Offsets::Table(table) => table,
+            Rows::Window(offsets) => offsets.table(),
         };
         let mut done = 0;
         while done < count {
@@ -539,24 +475,9 @@ mod tests {
         assert_eq!(window.output(), Some([2, 2]));
         let rows = Indirection::window(&window, 5).unwrap();
         assert_eq!((rows.taps(), rows.rows_per_image()), (9, Some(4)));
-        let Offsets::Table(table) = &rows.offsets else { panic!("a table") };
+        let Rows::Window(offsets) = &rows.rows else { panic!("a window") };
+        let table = offsets.table();
         assert_eq!(table[..4], [PADDING, PADDING, PADDING, 0]);
         assert_eq!(table[16..20], [0, 5, 10, 15]);
-    }
-
-    #[test]
-    fn impossible_windows_are_errors() {
-        let window = Window {
-            input: [2, 2],
-            kernel: [3, 3],
-            stride: [1, 1],
-            dilation: [1, 1],
-            pad_before: [0, 0],
-            pad_after: [0, 0],
-        };
-        assert!(matches!(Indirection::window(&window, 1), Err(GeometryError::NoOutput { .. })));
-        assert!(Indirection::window(&Window { stride: [0, 1], ..window }, 1).is_err());
-        let huge = Indirection::from_fn(1, 1, 0, |_, _| Some(1 << 31));
-        assert_eq!(huge.unwrap_err(), GeometryError::ImageTooLarge { elements: 1 << 31 });
     }
 }

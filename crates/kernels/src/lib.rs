@@ -26,6 +26,7 @@ pub mod grouped;
 pub mod groups;
 pub mod map;
 pub mod normalize;
+mod offsets;
 pub mod pack;
 mod panel;
 pub mod peak;

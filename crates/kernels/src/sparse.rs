@@ -36,28 +36,38 @@ pub struct SparseLines {
 /// `benches/sparsity.md`.
 const BREAK_EVEN: f64 = 0.45;
 
-/// The share of lines that are zero.
-fn zero_share(bytes: &[u8]) -> f64 {
-    let zero = |line: &&[u8]| line.iter().all(|&byte| byte == 0);
-    let lines = bytes.chunks_exact(LINE);
-    let count = lines.len().max(1) as f64;
-    lines.filter(zero).count() as f64 / count
+/// Lines looked at before all are: a few, since dense weights that come from a file would be read
+/// from end to end to tell that they are dense.
+const SAMPLE: usize = 32;
+
+/// True if so many lines are zero that skipping them is faster. Weights of which less than a quarter of
+/// that share is zero in a sample are taken for dense, as one in a hundred thousand would be for which
+/// skipping pays.
+fn skipping_pays(bytes: &[u8]) -> bool {
+    let share = |step: usize| {
+        let lines = bytes.chunks_exact(LINE).step_by(step);
+        let count = lines.len().max(1) as f64;
+        lines.filter(|line| line.iter().all(|&byte| byte == 0)).count() as f64 / count
+    };
+    // Odd, so that it meets every step of a panel's depth.
+    let apart = (bytes.len() / LINE / SAMPLE) | 1;
+    share(apart) >= BREAK_EVEN / 4.0 && share(1) >= BREAK_EVEN
 }
 
 impl SparseLines {
     /// The lines of f32 weights with one tap, if so few are left that skipping pays on `isa`.
     pub fn of_f32(isa: Isa, weights: &PackedF32) -> Option<Self> {
-        let pays = isa.has_avx512() && zero_share(weights.bytes()) >= BREAK_EVEN;
-        (pays && weights.taps() == 1).then(|| Self::pack_f32(weights))
+        let pays = isa.has_avx512() && weights.taps() == 1 && skipping_pays(weights.bytes());
+        pays.then(|| Self::pack_f32(weights))
     }
 
     /// The lines of s8 weights with one tap of whole words, if so few are left that skipping them
     /// can pay on `isa`; see [`SparseLines::pays_s8`].
     pub fn of_s8(isa: Isa, weights: &PackedS8) -> Option<Self> {
         let view = weights.view();
-        let served = view.taps == 1 && view.depth.is_multiple_of(4);
-        let pays = isa.has_avx512() && served && zero_share(weights.bytes()) >= BREAK_EVEN;
-        (pays && weights.merged_channels().is_none()).then(|| Self::pack_s8(weights))
+        let whole = view.depth.is_multiple_of(4) && weights.merged_channels().is_none();
+        let served = isa.has_avx512() && view.taps == 1 && whole;
+        (served && skipping_pays(weights.bytes())).then(|| Self::pack_s8(weights))
     }
 
     /// True if skipping lines of s8 pays for products of so many rows: tiles, where they are, are

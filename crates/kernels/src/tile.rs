@@ -8,10 +8,11 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::conv::{LINE_BYTES, Resolver};
+use crate::conv::Resolver;
 use crate::finish::Sum;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
+use crate::offsets::LINE_BYTES;
 use crate::pack::{PANEL, PanelView};
 use crate::panel::{EvenRows, PanelMicro, PixelLine};
 use crate::real::Real;

@@ -50,7 +50,7 @@ fn artefact_of(model: &Model, prepare: bool) -> Result<Artefact, Error> {
         };
         session.choose(&inputs)?;
         session.run(&inputs)?;
-        artefact.graph = session.lowered().clone();
+        artefact.graph = session.lowered().clone().into();
         artefact.prepared =
             Some(Prepared { key: PREPARED_KEY.to_string(), packs: session.packs() });
     }

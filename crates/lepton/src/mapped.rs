@@ -9,7 +9,38 @@ use crate::error::Error;
 use crate::foreign;
 
 /// Files below this are read; mapping costs more than copying them.
-const READ_BELOW: u64 = 1 << 20;
+const READ_BELOW: u64 = 1 << 16;
+
+/// Bytes of packed forms from which mapping them at once is faster: the system maps small ones in a few
+/// requests anyway.
+#[cfg(target_os = "linux")]
+const EXPECT_FROM: usize = 8 << 20;
+
+/// Has the pages from the first to the last of these parts of a file's bytes mapped at once: one after
+/// the other, when they are met, costs twice as much.
+#[cfg(target_os = "linux")]
+pub(crate) fn expect<'a>(file: &[u8], parts: impl Iterator<Item = &'a [u8]>) {
+    let file = file.as_ptr_range();
+    let inside =
+        |part: &&[u8]| file.contains(&part.as_ptr()) && part.as_ptr_range().end <= file.end;
+    let (mut first, mut last) = (file.end, file.start);
+    for part in parts.filter(inside).map(<[u8]>::as_ptr_range) {
+        (first, last) = (first.min(part.start), last.max(part.end));
+    }
+    if last.addr().saturating_sub(first.addr()) >= EXPECT_FROM {
+        let into_page = first.addr() % rustix::param::page_size();
+        let start = first.wrapping_sub(into_page).cast_mut().cast();
+        let length = last.addr() - first.addr() + into_page;
+        let advice = rustix::mm::Advice::LinuxPopulateRead;
+        // SAFETY: the range lies in the file's bytes but for the rest of a page, and no byte changes.
+        // It is a request, which the system may refuse.
+        let _ = unsafe { rustix::mm::madvise(start, length, advice) };
+    }
+}
+
+/// Pages are mapped when they are met.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn expect<'a>(_: &[u8], _: impl Iterator<Item = &'a [u8]>) {}
 
 /// The bytes of a file.
 pub(crate) fn file_bytes(path: &Path) -> Result<Bytes, Error> {

@@ -8,14 +8,15 @@ use bytes::Bytes;
 use lepton_formats::{Artefact, ExternalData, Format, artefact, onnx, safetensors, sniff, tflite};
 use lepton_ir::Graph;
 use lepton_runtime::{Lowering, PREPARED_KEY, Session, SessionOptions};
+use lepton_tensor::Storage;
 
 use crate::error::Error;
 use crate::foreign;
-use crate::mapped::file_bytes;
+use crate::mapped::{self, file_bytes};
 
 /// A verified graph read from a file.
 pub struct Model {
-    graph: Graph,
+    graph: Arc<Graph>,
     path: PathBuf,
     format: Format,
     bytes: Bytes,
@@ -102,8 +103,8 @@ impl Model {
         let bytes = file_bytes(path)?;
         self.file_bytes += bytes.len();
         let weights = safetensors::read(bytes).map_err(failed)?;
-        safetensors::replace(&mut self.graph, &weights).map_err(failed)?;
         self.artefact = None;
+        safetensors::replace(Arc::make_mut(&mut self.graph), &weights).map_err(failed)?;
         Ok(self)
     }
 
@@ -130,8 +131,8 @@ impl Model {
         };
         let format = sniff(&bytes).ok_or_else(unknown)?;
         let (graph, artefact) = match format {
-            Format::Onnx => (onnx::read(bytes.clone(), beside).map_err(failed)?, None),
-            Format::Tflite => (tflite::read(bytes.clone()).map_err(failed)?, None),
+            Format::Onnx => (onnx::read(bytes.clone(), beside).map_err(failed)?.into(), None),
+            Format::Tflite => (tflite::read(bytes.clone()).map_err(failed)?.into(), None),
             Format::Lepton => {
                 let artefact = artefact::read(Arc::new(bytes.clone())).map_err(failed)?;
                 (artefact.graph.clone(), Some(artefact))
@@ -149,10 +150,10 @@ impl Model {
         let prepared = self.artefact.as_ref().and_then(|artefact| artefact.prepared.as_ref());
         let usable = prepared
             .filter(|prepared| prepared.key == PREPARED_KEY && options.lowering == Lowering::Full);
-        Ok(match usable {
-            Some(prepared) => Session::prepared(self.graph.clone(), &prepared.packs, options)?,
-            None => Session::new(&self.graph, options)?,
-        })
+        let Some(prepared) = usable else { return Ok(Session::new(&self.graph, options)?) };
+        let parts = prepared.packs.iter().flat_map(|pack| &pack.parts);
+        mapped::expect(&self.bytes, parts.map(Storage::bytes));
+        Ok(Session::prepared(self.graph.clone(), &prepared.packs, options)?)
     }
 
     /// Checks what opening a prepared artefact leaves out: that its weights are those that were

@@ -73,7 +73,7 @@ impl Engine {
         let mut free = self.arenas.lock().unwrap_or_else(|e| e.into_inner());
         let fits = free.iter().enumerate().filter(|(_, storage)| storage.len() >= bytes);
         let fits = fits.min_by_key(|(_, storage)| storage.len()).map(|(at, _)| at);
-        fits.map_or_else(|| Storage::zeroed(bytes), |at| free.swap_remove(at))
+        fits.map_or_else(|| Storage::lasting(bytes), |at| free.swap_remove(at))
     }
 
     /// Keeps an arena for other runs, the largest ones if there are many.

@@ -79,7 +79,7 @@ pub struct PlanSummary {
 
 /// A graph ready to run.
 pub struct Session {
-    lowered: Graph,
+    lowered: Arc<Graph>,
     engine: Arc<Engine>,
     packs: Arc<Packs>,
     /// Algorithms chosen by measurement.
@@ -116,7 +116,7 @@ impl Session {
         lowered.verify()?;
         Ok(Session {
             packs: Arc::new(Packs::of(lowered.value_count())),
-            lowered,
+            lowered: Arc::new(lowered),
             engine,
             choices: Mutex::default(),
             plans: Mutex::default(),
@@ -125,10 +125,11 @@ impl Session {
 
     /// A session of a graph that was lowered before, with the packed weights made then.
     pub fn prepared(
-        lowered: Graph,
+        lowered: impl Into<Arc<Graph>>,
         packs: &[StoredPack],
         options: SessionOptions,
     ) -> Result<Self, RuntimeError> {
+        let lowered = lowered.into();
         Ok(Session {
             packs: Arc::new(Packs::given(lowered.value_count(), &lowered.constants(), packs)),
             choices: Mutex::new(Arc::new(Choices::of_packs(&lowered.constants(), packs))),

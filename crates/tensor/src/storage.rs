@@ -3,14 +3,44 @@
 use std::fmt;
 use std::sync::Arc;
 
+use memmap2::{MmapMut, MmapOptions};
+
+/// Bytes of a large page.
+const LARGE_PAGE: usize = 2 << 20;
+/// Bytes for which a large page is taken: touching a large one first costs as much as touching
+/// some fifty small ones.
+const LARGE_FROM: usize = LARGE_PAGE / 4;
+
 /// Owned storage comes in whole cache lines, so every owned tensor starts on one.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
 #[repr(C, align(64))]
 struct CacheLine([u8; 64]);
 
+enum Memory {
+    Lines(Vec<CacheLine>),
+    /// From the system, page by page.
+    Pages(MmapMut),
+}
+
+impl Memory {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Memory::Lines(lines) => bytemuck::cast_slice(lines),
+            Memory::Pages(map) => map,
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Memory::Lines(lines) => bytemuck::cast_slice_mut(lines),
+            Memory::Pages(map) => map,
+        }
+    }
+}
+
 #[derive(Clone)]
 enum Source {
-    Owned(Arc<Vec<CacheLine>>),
+    Owned(Arc<Memory>),
     Foreign(Arc<dyn AsRef<[u8]> + Send + Sync>),
 }
 
@@ -27,7 +57,29 @@ impl Storage {
     pub fn zeroed(length: usize) -> Self {
         // Pages that come zeroed from the system are not written again.
         let lines = bytemuck::zeroed_vec::<CacheLine>(length.div_ceil(64));
-        Storage { source: Source::Owned(Arc::new(lines)), offset: 0, length }
+        Storage { source: Source::Owned(Arc::new(Memory::Lines(lines))), offset: 0, length }
+    }
+
+    /// The same for memory that is kept and used again: in large pages where the system has them,
+    /// which are several times faster to touch first and take fewer entries of the page tables.
+    pub fn lasting(length: usize) -> Self {
+        Storage::in_pages(length).unwrap_or_else(|| Storage::zeroed(length))
+    }
+
+    /// `None` where that is not worth pages of its own, or the system has none.
+    fn in_pages(length: usize) -> Option<Self> {
+        let (whole, rest) = (length / LARGE_PAGE * LARGE_PAGE, length % LARGE_PAGE);
+        let large = if rest >= LARGE_FROM { whole + LARGE_PAGE } else { whole };
+        if large == 0 {
+            return None;
+        }
+        let room = length.checked_add(2 * LARGE_PAGE)?;
+        let map = MmapOptions::new().len(room).map_anon().ok()?;
+        let offset = map.as_ptr().align_offset(LARGE_PAGE);
+        // A request, which the system may refuse.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise_range(memmap2::Advice::HugePage, offset, large);
+        Some(Storage { source: Source::Owned(Arc::new(Memory::Pages(map))), offset, length })
     }
 
     /// A copy of `bytes`, aligned to 64.
@@ -54,7 +106,7 @@ impl Storage {
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
         let all: &[u8] = match &self.source {
-            Source::Owned(lines) => bytemuck::cast_slice(lines),
+            Source::Owned(memory) => memory.bytes(),
             Source::Foreign(owner) => (**owner).as_ref(),
         };
         // A foreign owner may hand out fewer bytes later (a file that shrank); never panic on it.
@@ -64,20 +116,17 @@ impl Storage {
     /// The bytes for writing; copied first if anybody else sees them.
     pub fn make_mut(&mut self) -> &mut [u8] {
         let unique = match &mut self.source {
-            Source::Owned(lines) => Arc::get_mut(lines).is_some(),
+            Source::Owned(memory) => Arc::get_mut(memory).is_some(),
             Source::Foreign(_) => false,
         };
         if !unique {
             *self = Storage::copied(self.bytes());
         }
-        match &mut self.source {
-            Source::Owned(lines) => {
-                let lines = Arc::get_mut(lines).expect("just made unique");
-                let all: &mut [u8] = bytemuck::cast_slice_mut(lines);
-                &mut all[self.offset..self.offset + self.length]
-            }
+        let all: &mut [u8] = match &mut self.source {
+            Source::Owned(memory) => Arc::get_mut(memory).expect("just made unique").bytes_mut(),
             Source::Foreign(_) => unreachable!("foreign bytes were copied above"),
-        }
+        };
+        &mut all[self.offset..self.offset + self.length]
     }
 
     /// Number of bytes.
@@ -108,6 +157,23 @@ mod tests {
         a.make_mut()[0] = 9;
         assert_eq!((a.bytes(), b.bytes()), (&[9, 2, 3][..], &[1, 2, 3][..]));
         assert_eq!(a.bytes().as_ptr() as usize % 64, 0);
+    }
+
+    #[test]
+    fn lasting_memory_is_zero_aligned_and_whole() {
+        let sizes = [0, 100, LARGE_FROM - 1, LARGE_FROM, LARGE_PAGE + 1, 3 * LARGE_PAGE - 1];
+        for size in sizes {
+            let mut storage = Storage::lasting(size);
+            assert!(storage.len() == size && storage.bytes().iter().all(|&byte| byte == 0));
+            assert_eq!(storage.bytes().as_ptr() as usize % 64, 0);
+            storage.make_mut().fill(7);
+            let copy = storage.clone();
+            storage.make_mut().fill(8);
+            let all = |storage: &Storage, value| storage.bytes().iter().all(|&b| b == value);
+            assert!(all(&copy, 7) && all(&storage, 8), "{size} bytes");
+        }
+        let large = Storage::lasting(LARGE_FROM);
+        assert_eq!(large.bytes().as_ptr() as usize % LARGE_PAGE, 0);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub struct Golden {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Artefact {
     /// The model.
-    pub graph: Graph,
+    pub graph: Arc<Graph>,
     /// For checking that it still computes what it did.
     pub golden: Option<Golden>,
     /// Where it comes from, as JSON.
@@ -71,6 +71,7 @@ impl From<Graph> for Artefact {
     /// The graph alone: nothing is said of it, and nothing of it is prepared.
     fn from(graph: Graph) -> Self {
         let (provenance, measurements) = (String::new(), String::new());
+        let graph = Arc::new(graph);
         Artefact { graph, golden: None, provenance, measurements, prepared: None }
     }
 }
@@ -204,7 +205,7 @@ fn read_sections(
         }
         _ => None,
     };
-    Ok(Artefact { graph, golden, provenance, measurements, prepared })
+    Ok(Artefact { graph: Arc::new(graph), golden, provenance, measurements, prepared })
 }
 
 /// Checks the hash of every section.

@@ -57,7 +57,9 @@ fn read(target: Target, owned: Vec<u8>) -> Result<Graph, String> {
     let read = match target {
         Target::Onnx => onnx::read(owned.into(), &NoExternalData),
         Target::Tflite => tflite::read(owned.into()),
-        Target::Lepton => artefact::read(Arc::new(owned)).map(|artefact| artefact.graph),
+        Target::Lepton => {
+            artefact::read(Arc::new(owned)).map(|artefact| Arc::unwrap_or_clone(artefact.graph))
+        }
         Target::Weights => safetensors::read(owned.into()).map(|weights| holding(&weights)),
         Target::Graph => {
             let text = String::from_utf8_lossy(&owned);

@@ -18,7 +18,10 @@ fn uniform<T: lepton_tensor::Element + PartialEq>(
     id: Option<ValueId>,
 ) -> Option<T> {
     let values = builder.graph.constant(id?)?.as_slice::<T>().ok()?;
-    values.iter().all(|value| value == &values[0]).then_some(*values.first()?)
+    let first = *values.first()?;
+    // Blocks without an end in between, which are compared as vectors.
+    let alike = |block: &[T]| block.iter().fold(true, |alike, &value| alike & (value == first));
+    values.chunks(256).all(alike).then_some(first)
 }
 
 /// The pool that gives the same bytes as the convolution `op` of `window`, if there is one: what

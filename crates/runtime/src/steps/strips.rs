@@ -185,17 +185,8 @@ pub(crate) fn build(
     let (Op::Conv(a), Op::Conv(b)) = (&first.op, &second.op) else { return Ok(None) };
     let made = (conv_product(builder, first, a)?, conv_product(builder, second, b)?);
     let (Some((_, wide)), Some((_, mut each))) = made else { return Ok(None) };
-    let window = strips.window;
-    let (ring_rows, row_floats) = (strips.ring_rows, strips.row_floats);
-    let [height, width] = window.output().expect("planned");
-    let channels = wide.columns;
-    each.rows = Indirection::from_fn(height * width, window.taps(), 0, |row, tap| {
-        let y = window.source(0, row / width, tap / window.kernel[1])?;
-        let x = window.source(1, row % width, tap % window.kernel[1])?;
-        Some(y % ring_rows * row_floats + x * channels)
-    })
-    .map_err(|e| refused(builder, second, e))?
-    .across(&window, channels);
+    each.rows = Indirection::ring(&strips.window, wide.columns, strips.ring_rows)
+        .map_err(|e| refused(builder, second, e))?;
     let x = operand(first, 0).expect("checked");
     let shape = builder.shape(x);
     let ring = builder.place(between);

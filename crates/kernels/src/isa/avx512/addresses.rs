@@ -2,7 +2,8 @@
 
 use std::arch::x86_64::*;
 
-use crate::conv::{OffsetBatch, PADDING};
+use crate::conv::OffsetBatch;
+use crate::offsets::PADDING;
 
 /// Turns offsets into addresses.
 ///

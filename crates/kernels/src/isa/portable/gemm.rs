@@ -1,7 +1,8 @@
 //! Tile kernels in plain Rust.
 
-use crate::conv::{OffsetBatch, PADDING};
+use crate::conv::OffsetBatch;
 use crate::finish::Sum;
+use crate::offsets::PADDING;
 use crate::pack::PANEL;
 use crate::tile::{BLOCK_STRIDE, Micro, PITCH, Tile};
 

@@ -6,8 +6,8 @@ use std::time::Instant;
 use lepton_kernels::Isa;
 use lepton_kernels::pack::PackedF32;
 use lepton_kernels::recurrent::{
-    PackedI16, RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step,
-    recurrent_order,
+    PackedI16, RecurrentMatrix, RecurrentStep, SharedState, gru_blend, gru_reset, gru_step,
+    lstm_step, recurrent_order,
 };
 
 fn main() {
@@ -75,19 +75,27 @@ impl<'a> Layer<'a> {
     fn step_us(&mut self, kind: usize) -> f64 {
         let start = Instant::now();
         let [h, next, cell, scaled] = &mut self.states;
+        let kernels: &[fn(Isa, RecurrentStep<'_>)] = match kind {
+            0 => &[lstm_step],
+            1 => &[gru_step],
+            _ => &[gru_reset, gru_blend],
+        };
         for product in self.products.chunks_exact(self.each) {
-            let step = RecurrentStep {
-                isa: self.isa,
-                weights: self.weights,
-                product,
-                recurrent_bias: &self.bias,
-                h,
-                next,
-                cell,
-                scaled,
-                cell_bound: f32::INFINITY,
-            };
-            [lstm_step, gru_step, gru_step_reset_first][kind](self.isa, step);
+            for kernel in kernels {
+                let step = RecurrentStep {
+                    isa: self.isa,
+                    weights: self.weights,
+                    blocks: 0..self.weights.blocks(),
+                    product,
+                    recurrent_bias: &self.bias,
+                    h,
+                    next: SharedState::of(next),
+                    cell: SharedState::of(cell),
+                    scaled: SharedState::of(scaled),
+                    cell_bound: f32::INFINITY,
+                };
+                kernel(self.isa, step);
+            }
             std::mem::swap(h, next);
         }
         start.elapsed().as_secs_f64() * 1e6 / (self.products.len() / self.each) as f64

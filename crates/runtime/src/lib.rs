@@ -18,6 +18,7 @@ mod session;
 mod single;
 mod steps;
 mod stepwise;
+mod team;
 mod threads;
 mod trace;
 mod watch;

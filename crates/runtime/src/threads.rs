@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, TryLockError};
 use std::thread::JoinHandle;
 
+use crate::team::{MOST_MEMBERS, Meetings, Member, Team, wait_until};
+
 /// How often a waiting worker looks again before it parks: some hundred microseconds between runs,
 /// and ten times as long while one goes on, because waking takes longer than most steps.
 const SPINS: [usize; 2] = [4_000, 40_000];
@@ -38,6 +40,8 @@ struct Shared {
     failed: AtomicBool,
     job: Mutex<Option<Job>>,
     wake: Condvar,
+    /// Of a team's members: there is one team at a time, as there is one job.
+    meetings: Box<[Meetings]>,
 }
 
 /// A pool of threads, owned by one session.
@@ -62,6 +66,7 @@ impl Threads {
             failed: AtomicBool::new(false),
             job: Mutex::new(None),
             wake: Condvar::new(),
+            meetings: (0..count).map(|_| Meetings::default()).collect(),
         });
         let spawn = |index: usize| {
             let shared = shared.clone();
@@ -90,17 +95,37 @@ impl Threads {
     /// # Panics
     /// If a task panics.
     pub fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
-        if self.workers.is_empty() || count <= 1 {
+        if !self.offer(count, task) {
             (0..count).for_each(task);
-            return;
+        }
+    }
+
+    /// Calls `task` at the same time on as many threads as come at once, at most `most`: each does its
+    /// part, and they wait for each other where the task says so. Workers that come late are left out,
+    /// so the caller may be alone. False if members waited long for each other, because they have to share
+    /// cores: alone, the caller would be faster.
+    ///
+    /// # Panics
+    /// If a member panics.
+    pub(crate) fn together(&self, most: usize, task: &(dyn Fn(&Member<'_>) + Sync)) -> bool {
+        let most = most.min(self.count()).min(MOST_MEMBERS);
+        let team = Team::new(&self.shared.meetings);
+        if !self.offer(most, &|index| team.join(index, most, task)) {
+            task(&Member::alone());
+        }
+        team.was_in_time()
+    }
+
+    /// [`Threads::run`] with the workers; false, and nothing done, where there are none or another
+    /// caller has them.
+    fn offer(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
+        if self.workers.is_empty() || count <= 1 {
+            return false;
         }
         let _occupied = match self.occupied.try_lock() {
             Ok(guard) => guard,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => {
-                (0..count).for_each(task);
-                return;
-            }
+            Err(TryLockError::WouldBlock) => return false,
         };
         // SAFETY: only the lifetime changes; this function waits until no worker uses the pointer.
         let run: *const (dyn Fn(usize) + Sync) = unsafe {
@@ -111,6 +136,7 @@ impl Threads {
         let shared = &*self.shared;
         {
             let mut job = shared.job.lock().unwrap_or_else(|e| e.into_inner());
+            shared.failed.store(false, Ordering::Relaxed);
             shared.taken.store(0, Ordering::Relaxed);
             shared.next_task.store(BITS, Ordering::Relaxed);
             *job = Some(Job { run, count });
@@ -125,9 +151,10 @@ impl Threads {
         let leave = Leave { shared };
         take_tasks(shared, count, 0, task);
         drop(leave);
-        if shared.failed.swap(false, Ordering::Relaxed) {
+        if shared.failed.load(Ordering::Relaxed) {
             panic!("a task of a parallel step panicked");
         }
+        true
     }
 }
 
@@ -150,9 +177,7 @@ struct Leave<'a> {
 impl Drop for Leave<'_> {
     fn drop(&mut self) {
         *self.shared.job.lock().unwrap_or_else(|e| e.into_inner()) = None;
-        while self.shared.workers_inside.load(Ordering::Acquire) != 0 {
-            std::hint::spin_loop();
-        }
+        wait_until(|| self.shared.workers_inside.load(Ordering::Acquire) == 0);
     }
 }
 

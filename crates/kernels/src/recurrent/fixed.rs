@@ -4,6 +4,8 @@
 //! along K. The state is split into two parts of 11 bits, so that the products of a chunk stay below
 //! 2^31 whatever the numbers are: nothing is lost but by rounding the weights once.
 
+use std::ops::Range;
+
 use lepton_tensor::Storage;
 
 use super::products::{Products, Sums};
@@ -155,31 +157,35 @@ fn pack_row(block: &mut [u8], row: &[f32], gate: usize, gates: usize, lane: usiz
     changed <= length * SHARE * SHARE
 }
 
-/// The products of a state with some gates of all blocks. They are all made before the gates of any
+/// The products of a state with some gates of some blocks. They are all made before the gates of any
 /// block: in between, the gates' latency would hold the reading of the matrix.
 pub(super) struct FixedProducts {
     /// For every block and gate 16 sums.
     sums: Vec<f32>,
+    /// The first block.
+    start: usize,
 }
 
 impl FixedProducts {
     /// The products with `GATES` gates from `first` on.
     ///
     /// # Safety
-    /// The gates are inside the weights; the state has as many values as the weights have units.
+    /// Gates and blocks are inside the weights; the state has as many values as the weights have units.
     #[inline(always)]
     pub unsafe fn of<V: Vector, const GATES: usize>(
         weights: &PackedI16,
+        blocks: &Range<usize>,
         state: *const f32,
         first: usize,
     ) -> Self {
         let PackedI16 { lines, hidden, gates } = weights;
-        let blocks = hidden.div_ceil(PANEL);
-        let mut sums = vec![0.0; blocks * GATES * PANEL];
+        let each = block_lines(*gates, *hidden);
+        let mut sums = vec![0.0; blocks.len() * GATES * PANEL];
         // SAFETY: the caller's promise; every block is inside the weights and has room for its sums.
         unsafe {
             let state = FixedState::of::<V>(weights, state);
-            let mut line = lines.bytes().as_ptr().cast::<f32>().add(first * PANEL);
+            let from = (blocks.start * each + first) * PANEL;
+            let mut line = lines.bytes().as_ptr().cast::<f32>().wrapping_add(from);
             for to in sums.chunks_exact_mut(GATES * PANEL) {
                 // As many sums as hide the latency of an addition.
                 match (V::LANES, GATES) {
@@ -188,10 +194,10 @@ impl FixedProducts {
                     (8, _) => state.block::<V, GATES, 2, 1>(line, to.as_mut_ptr()),
                     _ => state.block::<V, GATES, 4, 1>(line, to.as_mut_ptr()),
                 }
-                line = line.wrapping_add(block_lines(*gates, *hidden) * PANEL);
+                line = line.wrapping_add(each * PANEL);
             }
         }
-        FixedProducts { sums }
+        FixedProducts { sums, start: blocks.start }
     }
 }
 
@@ -202,7 +208,7 @@ impl Products for FixedProducts {
         block: usize,
         _first: usize,
     ) -> Sums<V, ROWS, GATES, PARTS> {
-        let sums = &self.sums[block * GATES * PANEL..][..GATES * PANEL];
+        let sums = &self.sums[(block - self.start) * GATES * PANEL..][..GATES * PANEL];
         let mut total = [[V::splat(0.0); PARTS]; GATES];
         for (gate, lines) in total.iter_mut().zip(sums.chunks_exact(PANEL)) {
             for (part, values) in gate.iter_mut().zip(lines.chunks_exact(V::LANES)) {

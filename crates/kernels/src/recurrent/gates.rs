@@ -55,13 +55,13 @@ block_of_units! {
     fn lstm_block, 4 gates from 0: |V, step, hidden, sums, row, r, p, unit, at, count| {
         let product = step.product.as_ptr().add((row + r) * 4 * hidden + unit);
         let gate = |g: usize| V::load_upto(product.add(g * hidden), count) + sums[r][g][p];
-        let cell = step.cell.as_mut_ptr().add(at);
+        let cell = step.cell.first.add(at);
         let kept = sigmoid(gate(2)) * V::load_upto(cell, count);
         let state = sigmoid(gate(0)).mul_add(tanh(gate(3)), kept);
         let state = state.clamp(V::splat(-step.cell_bound), V::splat(step.cell_bound));
         state.store_upto(cell, count);
         let value = sigmoid(gate(1)) * tanh(state);
-        value.store_upto(step.next.as_mut_ptr().add(at), count);
+        value.store_upto(step.next.first.add(at), count);
     }
 }
 
@@ -76,7 +76,7 @@ block_of_units! {
         let reset = sigmoid(from_x(1) + from_h(1));
         let next = tanh(reset.mul_add(from_h(2), from_x(2)));
         let h = V::load_upto(step.h.as_ptr().add(at), count);
-        update.mul_add(h - next, next).store_upto(step.next.as_mut_ptr().add(at), count);
+        update.mul_add(h - next, next).store_upto(step.next.first.add(at), count);
     }
 }
 
@@ -85,9 +85,9 @@ block_of_units! {
     fn reset_block, 2 gates from 0: |V, step, hidden, sums, row, r, p, unit, at, count| {
         let product = step.product.as_ptr().add((row + r) * 3 * hidden + unit);
         let gate = |g: usize| V::load_upto(product.add(g * hidden), count) + sums[r][g][p];
-        sigmoid(gate(0)).store_upto(step.cell.as_mut_ptr().add(at), count);
+        sigmoid(gate(0)).store_upto(step.cell.first.add(at), count);
         let h = V::load_upto(step.h.as_ptr().add(at), count);
-        (sigmoid(gate(1)) * h).store_upto(step.scaled.as_mut_ptr().add(at), count);
+        (sigmoid(gate(1)) * h).store_upto(step.scaled.first.add(at), count);
     }
 }
 
@@ -97,8 +97,8 @@ block_of_units! {
     fn blend_block, 1 gates from 2: |V, step, hidden, sums, row, r, p, unit, at, count| {
         let product = step.product.as_ptr().add(((row + r) * 3 + 2) * hidden + unit);
         let next = tanh(V::load_upto(product, count) + sums[r][0][p]);
-        let update = V::load_upto(step.cell.as_ptr().add(at), count);
+        let update = V::load_upto(step.cell.first.add(at), count);
         let h = V::load_upto(step.h.as_ptr().add(at), count);
-        update.mul_add(h - next, next).store_upto(step.next.as_mut_ptr().add(at), count);
+        update.mul_add(h - next, next).store_upto(step.next.first.add(at), count);
     }
 }

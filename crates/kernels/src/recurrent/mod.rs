@@ -1,5 +1,6 @@
 //! One element of a sequence through an LSTM or GRU: the product with the recurrent matrix and the
-//! gates of sixteen units at a time, so that gates never leave registers.
+//! gates of sixteen units at a time, so that gates never leave registers. Threads divide a step by such
+//! blocks of units.
 //!
 //! With one sequence the step is bound by reading the matrix from L2, so the fewer bytes the better:
 //! f32, bf16, or [`PackedI16`] in fixed point. The first two are packed as a convolution's weights whose
@@ -13,12 +14,18 @@ mod tests;
 
 pub use fixed::PackedI16;
 
+use std::marker::PhantomData;
+use std::ops::Range;
+
 use crate::isa::Isa;
 use crate::pack::{PANEL, PackedBf16, PackedF32, WeightOrder};
 use crate::vector::{Vector, vectorised};
 use fixed::FixedProducts;
 use gates::{blend_block, gru_block, lstm_block, reset_block};
 use products::Lines;
+
+/// Units of a block.
+pub const BLOCK_UNITS: usize = PANEL;
 
 /// How to pack the recurrent matrix `[G·H, H]` of one direction.
 pub fn recurrent_order(gates: usize, hidden: usize) -> WeightOrder {
@@ -54,6 +61,11 @@ impl RecurrentMatrix<'_> {
         }
     }
 
+    /// Blocks of [`BLOCK_UNITS`] units, the last one perhaps in part.
+    pub fn blocks(&self) -> usize {
+        self.hidden().div_ceil(BLOCK_UNITS)
+    }
+
     /// Gates, and units as the depth of each.
     fn extents(&self) -> (usize, usize) {
         match self {
@@ -64,13 +76,39 @@ impl RecurrentMatrix<'_> {
     }
 }
 
+/// A state `[N, H]` that several threads may write at once, each the units of its own blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct SharedState<'a> {
+    first: *mut f32,
+    count: usize,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a> SharedState<'a> {
+    /// A state of one thread.
+    pub fn of(values: &'a mut [f32]) -> Self {
+        SharedState { first: values.as_mut_ptr(), count: values.len(), borrow: PhantomData }
+    }
+
+    /// A state of `count` values from `first` on.
+    ///
+    /// # Safety
+    /// The values live as long as `'a`, and meanwhile other threads write no unit that a step with this
+    /// state reads or writes: those of its blocks, and of `scaled` in [`gru_blend`] all.
+    pub unsafe fn at(first: *mut f32, count: usize) -> Self {
+        SharedState { first, count, borrow: PhantomData }
+    }
+}
+
 /// The operands of one step of `N` sequences.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecurrentStep<'a> {
     /// What its products may use.
     pub isa: Isa,
     /// The recurrent matrix.
     pub weights: RecurrentMatrix<'a>,
+    /// The blocks of units that are computed.
+    pub blocks: Range<usize>,
     /// Products with the input and their biases, `[N, G·H]`.
     pub product: &'a [f32],
     /// Added to products with h, `[G·H]`; used where the reset gate scales it.
@@ -78,11 +116,12 @@ pub struct RecurrentStep<'a> {
     /// The state before the step, `[N, H]`.
     pub h: &'a [f32],
     /// The state after the step, `[N, H]`.
-    pub next: &'a mut [f32],
-    /// The cell state of an LSTM before and after the step; otherwise scratch; `[N, H]`.
-    pub cell: &'a mut [f32],
-    /// Scratch of [`gru_step_reset_first`], `[N, H]`; others leave it alone.
-    pub scaled: &'a mut [f32],
+    pub next: SharedState<'a>,
+    /// The cell state of an LSTM before and after the step; update gates between [`gru_reset`] and
+    /// [`gru_blend`]; `[N, H]`.
+    pub cell: SharedState<'a>,
+    /// h times reset gates between [`gru_reset`] and [`gru_blend`], `[N, H]`; others leave it alone.
+    pub scaled: SharedState<'a>,
     /// The cell state of an LSTM stays within ± this; infinite where it is free.
     pub cell_bound: f32,
 }
@@ -97,7 +136,8 @@ impl RecurrentStep<'_> {
         let batch = self.h.len() / hidden.max(1);
         let state = batch * hidden;
         assert!(self.h.len() == state && self.product.len() == gates * state, "products");
-        assert!(self.next.len() == state && self.cell.len() == state, "states");
+        assert!(self.next.count == state && self.cell.count == state, "states");
+        assert!(self.blocks.end <= self.weights.blocks(), "blocks");
         batch
     }
 }
@@ -113,18 +153,24 @@ vectorised! {
     /// # Panics
     /// If the lengths do not fit the weights.
     pub fn gru_step(isa, step: RecurrentStep<'_>) = gru_any;
-    /// One step of a GRU with gates z, r, h whose reset gate scales h before the product.
+    /// The first half of a step of a GRU with gates z, r, h whose reset gate scales h before the
+    /// product: update gates into `cell`, reset gates times h into `scaled`.
     ///
     /// # Panics
     /// If the lengths do not fit the weights.
-    pub fn gru_step_reset_first(isa, step: RecurrentStep<'_>) = gru_reset_first_any;
+    pub fn gru_reset(isa, step: RecurrentStep<'_>) = gru_reset_any;
+    /// The second half, once [`gru_reset`] ran for all blocks.
+    ///
+    /// # Panics
+    /// If the lengths do not fit the weights.
+    pub fn gru_blend(isa, step: RecurrentStep<'_>) = gru_blend_any;
 }
 
-/// `$block` for all blocks of units of `$ROWS` rows whose products `$products` gives.
+/// `$block` for the step's blocks of units of `$ROWS` rows whose products `$products` gives.
 macro_rules! all_blocks {
     ($block:ident, $V:ident, $step:expr, $row:expr, $ROWS:literal, $products:expr) => {{
         let products = $products;
-        for block in 0..$step.weights.hidden().div_ceil(PANEL) {
+        for block in $step.blocks.clone() {
             // SAFETY: the lengths were checked; rows and block are inside the step.
             unsafe {
                 match $V::LANES {
@@ -174,7 +220,9 @@ macro_rules! over_blocks {
                 RecurrentMatrix::Bf16(weights) => lines!(weights, true),
                 RecurrentMatrix::I16(weights) => {
                     // SAFETY: a row of states has as many values as there are units.
-                    let all = unsafe { FixedProducts::of::<$V, $gates>(weights, states, $from) };
+                    let all = unsafe {
+                        FixedProducts::of::<$V, $gates>(weights, &$step.blocks, states, $from)
+                    };
                     all_blocks!($block, $V, $step, row, 1, all);
                     row += 1;
                 }
@@ -211,9 +259,15 @@ fn gru_any<V: Vector>(mut step: RecurrentStep<'_>) {
 }
 
 #[inline(always)]
-fn gru_reset_first_any<V: Vector>(mut step: RecurrentStep<'_>) {
+fn gru_reset_any<V: Vector>(mut step: RecurrentStep<'_>) {
     let batch = step.check(3);
-    assert_eq!(step.scaled.len(), step.h.len(), "scratch");
+    assert_eq!(step.scaled.count, step.h.len(), "scratch");
     over_blocks!(reset_block, 2 from 0, V, step, batch, step.h.as_ptr());
-    over_blocks!(blend_block, 1 from 2, V, step, batch, step.scaled.as_ptr());
+}
+
+#[inline(always)]
+fn gru_blend_any<V: Vector>(mut step: RecurrentStep<'_>) {
+    let batch = step.check(3);
+    assert_eq!(step.scaled.count, step.h.len(), "scratch");
+    over_blocks!(blend_block, 1 from 2, V, step, batch, step.scaled.first);
 }

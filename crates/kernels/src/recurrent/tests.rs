@@ -83,22 +83,33 @@ impl Case {
         }
     }
 
-    /// The next state.
+    /// The next state, made in two parts.
     fn step(&self, isa: Isa, weights: RecurrentMatrix<'_>) -> Vec<f32> {
         let (mut next, mut cell) = (vec![0.0; self.h.len()], self.cell.clone());
         let mut scaled = vec![0.0; self.h.len()];
-        let step = RecurrentStep {
-            isa,
-            weights,
-            product: &self.product,
-            recurrent_bias: &self.bias,
-            h: &self.h,
-            next: &mut next,
-            cell: &mut cell,
-            scaled: &mut scaled,
-            cell_bound: self.bound,
+        let blocks = weights.blocks();
+        let kernels: &[fn(Isa, RecurrentStep<'_>)] = match self.kind {
+            0 => &[lstm_step],
+            1 => &[gru_step],
+            _ => &[gru_reset, gru_blend],
         };
-        [lstm_step, gru_step, gru_step_reset_first][self.kind](isa, step);
+        for kernel in kernels {
+            for blocks in [0..blocks / 2, blocks / 2..blocks] {
+                let step = RecurrentStep {
+                    isa,
+                    weights,
+                    blocks,
+                    product: &self.product,
+                    recurrent_bias: &self.bias,
+                    h: &self.h,
+                    next: SharedState::of(&mut next),
+                    cell: SharedState::of(&mut cell),
+                    scaled: SharedState::of(&mut scaled),
+                    cell_bound: self.bound,
+                };
+                kernel(isa, step);
+            }
+        }
         next
     }
 

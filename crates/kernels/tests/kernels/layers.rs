@@ -3,8 +3,8 @@
 use lepton_kernels::Isa;
 use lepton_kernels::pack::{PackedBf16, PackedF32};
 use lepton_kernels::recurrent::{
-    PackedI16, RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step,
-    recurrent_order,
+    PackedI16, RecurrentMatrix, RecurrentStep, SharedState, gru_blend, gru_reset, gru_step,
+    lstm_step, recurrent_order,
 };
 use lepton_kernels::regions::Regions;
 use lepton_kernels::suppress::{Boxes, Limits};
@@ -28,9 +28,15 @@ pub const ROWS: &[Row] = &[
         run: |row| row.run(layers(Kind::Gru), stepped, Layer::results),
     },
     Row {
-        name: "recurrent::gru_step_reset_first",
+        name: "recurrent::gru_reset",
         compare: Compare::Close(8e-6),
-        run: |row| row.run(layers(Kind::GruResetFirst), stepped, Layer::results),
+        run: |row| row.run(layers(Kind::GruReset), stepped, Layer::results),
+    },
+    // After `gru_reset`.
+    Row {
+        name: "recurrent::gru_blend",
+        compare: Compare::Close(8e-6),
+        run: |row| row.run(layers(Kind::GruBlend), stepped, Layer::results),
     },
     Row {
         name: "trees::evaluate",
@@ -55,7 +61,8 @@ pub const ROWS: &[Row] = &[
 enum Kind {
     Lstm,
     Gru,
-    GruResetFirst,
+    GruReset,
+    GruBlend,
 }
 
 /// How its matrix is held.
@@ -130,7 +137,7 @@ impl Layer {
             return None;
         }
         let (data, hidden, each) = (self.operands(), self.hidden, self.gates() * self.hidden);
-        let (mut next, mut cell) = (Vec::new(), Vec::new());
+        let (mut first, mut second) = (Vec::new(), Vec::new());
         for n in 0..self.batch {
             let sequence = Sequence {
                 data: &data,
@@ -138,17 +145,18 @@ impl Layer {
                 h: data.h[n * hidden..][..hidden].iter().map(|&h| f64::from(h)).collect(),
             };
             for j in 0..hidden {
-                if self.kind == Kind::Lstm {
-                    let old = f64::from(data.cell[n * hidden + j]);
-                    let [state, new] = sequence.lstm(j, old, f64::from(self.bound));
-                    next.push(state as f32);
-                    cell.push(new as f32);
-                } else {
-                    next.push(sequence.gru(j, self.kind) as f32);
-                }
+                let old = f64::from(data.cell[n * hidden + j]);
+                let values = match self.kind {
+                    Kind::Lstm => sequence.lstm(j, old, f64::from(self.bound)).to_vec(),
+                    Kind::Gru => vec![sequence.gru(j)],
+                    Kind::GruReset => vec![sequence.update(j), sequence.scaled(j)],
+                    Kind::GruBlend => vec![sequence.gru_reset_first(j)],
+                };
+                first.push(values[0] as f32);
+                second.extend(values.get(1).map(|&value| value as f32));
             }
         }
-        Some(vec![Values::Floats(next), Values::Floats(cell)])
+        Some(vec![Values::Floats(first), Values::Floats(second)])
     }
 }
 
@@ -185,23 +193,35 @@ impl Sequence<'_> {
         [output * cell.tanh(), cell]
     }
 
-    fn gru(&self, j: usize, kind: Kind) -> f64 {
+    fn gru(&self, j: usize) -> f64 {
         let size = self.h.len();
         let bias = |gate: usize| f64::from(self.data.bias[gate * size + j]);
-        let (update, new) = if kind == Kind::Gru {
-            let reset = logistic(self.gate(1, j) + bias(1));
-            let product = self.dot(&self.h, 2 * size + j) + bias(2);
-            (logistic(self.gate(0, j) + bias(0)), (self.x(2, j) + reset * product).tanh())
-        } else {
-            let scaled: Vec<f64> =
-                (0..size).map(|k| logistic(self.gate(1, k)) * self.h[k]).collect();
-            let new = (self.x(2, j) + self.dot(&scaled, 2 * size + j)).tanh();
-            (logistic(self.gate(0, j)), new)
-        };
-        (1.0 - update) * new + update * self.h[j]
+        let reset = logistic(self.gate(1, j) + bias(1));
+        let product = self.dot(&self.h, 2 * size + j) + bias(2);
+        self.blended(j, logistic(self.gate(0, j) + bias(0)), self.x(2, j) + reset * product)
+    }
+
+    /// The update gate, and h times the reset gate, where that scales h before the product.
+    fn update(&self, j: usize) -> f64 {
+        logistic(self.gate(0, j))
+    }
+
+    fn scaled(&self, j: usize) -> f64 {
+        logistic(self.gate(1, j)) * self.h[j]
+    }
+
+    fn gru_reset_first(&self, j: usize) -> f64 {
+        let size = self.h.len();
+        let scaled: Vec<f64> = (0..size).map(|k| self.scaled(k)).collect();
+        self.blended(j, self.update(j), self.x(2, j) + self.dot(&scaled, 2 * size + j))
+    }
+
+    fn blended(&self, j: usize, update: f64, new: f64) -> f64 {
+        (1.0 - update) * new.tanh() + update * self.h[j]
     }
 }
 
+/// Threads get blocks of units.
 fn stepped(case: &Layer, isa: Isa, threads: usize) -> Vec<Values> {
     let (data, gates, hidden) = (case.operands(), case.gates(), case.hidden);
     let order = recurrent_order(gates, hidden);
@@ -213,43 +233,43 @@ fn stepped(case: &Layer, isa: Isa, threads: usize) -> Vec<Values> {
         (Form::I16, Some(fixed)) => RecurrentMatrix::I16(fixed),
         _ => RecurrentMatrix::F32(&wide),
     };
-    let step = match case.kind {
-        Kind::Lstm => lstm_step,
-        Kind::Gru => gru_step,
-        Kind::GruResetFirst => gru_step_reset_first,
+    let kernels: &[fn(Isa, RecurrentStep<'_>)] = match case.kind {
+        Kind::Lstm => &[lstm_step],
+        Kind::Gru => &[gru_step],
+        Kind::GruReset => &[gru_reset],
+        Kind::GruBlend => &[gru_reset, gru_blend],
     };
-    let (mut next, mut cell) = (vec![9.0; data.h.len()], data.cell.clone());
-    let mut rest = (&mut next[..], &mut cell[..]);
-    let mut sequences = Vec::new();
-    for part in parts(threads, case.batch, 1, case.seed) {
-        let (next, left) = rest.0.split_at_mut(part.len() * hidden);
-        let (cell, cells) = rest.1.split_at_mut(part.len() * hidden);
-        sequences.push((part, next, cell));
-        rest = (left, cells);
-    }
-    // SAFETY: states are apart by their borrows, and the work may be shared.
-    unsafe {
-        on_threads(sequences, |(part, next, cell)| {
-            let rows = part.start * hidden..part.end * hidden;
-            let mut scaled = vec![f32::NAN; rows.len()];
-            step(
-                isa,
-                RecurrentStep {
+    let count = data.h.len();
+    let (mut next, mut cell) = (vec![9.0; count], data.cell.clone());
+    let mut scaled = vec![f32::NAN; count];
+    let (next_at, cell_at) = (next.as_mut_ptr(), cell.as_mut_ptr());
+    let scaled_at = scaled.as_mut_ptr();
+    for kernel in kernels {
+        // SAFETY: parts write the units of their own blocks; between kernels all threads have ended.
+        unsafe {
+            on_threads(parts(threads, weights.blocks(), 1, case.seed), |blocks| {
+                let step = RecurrentStep {
                     isa,
                     weights,
-                    product: &data.product[rows.start * gates..rows.end * gates],
+                    blocks,
+                    product: &data.product,
                     recurrent_bias: &data.bias,
-                    h: &data.h[rows],
-                    next,
-                    cell,
-                    scaled: &mut scaled,
+                    h: &data.h,
+                    next: SharedState::at(next_at, count),
+                    cell: SharedState::at(cell_at, count),
+                    scaled: SharedState::at(scaled_at, count),
                     cell_bound: case.bound,
-                },
-            );
-        });
+                };
+                kernel(isa, step);
+            });
+        }
     }
-    let cell = if case.kind == Kind::Lstm { cell } else { Vec::new() };
-    vec![Values::Floats(next), Values::Floats(cell)]
+    let results = match case.kind {
+        Kind::Lstm => [next, cell],
+        Kind::GruReset => [cell, scaled],
+        Kind::Gru | Kind::GruBlend => [next, Vec::new()],
+    };
+    results.map(Values::Floats).into()
 }
 
 /// Rows and an ensemble of trees.

@@ -191,7 +191,7 @@ pub(crate) fn scratch_bytes(
         Op::RoiAlign(_) => regions::scratch_bytes(graph, node),
         Op::Linear(_) => groups::scratch_bytes(graph, node, demands),
         Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
-        Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node),
+        Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node, demands.threads),
         _ => Vec::new(),
     }
 }

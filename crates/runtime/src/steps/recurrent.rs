@@ -1,26 +1,31 @@
 //! Steps of recurrent layers with constant weights: one product for all inputs of a sequence, then
-//! one step of the kernel for each of its elements.
+//! one step of the kernel for each of its elements. Threads share both directions, or the units: each
+//! keeps its own, whose weights its core's cache holds.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lepton_ir::ops::rnn::Direction;
 use lepton_ir::{Graph, Node, Op, ValueId};
-use lepton_kernels::Isa;
 use lepton_kernels::conv::Indirection;
 use lepton_kernels::epilogue::{EpilogueF32, Output};
 use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32_before};
 use lepton_kernels::pack::{PackedBf16, PackedF32, WeightOrder};
 use lepton_kernels::recurrent::{
-    PackedI16, RecurrentMatrix, RecurrentStep, gru_step, gru_step_reset_first, lstm_step,
-    recurrent_order,
+    BLOCK_UNITS, PackedI16, RecurrentMatrix, RecurrentStep, SharedState, gru_blend, gru_reset,
+    gru_step, lstm_step, recurrent_order,
 };
 use lepton_kernels::stored::Pack;
 use lepton_tensor::{DType, Storage, Tensor};
 
 use super::product::{f32_values, operand};
-use super::{Choice, Chosen, is_f32, over_rows};
+use super::{Choice, Chosen, PARALLEL_WORK, is_f32, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
+use crate::team::Member;
+
+/// Steps after which a team gathers anew, so that members who were late can join.
+const ROUND: usize = 32;
 
 /// What a layer does with its gates.
 #[derive(Clone, Copy, PartialEq)]
@@ -64,6 +69,36 @@ impl Sizes {
 
     fn state(&self) -> usize {
         self.batch * self.hidden
+    }
+}
+
+/// How threads share a layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Division {
+    /// Directions that run at the same time, each on one thread: all, or one.
+    at_once: usize,
+    /// Threads that share the units of a direction.
+    members: usize,
+}
+
+impl Division {
+    /// Multiply-adds of a step that are worth a member and its meetings.
+    const MEMBER_WORK: usize = 48 << 10;
+    /// Multiply-adds of a direction that are worth waking anybody.
+    const SHARED_WORK: usize = 4 * PARALLEL_WORK;
+
+    fn of(sizes: &Sizes, cell: Cell, threads: usize) -> Self {
+        let Sizes { steps, hidden, directions, .. } = *sizes;
+        let work = cell.gates() * sizes.state() * hidden;
+        if threads == 1 || steps.saturating_mul(work) < Self::SHARED_WORK {
+            return Division { at_once: 1, members: 1 };
+        }
+        // Directions need not meet, but leave threads idle where there are many.
+        if directions > 1 && threads < 2 * directions {
+            return Division { at_once: directions, members: 1 };
+        }
+        let most = hidden.div_ceil(BLOCK_UNITS).min(work / Self::MEMBER_WORK);
+        Division { at_once: 1, members: threads.min(most).max(1) }
     }
 }
 
@@ -189,6 +224,7 @@ struct Layer {
     /// What c of an LSTM is clamped to on both sides of zero.
     cell_bound: f32,
     sizes: Sizes,
+    division: Division,
     backward: Vec<bool>,
     inputs: Arc<Vec<Matrix>>,
     recurrent: Arc<Vec<Matrix>>,
@@ -203,74 +239,155 @@ struct Layer {
     from_x: Indirection,
 }
 
-/// The memory of one direction.
-struct State<'a> {
-    h: &'a mut [f32],
-    next: &'a mut [f32],
-    cell: &'a mut [f32],
-    scaled: &'a mut [f32],
-}
-
 impl Layer {
     fn run(&self, memory: &Memory<'_>) {
-        let Sizes { steps, batch, hidden, directions, .. } = self.sizes;
+        let directions = self.sizes.directions;
+        for first in (0..directions).step_by(self.division.at_once) {
+            let group = first..first + self.division.at_once;
+            group.clone().for_each(|d| self.project(memory, d));
+            memory.threads.run(group.len(), &|i| self.sequences(memory, first + i));
+        }
+    }
+
+    /// The weights of a direction.
+    fn weights(&self, d: usize) -> Weights<'_> {
+        let [bias, recurrent_bias] = &self.biases[d];
+        Weights { input: &self.inputs[d], recurrent: &self.recurrent[d], bias, recurrent_bias }
+    }
+
+    /// `count` values from `start` on of a direction's part of a scratch block of `each` for every
+    /// direction at once.
+    ///
+    /// # Safety
+    /// Nobody else touches them meanwhile.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn scratch<'a>(
+        &self,
+        memory: &'a Memory<'_>,
+        block: usize,
+        d: usize,
+        range: Range<usize>,
+    ) -> &'a mut [f32] {
+        let each = if block == 0 { self.sizes.steps * self.columns() } else { self.sizes.state() };
+        let start = d % self.division.at_once * each + range.start;
+        // SAFETY: the plan holds them; the caller's promise.
+        unsafe { memory.slice_mut(self.scratch[block], start, range.len()) }
+    }
+
+    /// All sequences of the batch in direction `d`.
+    fn sequences(&self, memory: &Memory<'_>, d: usize) {
+        let Sizes { steps, directions, .. } = self.sizes;
         let count = self.sizes.state();
-        let columns = self.cell.gates() * hidden;
-        for d in 0..directions {
-            let [bias, recurrent_bias] = &self.biases[d];
-            let (input, recurrent) = (&self.inputs[d], &self.recurrent[d]);
-            let weights = &Weights { input, recurrent, bias, recurrent_bias };
-            self.project(memory, weights);
-            // SAFETY: the plan holds these counts in scratch blocks that are apart.
-            let (products, state) = unsafe {
-                let part = |i: usize, count: usize| memory.slice_mut(self.scratch[i], 0, count);
-                let products = memory.slice::<f32>(self.scratch[0], steps * batch * columns);
-                let (h, next) = (part(1, count), part(2, count));
-                (products, State { h, next, cell: part(3, count), scaled: part(4, count) })
-            };
-            for (values, place) in [&mut *state.h, &mut *state.cell].into_iter().zip(self.initial) {
-                match place {
-                    // SAFETY: an initial state has every direction.
-                    Some(place) => values.copy_from_slice(unsafe {
-                        &memory.slice(place, directions * count)[d * count..][..count]
-                    }),
-                    None => values.fill(0.0),
-                }
+        // SAFETY: no other thread works at this direction yet.
+        let states = [1, 3].map(|block| unsafe { self.scratch(memory, block, d, 0..count) });
+        for (values, place) in states.into_iter().zip(self.initial) {
+            match place {
+                // SAFETY: an initial state has every direction.
+                Some(place) => values.copy_from_slice(unsafe {
+                    &memory.slice(place, directions * count)[d * count..][..count]
+                }),
+                None => values.fill(0.0),
             }
-            let mut state = state;
-            memory.watch.in_pieces(0..steps, steps * count * columns, 1, |piece| {
-                for step in piece {
-                    let t = if self.backward[d] { steps - 1 - step } else { step };
-                    let product = &products[t * batch * columns..][..batch * columns];
-                    self.step(memory.isa, weights, product, &mut state);
-                    if let Some(y) = self.y {
-                        // SAFETY: y has every step of every direction.
-                        unsafe { memory.slice_mut(y, (t * directions + d) * count, count) }
-                            .copy_from_slice(state.h);
-                    }
+        }
+        let mut members = self.division.members;
+        memory.watch.in_pieces(0..steps, steps * count * self.columns(), 1, |piece| {
+            let mut at = piece.start;
+            while at < piece.end {
+                let end = if members > 1 { piece.end.min(at + ROUND) } else { piece.end };
+                let steps = |member: &Member<'_>| self.steps(memory, d, at..end, member);
+                if !memory.threads.together(members, &steps) {
+                    members = 1;
                 }
-            });
-            for (values, place) in [&*state.h, &*state.cell].into_iter().zip(self.last) {
-                if let Some(place) = place {
-                    // SAFETY: a last state has every direction.
-                    unsafe { memory.slice_mut(place, d * count, count) }.copy_from_slice(values);
+                at = end;
+            }
+        });
+        for (block, place) in [1 + steps % 2, 3].into_iter().zip(self.last) {
+            if let Some(place) = place {
+                // SAFETY: a last state has every direction; all members are done.
+                unsafe {
+                    let values = self.scratch(memory, block, d, 0..count);
+                    memory.slice_mut(place, d * count, count).copy_from_slice(values);
                 }
             }
         }
     }
 
+    /// Some steps in direction `d`, as one of a team.
+    fn steps(&self, memory: &Memory<'_>, d: usize, steps: Range<usize>, member: &Member<'_>) {
+        let Sizes { hidden, directions, .. } = self.sizes;
+        let (weights, count) = (self.weights(d), self.sizes.state());
+        let matrix = weights.recurrent.recurrent();
+        let blocks = member.part(matrix.blocks());
+        let units = blocks.start * BLOCK_UNITS..hidden.min(blocks.end * BLOCK_UNITS);
+        for step in steps {
+            let t = if self.backward[d] { self.sizes.steps - 1 - step } else { step };
+            let product = t * self.columns()..(t + 1) * self.columns();
+            let [h, next] = [1 + step % 2, 2 - step % 2];
+            // SAFETY: products were made before, h and next are apart, and members write their own
+            // units between meetings.
+            unsafe {
+                let shared = |block: usize| {
+                    let first: *mut f32 = memory.write(self.scratch[block]);
+                    SharedState::at(first.add(d % self.division.at_once * count), count)
+                };
+                let operands = RecurrentStep {
+                    isa: memory.isa,
+                    weights: matrix,
+                    blocks: blocks.clone(),
+                    product: self.scratch(memory, 0, d, product),
+                    recurrent_bias: weights.recurrent_bias,
+                    h: self.scratch(memory, h, d, 0..count),
+                    next: shared(next),
+                    cell: shared(3),
+                    scaled: shared(4),
+                    cell_bound: self.cell_bound,
+                };
+                self.step(operands, member);
+                if let Some(y) = self.y {
+                    for row in (0..count).step_by(hidden) {
+                        let start = (t * directions + d) * count + row + units.start;
+                        let own = row + units.start..row + units.end;
+                        let y = memory.slice_mut(y, start, own.len());
+                        y.copy_from_slice(self.scratch(memory, next, d, own));
+                    }
+                }
+            }
+            member.meet();
+        }
+    }
+
+    /// One step, as one of a team.
+    fn step(&self, step: RecurrentStep<'_>, member: &Member<'_>) {
+        match self.cell {
+            Cell::Lstm => lstm_step(step.isa, step),
+            Cell::Gru(true) => gru_step(step.isa, step),
+            Cell::Gru(false) => {
+                gru_reset(step.isa, step.clone());
+                member.meet();
+                gru_blend(step.isa, step);
+            }
+        }
+    }
+
+    /// Products of one element of every sequence.
+    fn columns(&self) -> usize {
+        self.cell.gates() * self.sizes.state()
+    }
+
     /// `x·wᵀ + b` of every element of every sequence.
-    fn project(&self, memory: &Memory<'_>, weights: &Weights<'_>) {
-        let columns = self.cell.gates() * self.sizes.hidden;
+    fn project(&self, memory: &Memory<'_>, d: usize) {
+        let (weights, columns) = (self.weights(d), self.cell.gates() * self.sizes.hidden);
         let rows = self.sizes.steps * self.sizes.batch;
         over_rows(memory, rows, rows * columns * self.sizes.width, |range| {
             let base = memory.read::<f32>(self.x);
             let input = Input { base, rows: &self.from_x, padding: base };
             let epilogue = EpilogueF32 { bias: Some(weights.bias), ..EpilogueF32::default() };
-            let pointer = memory.write::<f32>(self.scratch[0]);
-            let output = Output { pointer, row_stride: columns };
-            // SAFETY: the plan holds `rows` rows of x and of products; ranges are disjoint.
+            // SAFETY: the plan holds `rows` rows of x and of products for each direction at once; ranges
+            // are disjoint.
             unsafe {
+                let pointer = memory.write::<f32>(self.scratch[0]);
+                let pointer = pointer.add(d % self.division.at_once * rows * columns);
+                let output = Output { pointer, row_stride: columns };
                 let all = 0..columns;
                 // The recurrent matrix is read next, by every step.
                 let next = weights.recurrent.bytes();
@@ -290,36 +407,15 @@ impl Layer {
             }
         });
     }
-
-    fn step(&self, isa: Isa, weights: &Weights<'_>, product: &[f32], state: &mut State<'_>) {
-        let step = RecurrentStep {
-            isa,
-            weights: weights.recurrent.recurrent(),
-            product,
-            recurrent_bias: weights.recurrent_bias,
-            h: state.h,
-            next: state.next,
-            cell: state.cell,
-            scaled: state.scaled,
-            cell_bound: self.cell_bound,
-        };
-        match self.cell {
-            Cell::Lstm => lstm_step(isa, step),
-            Cell::Gru(true) => gru_step(isa, step),
-            Cell::Gru(false) => gru_step_reset_first(isa, step),
-        }
-        std::mem::swap(&mut state.h, &mut state.next);
-    }
 }
 
-/// Bytes of the products with x, and of four states.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
+/// Bytes of the products with x, and of four states, of all directions that run at once.
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, threads: usize) -> Vec<usize> {
     let (Some((cell, _)), Some(sizes)) = (Cell::of(&node.op), Sizes::of(graph, node)) else {
         return Vec::new();
     };
-    let gates = 4 * sizes.state() * cell.gates();
-    let state = 4 * sizes.state();
-    vec![sizes.steps * gates, state, state, state, state]
+    let state = 4 * sizes.state() * Division::of(&sizes, cell, threads).at_once;
+    vec![sizes.steps * cell.gates() * state, state, state, state, state]
 }
 
 /// An LSTM or GRU with constant weights.
@@ -374,6 +470,7 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
         cell,
         cell_bound,
         sizes,
+        division: Division::of(&sizes, cell, builder.demands.threads),
         backward: vec![direction == Direction::Reverse, true],
         inputs: packed(w_id, "recurrent-input", w, w_form, from_x, columns * width),
         recurrent,
@@ -401,5 +498,28 @@ fn kernel_name(cell: Cell, dtype: DType, recurrent: &[Matrix]) -> &'static str {
         (_, DType::BF16) => "gru-bf16",
         _ if fixed => "gru-i16-f32",
         _ => "gru-f32",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_share_directions_or_units_of_what_is_large() {
+        let of = |[steps, batch, hidden, directions]: [usize; 4], threads| {
+            let sizes = Sizes { steps, batch, width: 8, hidden, directions };
+            let Division { at_once, members } = Division::of(&sizes, Cell::Lstm, threads);
+            (at_once, members)
+        };
+        assert_eq!(of([200, 1, 256, 1], 1), (1, 1));
+        assert_eq!(of([200, 1, 256, 1], 2), (1, 2));
+        assert_eq!(of([200, 1, 256, 2], 2), (2, 1));
+        assert_eq!(of([200, 1, 256, 2], 3), (2, 1));
+        assert_eq!(of([200, 1, 256, 2], 4), (1, 4));
+        // A step of a stream, small steps, and fewer blocks than threads.
+        assert_eq!(of([1, 1, 128, 1], 2), (1, 1));
+        assert_eq!(of([1000, 1, 128, 1], 2), (1, 1));
+        assert_eq!(of([200, 64, 48, 1], 4), (1, 3));
     }
 }

@@ -185,6 +185,57 @@ fn large_recurrent_matrices_are_in_fixed_point() {
     }
 }
 
+/// Layers of an odd number of units, large enough to be divided, in one and both directions.
+#[test]
+fn threads_do_not_change_recurrent_layers() {
+    let forms = [
+        ("LSTM", 4, "direction=\"reverse\"", 1, 1),
+        ("LSTM", 4, "", 1, 5),
+        ("GRU", 3, "linear_before_reset=1", 1, 1),
+        ("GRU", 3, "direction=\"reverse\"", 1, 1),
+        ("GRU", 3, "direction=\"bidirectional\"", 2, 1),
+    ];
+    for ((op, gates, attributes, directions, batch), half) in
+        forms.into_iter().flat_map(|form| [(form, false), (form, true)])
+    {
+        // Pairs of bf16 are whole.
+        let hidden = if half { 254 } else { 253 };
+        let dtype = if half { "bf16" } else { "f32" };
+        let rows = gates * hidden;
+        let braces =
+            if attributes.is_empty() { String::new() } else { format!("{{{attributes}}}") };
+        let state = format!("f32[{directions},{batch},{hidden}]");
+        let cells = if op == "LSTM" { format!(", %c: {state}") } else { String::new() };
+        let weights = |name: &str, width: usize| {
+            let values = values(directions * rows * width, width as u32);
+            let values: Vec<String> = values.iter().map(|v| format!("{:?}", v / 64.0)).collect();
+            let values = values.join(", ");
+            format!("const %{name}: {dtype}[{directions},{rows},{width}] = [{values}]\n")
+        };
+        let source = format!(
+            "graph \"g\" {{ input %x: f32[71,{batch},3]\n{}{}
+             %y: f32[71,{directions},{batch},{hidden}], %h: {state}{cells} = {op}(%x, %w, %r) {braces}
+             output %y, %h }}",
+            weights("w", 3),
+            weights("r", hidden),
+        );
+        let graph = text::parse(&source).unwrap();
+        let input = Tensor::from_slice([71, batch, 3], &values(213 * batch, 3)).unwrap();
+        let run = |threads: usize, exact: bool| {
+            let options = SessionOptions { threads, exact, ..SessionOptions::default() };
+            let session = Session::new(&graph, options).unwrap();
+            // Later runs find workers awake.
+            [0; 4].map(|_| session.run(std::slice::from_ref(&input)).unwrap())
+        };
+        for exact in [false, true] {
+            let alone = run(1, exact);
+            for threads in [2, 3, 4] {
+                assert!(run(threads, exact) == alone, "{op} {attributes} {dtype} {threads}");
+            }
+        }
+    }
+}
+
 #[test]
 fn sequences() {
     let source = format!(

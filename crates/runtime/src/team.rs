@@ -1,0 +1,234 @@
+//! Threads that do one task at the same time and wait for each other within it: for work of many short
+//! steps, each of which needs what all have done in the step before.
+
+use std::ops::Range;
+use std::panic::resume_unwind;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+/// How often a thread looks again before it lets others have its core: some microseconds.
+const LOOKS: usize = 300;
+
+/// How often who gathers a team looks for members: about two microseconds.
+const GATHERING_LOOKS: usize = 100;
+
+/// So many long waits tell that there are fewer free cores than members.
+const LONG_WAITS: usize = 4;
+
+/// Set once no more members are taken.
+const CLOSED: u64 = 1 << 63;
+
+/// The most members of a team.
+pub(crate) const MOST_MEMBERS: usize = 63;
+
+/// Waits for `done`; gives the core away while that takes long. False if it did.
+pub(crate) fn wait_until(done: impl Fn() -> bool) -> bool {
+    for _ in 0..LOOKS {
+        if done() {
+            return true;
+        }
+        std::hint::spin_loop();
+    }
+    while !done() {
+        std::thread::yield_now();
+    }
+    false
+}
+
+/// Meetings a member has come to, on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+pub(crate) struct Meetings(AtomicUsize);
+
+/// Those who do a task together, while they do.
+pub(crate) struct Team<'a> {
+    /// A bit for each that came before it was closed.
+    joined: AtomicU64,
+    /// Of each member, by rank.
+    meetings: &'a [Meetings],
+    /// Set when a member panicked: nobody waits for it.
+    broken: AtomicBool,
+    long_waits: AtomicUsize,
+}
+
+impl<'a> Team<'a> {
+    /// A team that nobody has joined; it has the meetings from when it is closed on.
+    pub fn new(meetings: &'a [Meetings]) -> Self {
+        let (joined, broken) = (AtomicU64::new(0), AtomicBool::new(false));
+        Team { joined, meetings, broken, long_waits: AtomicUsize::new(0) }
+    }
+
+    /// Calls `task` as member `index` of at most `most`, unless the team was closed before. Member 0
+    /// closes it, when all have come or after a moment.
+    pub fn join(&self, index: usize, most: usize, task: &dyn Fn(&Member<'_>)) {
+        let own = 1 << index;
+        let open = |joined: u64| (joined & CLOSED == 0).then_some(joined | own);
+        if self.joined.fetch_update(Ordering::AcqRel, Ordering::Acquire, open).is_err() {
+            return;
+        }
+        let joined = || self.joined.load(Ordering::Acquire);
+        if index == 0 {
+            let mut looks = 0;
+            while joined().count_ones() as usize != most && looks < GATHERING_LOOKS {
+                std::hint::spin_loop();
+                looks += 1;
+            }
+            for meetings in self.meetings {
+                meetings.0.store(0, Ordering::Relaxed);
+            }
+            self.joined.fetch_or(CLOSED, Ordering::AcqRel);
+        } else {
+            wait_until(|| joined() & CLOSED != 0);
+        }
+        let members = joined() & !CLOSED;
+        let [rank, count] = [members & (own - 1), members].map(|bits| bits.count_ones() as usize);
+        let _breaks = Breaks(&self.broken);
+        task(&Member { team: Some(self), rank, count });
+    }
+
+    /// False if its members often waited long for each other.
+    pub fn was_in_time(&self) -> bool {
+        self.long_waits.load(Ordering::Relaxed) < LONG_WAITS
+    }
+}
+
+/// Says so when its member panics.
+struct Breaks<'a>(&'a AtomicBool);
+
+impl Drop for Breaks<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// One of those who do a task together.
+pub(crate) struct Member<'a> {
+    /// `None` for who is alone.
+    team: Option<&'a Team<'a>>,
+    rank: usize,
+    count: usize,
+}
+
+impl Member<'_> {
+    /// Who does all of a task.
+    pub fn alone() -> Self {
+        Member { team: None, rank: 0, count: 1 }
+    }
+
+    /// Its part of `0..end`, the same whenever as many come.
+    pub fn part(&self, end: usize) -> Range<usize> {
+        end * self.rank / self.count..end * (self.rank + 1) / self.count
+    }
+
+    /// Returns when every member has come to this meeting, and sees all that they wrote before.
+    ///
+    /// # Panics
+    /// If another member panics instead of coming.
+    pub fn meet(&self) {
+        let Some(team) = self.team.filter(|_| self.count > 1) else { return };
+        let own = &team.meetings[self.rank].0;
+        let meeting = own.load(Ordering::Relaxed) + 1;
+        own.store(meeting, Ordering::Release);
+        let broken = || team.broken.load(Ordering::Relaxed);
+        for other in (0..self.count).filter(|&rank| rank != self.rank) {
+            let other = &team.meetings[other].0;
+            if !wait_until(|| other.load(Ordering::Acquire) >= meeting || broken()) {
+                team.long_waits.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if broken() {
+            // The first panic was reported.
+            resume_unwind(Box::new("another member of a team panicked"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::threads::Threads;
+
+    /// Steps of a sum in which every member needs what all have written in the step before.
+    fn summed(threads: &Threads, most: usize, width: usize, steps: usize) -> Vec<usize> {
+        let states = [0, 1].map(|_| (0..width).map(AtomicUsize::new).collect::<Vec<_>>());
+        threads.together(most, &|member| {
+            for step in 0..steps {
+                let (from, to) = (&states[step % 2], &states[1 - step % 2]);
+                let sum: usize = from.iter().map(|v| v.load(Ordering::Relaxed) % 1000).sum();
+                for i in member.part(width) {
+                    to[i].store(sum + i, Ordering::Relaxed);
+                }
+                member.meet();
+            }
+        });
+        states[steps % 2].iter().map(|v| v.load(Ordering::Relaxed)).collect()
+    }
+
+    #[test]
+    fn members_see_what_others_wrote() {
+        for count in [2, 3] {
+            let threads = Threads::new(count);
+            // Many short ones: a lost wake-up would never end.
+            for round in 0..3000 {
+                let (width, steps) = (1 + round % 9, round % 7);
+                let want = summed(&Threads::new(1), 1, width, steps);
+                assert_eq!(summed(&threads, 1 + round % count, width, steps), want);
+                assert_eq!(summed(&threads, count, width, steps), want);
+                if round % 500 == 0 {
+                    // So long that workers sleep.
+                    std::thread::sleep(Duration::from_millis(3));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn several_callers_gather_teams() {
+        let threads = Threads::new(2);
+        let want = summed(&Threads::new(1), 1, 5, 20);
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| (0..300).for_each(|_| assert_eq!(summed(&threads, 2, 5, 20), want)));
+            }
+        });
+    }
+
+    #[test]
+    fn a_panic_of_a_member_ends_the_team() {
+        let threads = Threads::new(2);
+        for round in 0..40 {
+            let of = round % 2;
+            let start = Instant::now();
+            let run = || {
+                threads.together(2, &|member| {
+                    member.meet();
+                    assert!(member.count == 1 || member.rank != of);
+                    member.meet();
+                })
+            };
+            // Until the worker is in time.
+            while catch_unwind(AssertUnwindSafe(run)).is_ok() {
+                assert!(start.elapsed().as_secs() < 20, "the worker never came");
+                std::thread::yield_now();
+            }
+            assert_eq!(summed(&threads, 2, 4, 5), summed(&Threads::new(1), 1, 4, 5));
+        }
+    }
+
+    #[test]
+    fn parts_cover_everything() {
+        for (count, end) in [(1, 0), (2, 5), (3, 2), (5, 31)] {
+            let mut at = 0;
+            for rank in 0..count {
+                let part = Member { team: None, rank, count }.part(end);
+                assert_eq!(part.start, at);
+                at = part.end;
+            }
+            assert_eq!(at, end);
+        }
+    }
+}

@@ -34,7 +34,7 @@ pub struct SparseLines {
 
 /// The share of zero lines from which skipping them is faster, with a margin:
 /// `benches/sparsity.md`.
-const BREAK_EVEN: f64 = 0.45;
+pub(crate) const BREAK_EVEN: f64 = 0.45;
 
 /// The share of lines that are zero.
 fn zero_share(bytes: &[u8]) -> f64 {

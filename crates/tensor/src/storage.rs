@@ -52,6 +52,7 @@ impl Storage {
     }
 
     /// The bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         let all: &[u8] = match &self.source {
             Source::Owned(lines) => bytemuck::cast_slice(lines),

@@ -81,10 +81,9 @@ pub(crate) struct DepthwiseLine<'a> {
     /// Bytes between taps, and between rows.
     pub tap_step: usize,
     pub row_step: usize,
-    /// Floats in a row, at most a panel.
-    pub channels: usize,
-    /// Of edges: the floats that count, for each tap of a line.
-    pub masks: *const u16,
+    /// For each tap of a line, the floats of the first row that count, and those of the last; of
+    /// rows between them all do.
+    pub ends: [*const u16; 2],
     /// `[tap][16]` weights.
     pub weights: *const f32,
     pub finish: InRegisters,
@@ -96,8 +95,6 @@ pub(crate) struct MicroDepthwiseLine {
     pub rows: usize,
     /// Computes (rows, line).
     pub tile: unsafe fn(usize, &DepthwiseLine),
-    /// Computes a vector of pixels, some of whose taps are beside the image.
-    pub edge: unsafe fn(&DepthwiseLine),
 }
 
 /// The kernels for lines of output, where an instruction set has them.

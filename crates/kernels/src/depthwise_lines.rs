@@ -91,8 +91,7 @@ impl<'a, F: Finish<f32>> LineCall<'a, F> {
             taps: across.taps,
             tap_step: across.tap_step * 4,
             row_step: PANEL * 4,
-            channels: PANEL,
-            masks: std::ptr::null(),
+            ends: [ALL.as_ptr(); 2],
             weights: packed.weights.as_ptr().cast(),
             finish: InRegisters { bias, columns: PANEL, output_stride: PANEL, ..place },
         };
@@ -123,27 +122,27 @@ impl<'a, F: Finish<f32>> LineCall<'a, F> {
         }
     }
 
-    /// Vectors of pixels before `end`: some all of whose taps are inside, or one at an edge; gives
-    /// how many.
+    /// Vectors of pixels before `end`, of which all but the first and the last have all of their
+    /// taps inside; gives how many.
     ///
     /// # Safety
     /// As [`LineCall::run`].
     unsafe fn vectors(&mut self, pixel: usize, end: usize) -> usize {
         let (vector, inside) = (self.packed.pixels, &self.across.inside);
-        let whole = inside.end.min(end).saturating_sub(pixel) / vector;
-        let edge = pixel < inside.start || whole == 0;
-        let count = if edge { 1 } else { even(whole, self.micro.rows) };
+        let second = pixel + vector;
+        let whole = inside.end.min(end).saturating_sub(second) / vector;
+        let more = if second < inside.start { 0 } else { (whole + 1).min((end - second) / vector) };
+        let count = even(1 + more, self.micro.rows);
+        let last = pixel + (count - 1) * vector;
+        let mut rooms = [[0; MOST_ACROSS]; 2];
+        let [first_room, last_room] = &mut rooms;
+        self.call.ends = [
+            self.packed.masks(self.across, pixel, first_room),
+            self.packed.masks(self.across, last, last_room),
+        ];
         self.place(pixel);
-        // SAFETY: the caller's promise.
-        unsafe {
-            if edge {
-                let mut room = [0; MOST_ACROSS];
-                self.call.masks = self.packed.masks(self.across, pixel, &mut room);
-                (self.micro.edge)(&self.call);
-            } else {
-                (self.micro.tile)(count, &self.call);
-            }
-        }
+        // SAFETY: the caller's promise; masks leave out what is beside the image.
+        unsafe { (self.micro.tile)(count, &self.call) };
         self.finished(pixel, count * vector);
         count
     }
@@ -154,6 +153,7 @@ impl<'a, F: Finish<f32>> LineCall<'a, F> {
     /// As [`LineCall::run`].
     unsafe fn alone(&mut self, pixels: Range<usize>) {
         let columns = PANEL / self.packed.pixels;
+        let channels: Masks = [(1 << columns) - 1; MOST_ACROSS];
         for pixel in pixels {
             let taps = self.across.taps_inside(pixel);
             let mut lines = [(0, 0); MOST_LINES];
@@ -167,7 +167,7 @@ impl<'a, F: Finish<f32>> LineCall<'a, F> {
                 lines: &lines[..self.call.lines.len()],
                 taps: taps.len(),
                 row_step: columns * 4,
-                channels: columns,
+                ends: [channels.as_ptr(); 2],
                 finish,
                 ..self.call
             };
@@ -202,6 +202,9 @@ pub(crate) struct Packed {
 
 /// The floats of a vector of pixels that count, tap by tap across.
 type Masks = [u16; MOST_ACROSS];
+
+/// Those of a vector all of whose taps are inside.
+static ALL: Masks = [u16::MAX; MOST_ACROSS];
 
 impl Packed {
     /// `None` where a vector does not hold several pixels that lie one behind the other.
@@ -245,9 +248,11 @@ impl Packed {
 
     /// The masks of the vector that begins at a pixel, found in the room if nobody knows them.
     fn masks(&self, across: &Across, pixel: usize, room: &mut Masks) -> *const u16 {
+        let end = pixel + self.pixels;
         match pixel {
             0 => self.edges[0].as_ptr(),
-            _ if pixel + self.pixels == across.width => self.edges[1].as_ptr(),
+            _ if end == across.width => self.edges[1].as_ptr(),
+            _ if pixel >= across.inside.start && end <= across.inside.end => ALL.as_ptr(),
             _ => {
                 *room = self.found_masks(across, pixel);
                 room.as_ptr()

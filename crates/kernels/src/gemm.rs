@@ -12,6 +12,7 @@ use crate::finish::{Finish, FinishDequantized, FinishReal, FinishThrough, Finish
 use crate::isa::{self, Isa};
 use crate::pack::{PackedBf16, PackedF32, PackedS8, PanelView};
 use crate::real::Real;
+use crate::single::single_u8s8;
 use crate::tile::{Ahead, Direct, Gathered, Micro, Rounded, RowSource, resolver};
 use crate::walk::run;
 
@@ -193,6 +194,11 @@ unsafe fn run_any_u8s8(
             let (count, depth, bytes) = (view.taps, view.depth, view.steps * 4);
             let taps = Taps { count, depth, bytes, line: 1 };
             return run::<Bytes>(source, taps, view, rows, columns, after, finish);
+        }
+        if rows.len() == 1
+            && single_u8s8(isa, source, view, rows.start, columns.clone(), after, &finish)
+        {
+            return;
         }
         run(micro_u8s8(isa), source, view, rows, columns, after, finish);
     }

@@ -39,6 +39,7 @@ pub mod recurrent;
 pub mod reduce;
 pub mod regions;
 pub mod resample;
+pub mod single;
 pub mod softmax;
 pub mod sparse;
 pub mod stem;

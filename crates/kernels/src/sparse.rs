@@ -34,7 +34,7 @@ pub struct SparseLines {
 
 /// The share of zero lines from which skipping them is faster, with a margin:
 /// `benches/sparsity.md`.
-const BREAK_EVEN: f64 = 0.45;
+pub(crate) const BREAK_EVEN: f64 = 0.45;
 
 /// Lines looked at before all are: a few, since dense weights that come from a file would be read
 /// from end to end to tell that they are dense.

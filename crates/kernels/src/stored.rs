@@ -15,6 +15,19 @@ pub trait Pack: Sized + Send + Sync + 'static {
     fn load(order: &Self::Order, stored: &[Storage]) -> Option<Self>;
 }
 
+/// A form that some weights do not have, which is kept as well.
+impl<T: Pack> Pack for Option<T> {
+    type Order = T::Order;
+
+    fn stored(&self) -> Vec<Storage> {
+        self.as_ref().map_or_else(Vec::new, Pack::stored)
+    }
+
+    fn load(order: &Self::Order, stored: &[Storage]) -> Option<Self> {
+        if stored.is_empty() { Some(None) } else { T::load(order, stored).map(Some) }
+    }
+}
+
 /// Groups of one order, and how many.
 impl<T: Pack> Pack for Vec<T> {
     type Order = (usize, T::Order);

@@ -82,7 +82,13 @@ pub(crate) struct Builder<'a> {
     narrow: Vec<bool>,
     /// Where the weights of the next product are awaited.
     following: Following,
+    /// True where L2 holds the weights from one run to the next.
+    near: bool,
 }
+
+/// Bytes of weights that L2 holds from one run to the next, beside what lies between them: three
+/// quarters of a MiB.
+const NEAR_WEIGHTS: usize = 768 << 10;
 
 impl Builder<'_> {
     /// Where a value lies.
@@ -122,12 +128,18 @@ impl Builder<'_> {
         Place { base: Base::Constant, offset: address }
     }
 
+    /// True where L2 holds the weights from one run to the next.
+    pub fn are_near(&self) -> bool {
+        self.near
+    }
+
     /// Tells the product before which weights follow, and gives the place of those that follow
-    /// these.
-    pub fn follow(&mut self, weights: Next) -> Following {
+    /// these, a product of so many rows.
+    pub fn follow(&mut self, weights: Next, rows: usize) -> Following {
         let _ = self.following.set(weights);
         self.following = Following::default();
-        self.following.clone()
+        // One row takes as long as its weights: what L2 holds anyway would only be in their way.
+        if rows == 1 && self.near { Following::default() } else { self.following.clone() }
     }
 
     /// The scratch the node asked for in [`steps::scratch_bytes`].
@@ -202,6 +214,7 @@ pub(crate) fn build(
         constants: Vec::new(),
         narrow: layout.narrow.clone(),
         following: Following::default(),
+        near: graph.constant_bytes() <= NEAR_WEIGHTS,
     };
     place_values(&mut builder, &layout, &offsets, &aliases);
     let mut plan_steps = Vec::new();

@@ -104,6 +104,7 @@ impl Storage {
     }
 
     /// The bytes.
+    #[inline]
     pub fn bytes(&self) -> &[u8] {
         let all: &[u8] = match &self.source {
             Source::Owned(memory) => memory.bytes(),

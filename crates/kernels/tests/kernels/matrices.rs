@@ -13,6 +13,7 @@ use lepton_kernels::gemm::Input;
 use lepton_kernels::groups::{GroupOrder, PackedGroups, gemm_groups};
 use lepton_kernels::pack::{PackedF32, PackedS8, WeightOrder};
 use lepton_kernels::real::Real;
+use lepton_kernels::single::{Packed24, single_f32};
 use lepton_kernels::sparse::{SparseLines, sparse_f32, sparse_u8s8, sparse_u8s8_f32};
 use proptest::prelude::*;
 
@@ -55,6 +56,11 @@ pub const ROWS: &[Row] = &[
         name: "sparse::sparse_u8s8_f32",
         compare: Compare::Bits,
         run: |row| row.run(holed(), skipping_to_floats, |case| Some(vec![case.floats()])),
+    },
+    Row {
+        name: "single::single_f32",
+        compare: Compare::Close(1e-5),
+        run: |row| row.run(full(), row_by_row, |case| Some(vec![case.finished()])),
     },
     Row {
         name: "groups::gemm_groups",
@@ -259,6 +265,11 @@ fn holed() -> impl Strategy<Value = Holed> {
     )
 }
 
+/// The same without zeros.
+fn full() -> impl Strategy<Value = Holed> {
+    holed().prop_map(|case| Holed { zeros: 0, ..case })
+}
+
 /// Operands in bytes.
 struct HoledBytes {
     x: Vec<u8>,
@@ -314,6 +325,29 @@ impl Holed {
         }))
     }
 
+    /// A function that is a clamp, one that tile kernels know, or one that they leave to others.
+    fn activation(&self) -> Activation {
+        [Activation::Relu, Activation::HardSwish, Activation::Sigmoid][self.seed as usize % 3]
+    }
+
+    /// Some cases have what is added to their results.
+    fn residual(&self) -> Option<Vec<f32>> {
+        let values = || Random(self.seed / 2).floats(self.rows * self.columns);
+        self.seed.is_multiple_of(2).then(values)
+    }
+
+    fn finished(&self) -> Values {
+        let ([x, weights, bias], residual) = (self.operands(), self.residual());
+        Values::Floats(self.each(|row, column| {
+            let products = (0..self.depth).map(|k| {
+                f64::from(x[row * self.depth + k]) * f64::from(weights[k * self.columns + column])
+            });
+            let added = residual.as_ref().map_or(0.0, |values| values[row * self.columns + column]);
+            let sum = products.sum::<f64>() as f32 + bias[column] + added;
+            activated(self.activation(), sum)
+        }))
+    }
+
     fn sum(&self, data: &HoledBytes, row: usize, column: usize) -> i32 {
         let product = |k: usize| {
             let weight = data.weights[k * self.columns + column];
@@ -354,6 +388,32 @@ fn skipping(case: &Holed, isa: Isa, threads: usize) -> Vec<Values> {
         on_threads(parts(threads, case.rows, 1, case.seed), |rows| {
             sparse_f32(isa, &input, &lines, &epilogue, &output, rows);
         });
+    }
+    vec![Values::Floats(room)]
+}
+
+fn row_by_row(case: &Holed, isa: Isa, threads: usize) -> Vec<Values> {
+    let ([x, weights, bias], residual) = (case.operands(), case.residual());
+    let (depth, columns) = (case.depth, case.columns);
+    let packed = Packed24::pack(&weights, &WeightOrder::matrix(depth, columns));
+    let packed = packed.expect("weights of one size");
+    let (alpha, activation) = (1.0, case.activation());
+    let mut room = vec![f32::NAN; case.rows * columns];
+    let to = room.as_mut_ptr();
+    for row in 0..case.rows {
+        // SAFETY: the buffers are as long as the case says, and parts are apart.
+        unsafe {
+            let residual = residual.as_ref().map(|values| Residual {
+                pointer: values.as_ptr().add(row * columns),
+                row_stride: columns,
+            });
+            let epilogue = EpilogueF32 { alpha, bias: Some(&bias), residual, activation };
+            let output = Output { pointer: to.add(row * columns), row_stride: columns };
+            on_threads(parts(threads, columns, 16, case.seed), |columns| {
+                let from = x.as_ptr().add(row * depth);
+                single_f32(isa, from, &packed, &epilogue, &output, columns);
+            });
+        }
     }
     vec![Values::Floats(room)]
 }

@@ -5,7 +5,7 @@ use lepton_kernels::binary::{Comparison, IntegerBinary, binary_integer, compare,
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::conv::{GeometryError, Indirection};
 use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order};
-use lepton_kernels::epilogue::{EpilogueF32, Output};
+use lepton_kernels::epilogue::{EpilogueF32, Output, Residual};
 use lepton_kernels::gemm::{Input, gemm_f32};
 use lepton_kernels::groups::{GroupOrder, PackedGroups};
 use lepton_kernels::pack::{PackedF32, WeightOrder};
@@ -219,5 +219,34 @@ fn skipping_keeps_the_order_of_sums() {
             sparse_f32(isa, &input, &sparse, &epilogue, &left, 0..rows);
         }
         assert_eq!(results[0], results[1], "{isa}");
+    }
+}
+
+/// Sums of rows that share vectors are made in the order of K, whatever else is in the vectors.
+#[test]
+fn rows_of_eight_columns_keep_the_order_of_sums() {
+    let (columns, mut random) = (8, Random(7));
+    for (rows, depth) in [(2, 1), (10, 2), (13, 3), (28, 5), (61, 6), (40, 7)] {
+        let (x, weights) = (random.floats(rows * depth), random.floats(depth * columns));
+        let (bias, residual) = (random.floats(columns), random.floats(rows * columns));
+        let packed = PackedF32::pack(&weights, &WeightOrder::matrix(depth, columns));
+        let geometry = Indirection::strided(depth);
+        let input = Input { base: x.as_ptr(), rows: &geometry, padding: x.as_ptr() };
+        let added = Some(Residual { pointer: residual.as_ptr(), row_stride: columns });
+        let epilogue = EpilogueF32 { bias: Some(&bias), residual: added, ..EpilogueF32::default() };
+        let want = (0..rows * columns).map(|i| {
+            let (row, column) = (i / columns, i % columns);
+            let step =
+                |sum: f32, k: usize| x[row * depth + k].mul_add(weights[k * columns + column], sum);
+            (0..depth).fold(0.0, step) + bias[column] + residual[i]
+        });
+        let want: Vec<f32> = want.collect();
+        for isa in Isa::available().into_iter().filter(|isa| isa.has_avx512()) {
+            let mut found = vec![f32::NAN; rows * columns];
+            let output = Output { pointer: found.as_mut_ptr(), row_stride: columns };
+            // SAFETY: the buffers are as long as the sizes say.
+            unsafe { gemm_f32(isa, &input, &packed, &epilogue, &output, 0..rows, 0..columns) };
+            assert_eq!(found, want, "{isa} {rows} {depth}");
+        }
     }
 }

@@ -325,8 +325,8 @@ fn product(
     padded: usize,
 ) -> Choice {
     let next = match &weights {
-        Weights::Dense(weights, _) => builder.follow(Next::Integer(weights.clone())),
-        Weights::Stem(weights, _) => builder.follow(Next::StemInteger(weights.clone())),
+        Weights::Dense(weights, _) => builder.follow(Next::Integer(weights.clone()), row_count),
+        Weights::Stem(weights, _) => builder.follow(Next::StemInteger(weights.clone()), row_count),
         _ => Following::default(),
     };
     let place = |id: ValueId| builder.place(id);

@@ -16,6 +16,7 @@ use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, TapsBf16, TapsS8, WeightOrder};
 use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
+use lepton_kernels::single::{Packed24, single_f32};
 use lepton_kernels::sparse::{SparseLines, sparse_f32};
 use lepton_kernels::stem::{Lines, MOST_BF16, MOST_F32, stem_bf16, stem_f32};
 use lepton_kernels::winograd::PackedWinograd;
@@ -25,7 +26,7 @@ use super::parts::{Extents, over_parts};
 use super::{Choice, Chosen, is_f32};
 use crate::error::RuntimeError;
 use crate::place::{Memory, Place};
-use crate::plan::Builder;
+use crate::plan::{Builder, Demands};
 
 /// The kernel's name of an activation, where it has one.
 pub(crate) fn activation(op: &Unary) -> Option<Activation> {
@@ -49,6 +50,8 @@ pub(crate) fn activation(op: &Unary) -> Option<Activation> {
 /// Weights in the form of one kernel.
 pub(crate) enum Weights {
     Dense(Arc<PackedF32>),
+    /// Of a single row, in 24 bits.
+    Single(Packed24),
     Sparse(Arc<SparseLines>),
     Grouped(Arc<Vec<PackedF32>>),
     Depthwise(Arc<PackedF32>),
@@ -90,6 +93,7 @@ pub(crate) type Following = Arc<OnceLock<Next>>;
 /// Weights of the next product.
 pub(crate) enum Next {
     F32(Arc<PackedF32>),
+    Single(Packed24),
     Bf16(Arc<PackedBf16>),
     Integer(Arc<PackedS8>),
     Tiles(Arc<PackedWinograd>),
@@ -102,6 +106,7 @@ impl Next {
     pub fn bytes(following: &Following) -> &[u8] {
         match following.get() {
             Some(Next::F32(weights)) => weights.bytes(),
+            Some(Next::Single(weights)) => weights.bytes(),
             Some(Next::Bf16(weights)) => weights.bytes(),
             Some(Next::Integer(weights)) => weights.bytes(),
             Some(Next::Tiles(weights)) => weights.first_bytes(),
@@ -132,6 +137,7 @@ impl Product {
         let weight_bytes = match &self.weights {
             Weights::Dense(weights) => weights.bytes().len(),
             Weights::Bf16(weights) => weights.bytes().len(),
+            Weights::Single(weights) => weights.bytes().len(),
             _ => 0,
         };
         Extents {
@@ -170,6 +176,9 @@ impl Product {
                     Weights::Dense(w) => {
                         let isa = memory.isa;
                         gemm_f32_before(isa, &input, w, epilogue, output, range, columns, next);
+                    }
+                    Weights::Single(w) => {
+                        single_f32(memory.isa, base.0, w, epilogue, output, columns);
                     }
                     Weights::Sparse(w) => {
                         sparse_f32(memory.isa, &input, w, epilogue, output, range);
@@ -387,14 +396,14 @@ fn product(
     let columns = builder.shape(y).last().copied().unwrap_or(1);
     let depth = builder.shape(x).last().copied().unwrap_or(1);
     let next = match &weights {
-        Weights::Dense(weights) | Weights::Stem(_, weights) => {
-            builder.follow(Next::F32(weights.clone()))
-        }
-        Weights::Bf16(weights) => builder.follow(Next::Bf16(weights.clone())),
-        Weights::Tiles(weights) => builder.follow(Next::Tiles(weights.clone())),
-        Weights::StemBf16(_, weights) => builder.follow(Next::StemBf16(weights.clone())),
-        _ => Following::default(),
+        Weights::Dense(weights) | Weights::Stem(_, weights) => Some(Next::F32(weights.clone())),
+        Weights::Single(weights) => Some(Next::Single(weights.clone())),
+        Weights::Bf16(weights) => Some(Next::Bf16(weights.clone())),
+        Weights::Tiles(weights) => Some(Next::Tiles(weights.clone())),
+        Weights::StemBf16(_, weights) => Some(Next::StemBf16(weights.clone())),
+        _ => None,
     };
+    let next = next.map(|next| builder.follow(next, row_count)).unwrap_or_default();
     let w = operand(node, 1).expect("checked");
     let rounds = builder.graph.fact(w).dtype == DType::BF16;
     let copies = !rounded_copy(builder.graph, node, builder.narrow()).is_empty();
@@ -508,6 +517,18 @@ fn sparse_lines(builder: &Builder<'_>, id: ValueId, dense: &PackedF32) -> Option
     Option::clone(&lines).map(Weights::Sparse)
 }
 
+/// The f32 weights of a linear layer of one row in fewer bits, where they are far: reading them then
+/// takes longer than anything else.
+fn single_row(builder: &Builder<'_>, id: ValueId, order: &WeightOrder) -> Option<Weights> {
+    let Demands { isa, exact, .. } = builder.demands;
+    if exact || !isa.has_avx512() || builder.are_near() {
+        return None;
+    }
+    let weights = builder.graph.constant(id)?;
+    let pack = || Packed24::pack(&f32_values(weights), order);
+    Option::clone(&builder.packs.get_or_load(id, "dense-24", order, pack)).map(Weights::Single)
+}
+
 /// A linear layer with constant weights.
 pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Choice {
     let (Some(x), Some(w), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
@@ -521,9 +542,14 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     let (depth, columns) = (weights.shape()[0], weights.shape()[1]);
     let order = WeightOrder::matrix(depth, columns);
     let values = || f32_values(&weights);
+    let row_count = builder.count(y) / columns;
     let packed = if weights.dtype() == DType::BF16 {
         let pack = || PackedBf16::pack(&values(), &order);
         Weights::Bf16(builder.packs.get_or_load(w, "bf16", &order, pack))
+    } else if row_count == 1
+        && let Some(single) = single_row(builder, w, &order)
+    {
+        single
     } else {
         let pack = || PackedF32::pack(&values(), &order);
         let dense = builder.packs.get_or_load(w, "dense", &order, pack);
@@ -532,9 +558,9 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     let kernel = match packed {
         Weights::Bf16(_) => "linear-bf16",
         Weights::Sparse(_) => "linear-sparse-f32",
+        Weights::Single(_) => "linear-24-bit",
         _ => "linear-f32",
     };
-    let row_count = builder.count(y) / columns;
     let rows = Indirection::strided(depth);
     let work = row_count * weights.len();
     let product = product(builder, node, rows, packed, function, row_count, work);

@@ -8,6 +8,7 @@ mod halves;
 mod integers;
 mod networks;
 mod parts;
+mod single;
 mod sparse;
 mod tiles;
 mod trees;

@@ -1,7 +1,8 @@
-//! f32 tile kernels for AVX-512: up to 12 rows by 32 columns, 6 by 64, or 28 by 16.
+//! f32 tile kernels for AVX-512: up to 12 rows by 32 columns, 6 by 64, or 28 by 16 or by 8.
 
 use std::arch::x86_64::*;
 
+use crate::finish::InRegisters;
 use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
@@ -176,6 +177,9 @@ static SHARED: [PanelKernel<f32>; TILE_ROWS] =
 static EVEN: [PanelKernel<f32>; TALL_ROWS] = of_rows!(even_rows:
     1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28);
 
+static PAIRS: [PanelKernel<f32>; TALL_ROWS / 2] =
+    of_rows!(pairs_of_rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+
 /// # Safety
 /// As [`shared_rows`].
 unsafe fn shared(rows: usize, tile: &PanelTile<f32>) {
@@ -183,11 +187,25 @@ unsafe fn shared(rows: usize, tile: &PanelTile<f32>) {
     unsafe { SHARED[rows - 1](tile) }
 }
 
+/// Columns of rows that share a vector.
+const HALF: usize = 8;
+/// The furthest such rows are apart in bytes, so that half a vector holds two steps of both.
+const NEIGHBOURS: usize = (HALF - 2) * 4;
+
 /// # Safety
-/// As [`even_rows`].
+/// As [`even_rows`]; needs AVX-512 DQ and VL.
 unsafe fn even(rows: usize, tile: &PanelTile<f32>) {
+    let finish = &tile.finish;
+    let adjoins = |stride: usize| finish.columns == HALF && stride == HALF;
+    let adjoin = adjoins(finish.output_stride)
+        && (finish.residual.is_null() || adjoins(finish.residual_stride));
     // SAFETY: the caller's promise.
-    unsafe { EVEN[rows - 1](tile) }
+    unsafe {
+        if adjoin && rows.is_multiple_of(2) && tile.even.row_step <= NEIGHBOURS {
+            return PAIRS[rows / 2 - 1](tile);
+        }
+        EVEN[rows - 1](tile)
+    }
 }
 
 /// Rows whose three taps across share pixels.
@@ -271,5 +289,72 @@ unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
         }
         let finish = &tile.finish;
         store!(finish, ROWS, 1, |m, _p| sums[m]);
+    }
+}
+
+/// Rows of eight columns that lie evenly and near each other, two in a vector: what is stored are
+/// rows of sixteen.
+///
+/// # Safety
+/// As [`even_rows`], for twice as many rows; needs AVX-512 DQ and VL.
+#[target_feature(enable = "avx512f,avx512dq,avx512vl")]
+unsafe fn pairs_of_rows<const PAIRS: usize>(tile: &PanelTile<f32>) {
+    let mut sums = [_mm512_setzero_ps(); PAIRS];
+    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
+    let EvenRows { first, row_step, tap_step } = tile.even;
+    let mut first = pointer(first);
+    let apart = row_step / 4;
+    // Where half a vector has the values of a step for both rows, and of the next.
+    let lanes = _mm512_mask_set1_epi32(_mm512_setzero_si512(), 0xff00, apart as i32);
+    let lanes = [lanes, _mm512_add_epi32(lanes, _mm512_set1_epi32(1))];
+    let one: __mmask8 = 1 | 1 << apart;
+    let finish = &tile.finish;
+    let mut bias = [0.0f32; 2 * HALF];
+    // SAFETY: the caller's promise; one line of weights per tap and step, values behind the last
+    // step of a row are not read.
+    unsafe {
+        macro_rules! steps {
+            ($at:ident, $mask:expr, $($step:literal)*) => {
+                $(
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add($step * tile.ahead_step));
+                )*
+                ahead = ahead.wrapping_add([$($step),*].len() * tile.ahead_step);
+                let lines = [$(
+                    _mm512_broadcast_f32x8(_mm256_loadu_ps(weights.add($step * 64).cast()))
+                ),*];
+                for pair in 0..PAIRS {
+                    let from = $at.wrapping_add(pair * 2 * row_step).cast();
+                    let values = _mm512_castps256_ps512(_mm256_maskz_loadu_ps($mask, from));
+                    $(
+                        let value = _mm512_permutexvar_ps(lanes[$step], values);
+                        sums[pair] = _mm512_fmadd_ps(value, lines[$step], sums[pair]);
+                    )*
+                }
+                weights = weights.add([$($step),*].len() * 64);
+            };
+        }
+        for _ in 0..tile.taps {
+            let mut at = first;
+            for _ in 0..tile.depth / 2 {
+                steps!(at, one | one << 1, 0 1);
+                at = at.wrapping_add(8);
+            }
+            if !tile.depth.is_multiple_of(2) {
+                steps!(at, one, 0);
+            }
+            first = first.wrapping_add(tap_step);
+        }
+        if !finish.bias.is_null() {
+            let half = _mm256_loadu_ps(finish.bias);
+            _mm512_storeu_ps(bias.as_mut_ptr(), _mm512_broadcast_f32x8(half));
+        }
+        let finish = &InRegisters {
+            bias: bias.as_ptr(),
+            columns: 2 * HALF,
+            output_stride: 2 * HALF,
+            residual_stride: 2 * HALF,
+            ..*finish
+        };
+        store!(finish, PAIRS, 1, |m, _p| sums[m]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::epilogue::{each, first_integers, store_integers};
+use super::epilogue::{first_integers, store_integers};
 use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
@@ -13,13 +13,13 @@ type Kernel = unsafe fn(&Tile<i32>);
 
 macro_rules! by_rows {
     ($panels:literal: $($rows:literal)*) => {
-        [single_row::<$panels>, $(rows_by_panels::<$rows, $panels>),*]
+        [$(rows_by_panels::<$rows, $panels>),*]
     };
 }
 
-static ONE: [Kernel; 12] = by_rows!(1: 2 3 4 5 6 7 8 9 10 11 12);
-static TWO: [Kernel; 12] = by_rows!(2: 2 3 4 5 6 7 8 9 10 11 12);
-static FOUR: [Kernel; 6] = by_rows!(4: 2 3 4 5 6);
+static ONE: [Kernel; 12] = by_rows!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+static TWO: [Kernel; 12] = by_rows!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+static FOUR: [Kernel; 6] = by_rows!(4: 1 2 3 4 5 6);
 
 /// # Safety
 /// Needs AVX-512 F, BW, DQ, VL and VNNI; the tile's rows and weights are readable, its accumulators
@@ -41,7 +41,7 @@ unsafe fn tile(rows: usize, panels: usize, tile: &Tile<i32>) {
 /// Needs AVX-512 BW and VL; `count` bytes are readable.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-unsafe fn partial(from: *const u8, count: usize) -> __m512i {
+pub(super) unsafe fn partial(from: *const u8, count: usize) -> __m512i {
     let mask: __mmask16 = (1 << count) - 1;
     // SAFETY: the caller's promise; the mask keeps the rest from being read.
     _mm512_broadcastd_epi32(unsafe { _mm_maskz_loadu_epi8(mask, from.cast()) })
@@ -53,7 +53,7 @@ unsafe fn partial(from: *const u8, count: usize) -> __m512i {
 /// Needs AVX-512 F; the bytes are readable.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn word(from: *const u8) -> __m512i {
+pub(super) unsafe fn word(from: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
     _mm512_set1_epi32(unsafe { from.cast::<i32>().read_unaligned() })
 }
@@ -121,67 +121,6 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32
                 let to = tile.accumulators.add(r * BLOCK_STRIDE + p * 16);
                 _mm512_storeu_epi32(to, sums[r][p]);
             }
-        }
-    }
-}
-
-/// A single row: panels one after the other, because a cache gives one run of lines faster than
-/// four, and each in four sums that do not wait for each other.
-///
-/// # Safety
-/// As [`tile`].
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn single_row<const PANELS: usize>(tile: &Tile<i32>) {
-    let mut ahead = tile.ahead.cast::<i8>();
-    // SAFETY: the caller's promise; one line of weights per step and panel.
-    unsafe {
-        let mut sums = [first_integers!(&tile.finish, PANELS)];
-        each!(p in 0 1 2 3 => {
-            if p < PANELS {
-                let mut parts = [_mm512_setzero_si512(); 4];
-                parts[0] = sums[0][p];
-                if tile.accumulate {
-                    let from = _mm512_loadu_epi32(tile.accumulators.add(p * 16));
-                    parts[0] = _mm512_add_epi32(parts[0], from);
-                }
-                let mut line = tile.weights.add(p * tile.panel_bytes);
-                macro_rules! step {
-                    ($part:expr, $value:expr) => {
-                        let weights = _mm512_loadu_si512(line.cast());
-                        parts[$part] = _mm512_dpbusd_epi32(parts[$part], $value, weights);
-                        line = line.add(64);
-                    };
-                }
-                for tap in 0..tile.taps {
-                    let [row] = tile.rows::<u8, 1>(tap);
-                    let mut k = 0;
-                    while k + 16 <= tile.depth {
-                        for i in 0..4 {
-                            if p == 0 {
-                                _mm_prefetch::<_MM_HINT_T1>(ahead);
-                                ahead = ahead.wrapping_add(tile.ahead_step);
-                            }
-                            step!(i, word(row.add(k + i * 4)));
-                        }
-                        k += 16;
-                    }
-                    while k + 4 <= tile.depth {
-                        step!(0, word(row.add(k)));
-                        k += 4;
-                    }
-                    if k < tile.depth {
-                        step!(0, partial(row.add(k), tile.depth - k));
-                    }
-                }
-                let first = _mm512_add_epi32(parts[0], parts[1]);
-                sums[0][p] = _mm512_add_epi32(first, _mm512_add_epi32(parts[2], parts[3]));
-            }
-        });
-        if store_integers!(&tile.finish, 1, PANELS, sums) {
-            return;
-        }
-        for p in 0..PANELS {
-            _mm512_storeu_epi32(tile.accumulators.add(p * 16), sums[0][p]);
         }
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod gemm_f32;
 pub(crate) mod gemm_u8s8;
 pub(crate) mod groups;
 pub(crate) mod pairs;
+pub(crate) mod single;
 pub(crate) mod sparse;
 
 pub(crate) mod map;

@@ -4,6 +4,7 @@ pub(crate) mod depthwise;
 pub(crate) mod epilogue;
 pub(crate) mod gemm;
 pub(crate) mod groups;
+pub(crate) mod single;
 pub(crate) mod sparse;
 pub(crate) mod trees;
 

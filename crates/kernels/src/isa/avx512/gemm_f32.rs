@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
+use crate::panel::{PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
@@ -165,7 +165,7 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32
 }
 
 /// The kernels of one panel.
-static PANEL: PanelMicro<f32> = PanelMicro { shared, even };
+static PANEL: PanelMicro<f32> = PanelMicro { shared, even, tall: 28, pair: None };
 
 macro_rules! of_rows {
     ($kernel:ident: $($rows:literal)*) => { [$($kernel::<$rows>),*] };
@@ -173,7 +173,7 @@ macro_rules! of_rows {
 
 static SHARED: [PanelKernel<f32>; TILE_ROWS] =
     of_rows!(shared_rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-static EVEN: [PanelKernel<f32>; TALL_ROWS] = of_rows!(even_rows:
+static EVEN: [PanelKernel<f32>; 28] = of_rows!(even_rows:
     1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28);
 
 /// # Safety
@@ -250,10 +250,10 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
 unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
-    let EvenRows { first, row_step, tap_step } = tile.even;
-    let mut first = pointer(first);
+    let (row_step, tap_step) = (tile.row_step, tile.tap_step);
     // SAFETY: the caller's promise; one line of weights per tap and step.
     unsafe {
+        let mut first = pointer(*tile.starts);
         for _ in 0..tile.taps {
             let mut at = first;
             for _ in 0..tile.depth {

@@ -1,5 +1,6 @@
 //! Where a convolution reads: windows, and the indirection that turns them into matrix products.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use crate::offsets::{Offsets, PADDING};
@@ -100,12 +101,25 @@ pub struct Indirection {
     taps: usize,
     rows_per_image: usize,
     image_stride: usize,
-    /// Output width, where three taps across read neighbouring pixels and so do neighbouring rows.
-    shared_width: Option<usize>,
+    /// Where neighbouring rows share pixels.
+    shared: Option<SharedPixels>,
     /// Taps in a line of the kernel, and elements between pixels, where taps are neighbours.
     line_taps: Option<[usize; 2]>,
     /// Where lines of output lie evenly.
     across: Option<Across>,
+}
+
+/// How neighbouring rows of a line of output share the pixels of three taps across.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SharedPixels {
+    /// Output pixels in a line.
+    pub width: usize,
+    /// Pixels from a row to the next, 1 or 2.
+    pub step: usize,
+    /// True where the first row's first pixel is beside the image.
+    pad_left: bool,
+    /// True where the last row's last pixel is.
+    pad_right: bool,
 }
 
 /// How rows and taps of a line of output lie, where every one is inside the image.
@@ -172,7 +186,7 @@ impl Indirection {
             taps: 1,
             rows_per_image: usize::MAX,
             image_stride: 0,
-            shared_width: None,
+            shared: None,
             line_taps: None,
             across: None,
         }
@@ -190,11 +204,18 @@ impl Indirection {
         let mut rows = Self::ring(window, pixel_stride, window.input[0])?;
         rows.image_stride = window.input[0] * window.input[1] * pixel_stride;
         let [_, width] = window.output().expect("it has rows");
-        let shares = (window.kernel[1], window.stride[1], window.dilation[1]) == (3, 1, 1);
+        let step = window.stride[1];
+        let shares = (window.kernel[1], window.dilation[1]) == (3, 1) && step <= 2;
         // At most one pixel of a line of three taps is beside the image.
-        let reach = width + 2 - window.pad_before[1].min(width + 2);
-        let shares = shares && window.pad_before[1] <= 1 && reach <= window.input[1] + 1;
-        rows.shared_width = shares.then_some(width);
+        let reach = (width - 1) * step + 2;
+        let shares = shares && window.pad_before[1] <= 1;
+        let shares = shares && reach <= window.input[1] + window.pad_before[1];
+        rows.shared = shares.then_some(SharedPixels {
+            width,
+            step,
+            pad_left: window.pad_before[1] == 1,
+            pad_right: reach == window.input[1] + window.pad_before[1],
+        });
         let narrow = window.kernel[1] <= 16;
         rows.line_taps =
             (narrow && window.dilation[1] == 1).then_some([window.kernel[1], pixel_stride]);
@@ -213,7 +234,7 @@ impl Indirection {
             rows: Rows::Window(offsets),
             taps: window.taps(),
             image_stride: 0,
-            shared_width: None,
+            shared: None,
             line_taps: None,
             across: Some(Across::of(window, pixel_stride)),
         })
@@ -249,23 +270,25 @@ impl Indirection {
         self.line_taps.filter(|&[_, stride]| stride == depth).map_or(1, |[taps, _]| taps)
     }
 
-    /// Output width, if (row, tap) and (row + 1, tap - 1) read the same pixel within a line of
-    /// output and a line of three taps.
-    pub(crate) fn shared_width(&self) -> Option<usize> {
-        self.shared_width
+    /// Where a line of output and of three taps reads neighbouring pixels.
+    pub(crate) fn shared(&self) -> Option<SharedPixels> {
+        self.shared
     }
 
-    /// The pixels that lines of three taps read for `count` neighbours in a line of output, which
-    /// share them.
+    /// The pixels that lines of three taps read for `count` neighbours in a line of output, of
+    /// which `row` is the `x`th.
+    #[inline]
     pub(crate) fn pixel_lines<T>(
         &self,
         base: *const T,
         padding: *const T,
-        row: usize,
+        [row, x]: [usize; 2],
         count: usize,
-        lines: &mut [PixelLine],
+        lines: &mut [MaybeUninit<PixelLine>],
     ) {
-        let (Rows::Window(offsets), Some(across)) = (&self.rows, &self.across) else {
+        let (Rows::Window(offsets), Some(across), Some(shared)) =
+            (&self.rows, &self.across, self.shared)
+        else {
             unreachable!("rows that share pixels")
         };
         let table = offsets.table();
@@ -275,20 +298,19 @@ impl Indirection {
             row %= self.rows_per_image;
         }
         let (step, padding) = (across.tap_step * size_of::<T>(), padding.expose_provenance());
+        let pad_left = shared.pad_left && x == 0;
+        let pad_right = shared.pad_right && x + count == shared.width;
+        let to_right = (shared.step * (count - 1) + 1) * step;
         for (i, line) in lines.iter_mut().enumerate() {
-            let at = |tap: usize, row: usize| table[(3 * i + tap) * self.rows_per_image + row];
-            *line = match at(1, row) {
+            line.write(match table[(3 * i + 1) * self.rows_per_image + row] {
                 PADDING => PixelLine { left: padding, second: padding, right: padding, step: 0 },
                 offset => {
                     let second = image + offset as usize * size_of::<T>();
-                    let left = if at(0, row) == PADDING { padding } else { second - step };
-                    let right = match at(2, row + count - 1) {
-                        PADDING => padding,
-                        _ => second + count * step,
-                    };
+                    let left = if pad_left { padding } else { second - step };
+                    let right = if pad_right { padding } else { second + to_right };
                     PixelLine { left, second, right, step }
                 }
-            };
+            });
         }
     }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use crate::conv::Resolver;
+use crate::conv::{Resolver, SharedPixels};
 use crate::finish::Sum;
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
@@ -127,7 +127,7 @@ pub(crate) struct Micro<A: Sum> {
     pub panels: &'static [usize],
     /// Computes (rows, panels); panels is 1, 2 or 4.
     pub tile: unsafe fn(usize, usize, &Tile<A>),
-    /// Those of one panel, where there are any.
+    /// Those of many short tiles, where there are any.
     pub panel: Option<&'static PanelMicro<A>>,
 }
 
@@ -160,17 +160,23 @@ pub(crate) trait RowSource {
         false
     }
 
-    /// The output width where neighbours share pixels; see `Indirection::shared_width`.
-    fn shared_width(&self) -> Option<usize> {
+    /// Where neighbours in a line of output share pixels.
+    fn shared(&self) -> Option<SharedPixels> {
         None
     }
 
-    /// The pixels that lines of three taps read for `count` neighbours from `row` on.
+    /// The pixels that lines of three taps read for `count` neighbours from `row` on, which is the
+    /// `x`th of its line of output.
     ///
     /// # Safety
-    /// There is a [`RowSource::shared_width`], and the rows are in one line of output.
-    unsafe fn pixel_lines(&self, row: usize, count: usize, lines: &mut [PixelLine]) {
-        let _ = (row, count, lines);
+    /// There are [`RowSource::shared`] pixels, and the rows are in one line of output.
+    unsafe fn pixel_lines(
+        &self,
+        [row, x]: [usize; 2],
+        count: usize,
+        lines: &mut [MaybeUninit<PixelLine>],
+    ) {
+        let _ = (row, x, count, lines);
         unreachable!("no rows that share pixels")
     }
 
@@ -211,13 +217,18 @@ impl<T> RowSource for Direct<'_, T> {
         self.input.rows.rows_collide(size_of::<T>())
     }
 
-    fn shared_width(&self) -> Option<usize> {
-        self.input.rows.shared_width()
+    fn shared(&self) -> Option<SharedPixels> {
+        self.input.rows.shared()
     }
 
-    unsafe fn pixel_lines(&self, row: usize, count: usize, lines: &mut [PixelLine]) {
+    unsafe fn pixel_lines(
+        &self,
+        place: [usize; 2],
+        count: usize,
+        lines: &mut [MaybeUninit<PixelLine>],
+    ) {
         let Input { base, rows, padding } = *self.input;
-        rows.pixel_lines(base, padding, row, count, lines);
+        rows.pixel_lines(base, padding, place, count, lines);
     }
 
     fn even(&self, row: usize) -> Option<(usize, EvenRows)> {

@@ -273,10 +273,11 @@ pub(crate) unsafe fn run<A: Sum>(
     if view.taps == 0 || rows.is_empty() || columns.is_empty() {
         return;
     }
-    let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
-    let mut storage = Accumulators::<A>::new();
     let panels = columns.start / PANEL..columns.end.div_ceil(PANEL);
-    if let Some(micro) = micro.panel.filter(|_| panels.len() == 1) {
+    let order = blocking::order(view, rows.len(), panels.len());
+    let several = order.panels >= panels.len() && !order.sliced && rows.len() > TILE_ROWS;
+    let at_once = panels.len() == 1 || several;
+    if let Some(micro) = micro.panel.filter(|_| at_once) {
         // SAFETY: the caller's promise.
         let done = unsafe {
             panel::run(micro, source, view, rows.clone(), columns.clone(), after, &finish)
@@ -285,7 +286,8 @@ pub(crate) unsafe fn run<A: Sum>(
             return;
         }
     }
-    let order = blocking::order(view, rows.len(), panels.len());
+    let mut addresses = [MaybeUninit::<usize>::uninit(); TAP_BLOCK * PITCH];
+    let mut storage = Accumulators::<A>::new();
     let wide = source.rows_collide() || order.wide;
     let most_rows = micro.panels.len().min(if wide { WIDE_ROWS } else { TILE_ROWS });
     let mut walk = Walk {

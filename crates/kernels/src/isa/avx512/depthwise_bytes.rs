@@ -4,7 +4,7 @@ use std::arch::x86_64::*;
 use std::hint::black_box;
 
 use super::columns::{by_pixels, by_size, micro};
-use super::epilogue::{each, first_integers, store_bytes, store_integers};
+use super::epilogue::{byte_factors, each, first_integers, store_bytes, store_integers};
 use crate::depthwise_columns::{ColumnTile, Here, LINE_ROWS, MicroColumns};
 use crate::finish::{Movable, OfIntegers};
 use crate::tile::BLOCK_STRIDE;
@@ -201,9 +201,10 @@ unsafe fn neighbours<
                 above.right(channel);
                 below.right(channel);
                 let bias = [_mm512_maskz_loadu_epi32(mask, above.bias)];
+                let factors = byte_factors!(above, 1);
                 tiles!(bias, |line, sums, _place| {
                     let end = if line == 0 { &mut above } else { &mut below };
-                    store_bytes!(end, PIXELS, 1, sums);
+                    store_bytes!(end, factors, PIXELS, 1, sums);
                     end.below(PIXELS);
                 });
             } else {

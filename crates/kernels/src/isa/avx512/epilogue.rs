@@ -123,6 +123,8 @@ pub(crate) struct Packing {
     zero_point: __m512i,
     lowest: __m512i,
     highest: __m512i,
+    /// The zero point is zero and every byte is a result: packing alone bounds them.
+    plain: bool,
     /// Packing works within 128-bit lanes; this puts the double words back in order.
     order: __m512i,
 }
@@ -140,6 +142,7 @@ impl Packing {
                 zero_point: _mm512_set1_epi16(i16::from(zero_point)),
                 lowest: _mm512_set1_epi8(low as i8),
                 highest: _mm512_set1_epi8(high as i8),
+                plain: (zero_point, low, high) == (0, 0, u8::MAX),
                 order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
             }
         }
@@ -153,10 +156,15 @@ impl Packing {
     pub unsafe fn bytes(&self, a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> __m512i {
         // SAFETY: the caller's promise.
         unsafe {
-            let low = _mm512_adds_epi16(_mm512_packs_epi32(a, b), self.zero_point);
-            let high = _mm512_adds_epi16(_mm512_packs_epi32(c, d), self.zero_point);
-            let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lowest);
-            let bytes = _mm512_min_epu8(bytes, self.highest);
+            let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let bytes = if self.plain {
+                _mm512_packus_epi16(low, high)
+            } else {
+                let low = _mm512_adds_epi16(low, self.zero_point);
+                let high = _mm512_adds_epi16(high, self.zero_point);
+                let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lowest);
+                _mm512_min_epu8(bytes, self.highest)
+            };
             _mm512_permutexvar_epi32(self.order, bytes)
         }
     }
@@ -184,11 +192,24 @@ macro_rules! each_row {
     };
 }
 
+/// The factors of the sums of `$panels` panels; `$finish` is a [`crate::finish::Requantized`].
+macro_rules! byte_factors {
+    ($finish:expr, $panels:expr) => {{
+        let mut factors = [_mm512_setzero_ps(); $panels];
+        for p in 0..$panels {
+            let left = $finish.columns.saturating_sub(p * 16);
+            let mask: __mmask16 = if left >= 16 { u16::MAX } else { (1 << left) - 1 };
+            factors[p] = _mm512_maskz_loadu_ps(mask, $finish.multiplier.wrapping_add(p * 16));
+        }
+        factors
+    }};
+}
+
 /// The requantisation of a tile of `$rows` rows (at most 28) by `$panels` panels (1, 2 or 4) of
-/// sums, bias included: a macro, because sums that are passed on leave their registers. `$finish` is a
-/// [`crate::finish::Requantized`].
+/// sums, bias included, with their [`byte_factors`]: a macro, because sums that are passed on leave
+/// their registers. `$finish` is a [`crate::finish::Requantized`].
 macro_rules! store_bytes {
-    ($finish:ident, $rows:expr, $panels:expr, $sums:ident) => {
+    ($finish:ident, $factors:expr, $rows:expr, $panels:expr, $sums:ident) => {
         use $crate::isa::avx512::epilogue::{Packing, each, each_row, put};
         let mask = |panel: usize| -> __mmask16 {
             let left = $finish.columns.saturating_sub(panel * 16);
@@ -199,8 +220,7 @@ macro_rules! store_bytes {
         const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
         each!(p in 0 1 2 3 => {
             if p < $panels {
-                let multiplier = $finish.multiplier.wrapping_add(p * 16);
-                let factor = _mm512_maskz_loadu_ps(mask(p), multiplier);
+                let factor = $factors[p];
                 let residual = $finish.residual.wrapping_add(p * 16).cast::<i8>();
                 each_row!(r in $rows => {
                     let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps($sums[r][p]), factor);
@@ -270,6 +290,10 @@ pub(crate) unsafe fn put<const PANELS: usize>(
             }
         } else if whole && stride == 16 && rows == 4 {
             _mm512_storeu_epi8(row(0), bytes);
+        } else if (columns, stride, rows) == (8, 8, 4) {
+            let even = _mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6);
+            let bytes = _mm512_permutexvar_epi64(even, bytes);
+            _mm256_storeu_epi8(row(0), _mm512_castsi512_si256(bytes));
         } else {
             let quarters = [
                 _mm512_castsi512_si128(bytes),
@@ -350,7 +374,8 @@ macro_rules! store_integers {
         use $crate::finish::OfIntegers;
         match $finish {
             Some(OfIntegers::Bytes(finish)) => {
-                $crate::isa::avx512::epilogue::store_bytes!(finish, $rows, $panels, $sums);
+                let factors = $crate::isa::avx512::epilogue::byte_factors!(finish, $panels);
+                $crate::isa::avx512::epilogue::store_bytes!(finish, factors, $rows, $panels, $sums);
                 true
             }
             Some(OfIntegers::Reals(finish)) => {
@@ -362,7 +387,7 @@ macro_rules! store_integers {
     }};
 }
 
-pub(crate) use {first_integers, store_bytes, store_integers, store_reals};
+pub(crate) use {byte_factors, first_integers, store_bytes, store_integers, store_reals};
 
 /// The parts of a requantisation that are the same for every column.
 struct Requantizer<'a> {

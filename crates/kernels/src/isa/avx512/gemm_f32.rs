@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::finish::InRegisters;
-use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
+use crate::panel::{PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
@@ -166,7 +166,9 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32
 }
 
 /// The kernels of one panel.
-static PANEL: PanelMicro<f32> = PanelMicro { shared, even };
+static PANEL: PanelMicro<f32> = PanelMicro { shared, even, tall: TALL_ROWS, pair: None };
+/// Most rows that lie evenly.
+const TALL_ROWS: usize = 28;
 
 macro_rules! of_rows {
     ($kernel:ident: $($rows:literal)*) => { [$($kernel::<$rows>),*] };
@@ -201,7 +203,7 @@ unsafe fn even(rows: usize, tile: &PanelTile<f32>) {
         && (finish.residual.is_null() || adjoins(finish.residual_stride));
     // SAFETY: the caller's promise.
     unsafe {
-        if adjoin && rows.is_multiple_of(2) && tile.even.row_step <= NEIGHBOURS {
+        if adjoin && rows.is_multiple_of(2) && tile.row_step <= NEIGHBOURS {
             return PAIRS[rows / 2 - 1](tile);
         }
         EVEN[rows - 1](tile)
@@ -268,10 +270,10 @@ unsafe fn shared_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
 unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
     let mut sums = [_mm512_setzero_ps(); ROWS];
     let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
-    let EvenRows { first, row_step, tap_step } = tile.even;
-    let mut first = pointer(first);
+    let (row_step, tap_step) = (tile.row_step, tile.tap_step);
     // SAFETY: the caller's promise; one line of weights per tap and step.
     unsafe {
+        let mut first = pointer(*tile.starts);
         for _ in 0..tile.taps {
             let mut at = first;
             for _ in 0..tile.depth {
@@ -301,8 +303,7 @@ unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
 unsafe fn pairs_of_rows<const PAIRS: usize>(tile: &PanelTile<f32>) {
     let mut sums = [_mm512_setzero_ps(); PAIRS];
     let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
-    let EvenRows { first, row_step, tap_step } = tile.even;
-    let mut first = pointer(first);
+    let (row_step, tap_step) = (tile.row_step, tile.tap_step);
     let apart = row_step / 4;
     // Where half a vector has the values of a step for both rows, and of the next.
     let lanes = _mm512_mask_set1_epi32(_mm512_setzero_si512(), 0xff00, apart as i32);
@@ -313,6 +314,7 @@ unsafe fn pairs_of_rows<const PAIRS: usize>(tile: &PanelTile<f32>) {
     // SAFETY: the caller's promise; one line of weights per tap and step, values behind the last
     // step of a row are not read.
     unsafe {
+        let mut first = pointer(*tile.starts);
         macro_rules! steps {
             ($at:ident, $mask:expr, $($step:literal)*) => {
                 $(

@@ -1,9 +1,10 @@
-//! u8 × s8 tile kernels for AVX-512 VNNI: up to 12 rows by 32 columns, 6 by 64, or 28 by 16.
+//! u8 × s8 tile kernels for AVX-512 VNNI: up to 12 rows by 32 columns, 6 by 64, or 16 by 16.
 
 use std::arch::x86_64::*;
 
-use super::epilogue::{first_integers, store_integers};
-use crate::panel::{EvenRows, PanelKernel, PanelMicro, PanelTile, PixelLine, TALL_ROWS, pointer};
+use super::epilogue::{byte_factors, first_integers, store_bytes, store_integers, store_reals};
+use crate::finish::{Movable, OfIntegers};
+use crate::panel::{PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
@@ -125,17 +126,28 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32
     }
 }
 
-/// The kernels of one panel.
-static PANEL: PanelMicro<i32> = PanelMicro { shared, even };
+/// The kernels of one panel, and of two.
+static PANEL: PanelMicro<i32> = PanelMicro {
+    shared,
+    even,
+    tall: 16,
+    pair: Some(PairMicro { shared: shared_pair, even: even_pair }),
+};
 
 macro_rules! of_rows {
-    ($kernel:ident: $($rows:literal)*) => { [$($kernel::<$rows>),*] };
+    (even_rows, $panels:literal: $($rows:literal)*) => { [$(even_rows::<$rows, $panels>),*] };
+    (shared_rows, $panels:literal, $step:literal: $($rows:literal)*) => {
+        [$(shared_rows::<$rows, $panels, $step>),*]
+    };
 }
 
 static SHARED: [PanelKernel<i32>; TILE_ROWS] =
-    of_rows!(shared_rows: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-static EVEN: [PanelKernel<i32>; TALL_ROWS] = of_rows!(even_rows:
-    1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28);
+    of_rows!(shared_rows, 1, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+static EVEN: [PanelKernel<i32>; 16] =
+    of_rows!(even_rows, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
+static SHARED_PAIR: [[PanelKernel<i32>; PAIR_ROWS]; 2] =
+    [of_rows!(shared_rows, 2, 1: 1 2 3 4 5 6 7 8), of_rows!(shared_rows, 2, 2: 1 2 3 4 5 6 7 8)];
+static EVEN_PAIR: [PanelKernel<i32>; PAIR_ROWS] = of_rows!(even_rows, 2: 1 2 3 4 5 6 7 8);
 
 /// # Safety
 /// As [`shared_rows`].
@@ -151,100 +163,166 @@ unsafe fn even(rows: usize, tile: &PanelTile<i32>) {
     unsafe { EVEN[rows - 1](tile) }
 }
 
-/// Rows whose three taps across share pixels.
+/// # Safety
+/// As [`shared_rows`].
+unsafe fn shared_pair(rows: usize, tile: &PanelTile<i32>) {
+    // SAFETY: the caller's promise.
+    unsafe { SHARED_PAIR[tile.pixel_step - 1][rows - 1](tile) }
+}
+
+/// # Safety
+/// As [`even_rows`].
+unsafe fn even_pair(rows: usize, tile: &PanelTile<i32>) {
+    // SAFETY: the caller's promise.
+    unsafe { EVEN_PAIR[rows - 1](tile) }
+}
+
+/// Finishes the sums of one tile after the other: `$sums` names an array of registers that begins
+/// as the columns' first integers, and to which `$products` adds.
+macro_rules! each_tile {
+    ($tile:ident, $rows:expr, $panels:expr, |$sums:ident| $products:block) => {
+        let first = first_integers!(Some(&$tile.finish), $panels);
+        match $tile.finish {
+            OfIntegers::Bytes(mut finish) => {
+                let factors = byte_factors!(finish, $panels);
+                for _ in 0..$tile.tiles {
+                    let mut $sums = [first; $rows];
+                    $products
+                    store_bytes!(finish, factors, $rows, $panels, $sums);
+                    finish.below($rows);
+                }
+            }
+            OfIntegers::Reals(mut finish) => {
+                for _ in 0..$tile.tiles {
+                    let mut $sums = [first; $rows];
+                    $products
+                    store_reals!(finish, $rows, $panels, $sums);
+                    finish.below($rows);
+                }
+            }
+        }
+    };
+}
+
+/// Rows, `STEP` pixels apart, whose three taps across share pixels.
 ///
 /// # Safety
-/// Needs AVX-512 F, BW, DQ, VL and VNNI; the pixels of the tile's lines of taps and its weights are
-/// readable, what it finishes is writable.
+/// Needs AVX-512 F, BW, DQ, VL and VNNI; the pixels of the tiles' lines of taps and the weights are
+/// readable, what is finished is writable.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn shared_rows<const ROWS: usize>(tile: &PanelTile<i32>) {
-    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
-    let tap_bytes = tile.tap_bytes;
-    // SAFETY: the caller's promise; one line of weights per tap and step.
+unsafe fn shared_rows<const ROWS: usize, const PANELS: usize, const STEP: usize>(
+    tile: &PanelTile<i32>,
+) {
+    let mut ahead = tile.ahead.cast::<i8>();
+    let mut lines = tile.lines;
+    let (tap_bytes, panel_bytes) = (tile.tap_bytes, tile.panel_bytes);
+    // SAFETY: the caller's promise; one line of weights per tap, step and panel.
     unsafe {
-        let mut sums = [first_integers!(Some(&tile.finish), 1); ROWS];
-        for line in 0..tile.taps / 3 {
-            let PixelLine { left, second, right, step } = *tile.lines.add(line);
-            let (mut left, mut right) = (pointer(left), pointer(right));
-            let mut second = pointer(second);
-            macro_rules! step {
-                ($word:expr) => {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead);
-                    ahead = ahead.wrapping_add(tile.ahead_step);
-                    let pixel = |m: usize| match m {
-                        0 => left,
-                        _ if m == ROWS + 1 => right,
-                        _ => second.wrapping_add((m - 1) * step),
+        each_tile!(tile, ROWS, PANELS, |sums| {
+            let mut weights = tile.weights;
+            for _ in 0..tile.taps / 3 {
+                let PixelLine { left, second, right, step } = *lines;
+                let (mut left, mut right) = (pointer(left), pointer(right));
+                let mut second = pointer(second);
+                lines = lines.add(1);
+                macro_rules! step {
+                    ($word:expr) => {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead);
+                        ahead = ahead.wrapping_add(tile.ahead_step);
+                        let pixel = |m: usize| match m {
+                            0 => left,
+                            _ if m == (ROWS - 1) * STEP + 2 => right,
+                            _ => second.wrapping_add((m - 1) * step),
+                        };
+                        let mut taps = [[_mm512_setzero_si512(); PANELS]; 3];
+                        for tap in 0..3 {
+                            for p in 0..PANELS {
+                                let line = weights.add(tap * tap_bytes + p * panel_bytes);
+                                taps[tap][p] = _mm512_loadu_si512(line.cast());
+                            }
+                        }
+                        let mut values = [$word(pixel(0)), $word(pixel(1))];
+                        for r in 0..ROWS {
+                            let last = $word(pixel(r * STEP + 2));
+                            for p in 0..PANELS {
+                                let mut sum = sums[r][p];
+                                sum = _mm512_dpbusd_epi32(sum, values[0], taps[0][p]);
+                                sum = _mm512_dpbusd_epi32(sum, values[1], taps[1][p]);
+                                sums[r][p] = _mm512_dpbusd_epi32(sum, last, taps[2][p]);
+                            }
+                            values = match STEP {
+                                1 => [values[1], last],
+                                _ if r + 1 == ROWS => values,
+                                _ => [last, $word(pixel(r * STEP + 3))],
+                            };
+                        }
+                        weights = weights.add(64);
                     };
-                    let lines = [
-                        _mm512_loadu_si512(weights.cast()),
-                        _mm512_loadu_si512(weights.add(tap_bytes).cast()),
-                        _mm512_loadu_si512(weights.add(2 * tap_bytes).cast()),
-                    ];
-                    let mut values = [$word(pixel(0)), $word(pixel(1))];
-                    for m in 0..ROWS {
-                        let next = $word(pixel(m + 2));
-                        let mut sum = sums[m][0];
-                        sum = _mm512_dpbusd_epi32(sum, values[0], lines[0]);
-                        sum = _mm512_dpbusd_epi32(sum, values[1], lines[1]);
-                        sums[m] = [_mm512_dpbusd_epi32(sum, next, lines[2])];
-                        values = [values[1], next];
-                    }
-                    weights = weights.add(64);
-                };
+                }
+                for _ in 0..tile.depth / 4 {
+                    step!(word);
+                    left = left.wrapping_add(4);
+                    second = second.wrapping_add(4);
+                    right = right.wrapping_add(4);
+                }
+                if !tile.depth.is_multiple_of(4) {
+                    step!(|from| partial(from, tile.depth % 4));
+                }
+                weights = weights.wrapping_add(2 * tap_bytes);
             }
-            for _ in 0..tile.depth / 4 {
-                step!(word);
-                left = left.wrapping_add(4);
-                second = second.wrapping_add(4);
-                right = right.wrapping_add(4);
-            }
-            if !tile.depth.is_multiple_of(4) {
-                step!(|from| partial(from, tile.depth % 4));
-            }
-            weights = weights.wrapping_add(2 * tap_bytes);
-        }
-        let stored = store_integers!(Some(&tile.finish), ROWS, 1, sums);
-        debug_assert!(stored);
+        });
     }
 }
 
-/// Rows that lie evenly.
+/// Rows that lie evenly, by one or two panels.
 ///
 /// # Safety
-/// As [`shared_rows`], for the rows and taps of the tile.
+/// As [`shared_rows`], for the rows and taps of the tiles.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<i32>) {
-    let (mut weights, mut ahead) = (tile.weights, tile.ahead.cast::<i8>());
-    let EvenRows { first, row_step, tap_step } = tile.even;
-    let mut first = pointer(first);
-    // SAFETY: the caller's promise; one line of weights per tap and step.
+unsafe fn even_rows<const ROWS: usize, const PANELS: usize>(tile: &PanelTile<i32>) {
+    let mut ahead = tile.ahead.cast::<i8>();
+    let (row_step, tap_step) = (tile.row_step, tile.tap_step);
+    let mut starts = tile.starts;
+    // SAFETY: the caller's promise; one line of weights per tap, step and panel.
     unsafe {
-        let mut sums = [first_integers!(Some(&tile.finish), 1); ROWS];
-        for _ in 0..tile.taps {
-            let mut at = first;
-            macro_rules! step {
-                ($word:expr) => {
-                    _mm_prefetch::<_MM_HINT_T1>(ahead);
-                    ahead = ahead.wrapping_add(tile.ahead_step);
-                    let line = _mm512_loadu_si512(weights.cast());
-                    for r in 0..ROWS {
-                        let value = $word(at.wrapping_add(r * row_step));
-                        sums[r][0] = _mm512_dpbusd_epi32(sums[r][0], value, line);
+        each_tile!(tile, ROWS, PANELS, |sums| {
+            let (mut weights, mut tap) = (tile.weights, pointer(*starts));
+            starts = starts.add(1);
+            for _ in 0..tile.taps {
+                let mut at = tap;
+                macro_rules! step {
+                    ($word:expr) => {
+                        _mm_prefetch::<_MM_HINT_T1>(ahead);
+                        ahead = ahead.wrapping_add(tile.ahead_step);
+                        let mut lines = [_mm512_setzero_si512(); PANELS];
+                        for p in 0..PANELS {
+                            lines[p] = _mm512_loadu_si512(weights.add(p * tile.panel_bytes).cast());
+                        }
+                        for r in 0..ROWS {
+                            let value = $word(at.wrapping_add(r * row_step));
+                            for p in 0..PANELS {
+                                sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], value, lines[p]);
+                            }
+                        }
+                        weights = weights.add(64);
+                    };
+                }
+                let in_four = if PANELS > 1 { tile.depth / 16 } else { 0 };
+                for _ in 0..in_four {
+                    for _ in 0..4 {
+                        step!(word);
+                        at = at.wrapping_add(4);
                     }
-                    weights = weights.add(64);
-                };
+                }
+                for _ in 0..tile.depth / 4 - 4 * in_four {
+                    step!(word);
+                    at = at.wrapping_add(4);
+                }
+                if !tile.depth.is_multiple_of(4) {
+                    step!(|from| partial(from, tile.depth % 4));
+                }
+                tap = tap.wrapping_add(tap_step);
             }
-            for _ in 0..tile.depth / 4 {
-                step!(word);
-                at = at.wrapping_add(4);
-            }
-            if !tile.depth.is_multiple_of(4) {
-                step!(|from| partial(from, tile.depth % 4));
-            }
-            first = first.wrapping_add(tap_step);
-        }
-        let stored = store_integers!(Some(&tile.finish), ROWS, 1, sums);
-        debug_assert!(stored);
+        });
     }
 }

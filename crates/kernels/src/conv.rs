@@ -131,9 +131,10 @@ pub(crate) struct Across {
     pub inside: Range<usize>,
     /// Taps in a line of the kernel.
     pub taps: usize,
-    /// Elements between rows, and between taps.
+    /// Elements between rows, between taps, and between pixels.
     pub row_step: usize,
     pub tap_step: usize,
+    pub pixel_step: usize,
     pub stride: usize,
     dilation: usize,
     pub pad_before: usize,
@@ -154,6 +155,7 @@ impl Across {
             taps: window.kernel[1],
             row_step: step * pixel_stride,
             tap_step: window.dilation[1] * pixel_stride,
+            pixel_step: pixel_stride,
             stride: step,
             dilation: window.dilation[1],
             pad_before: window.pad_before[1],
@@ -245,18 +247,13 @@ impl Indirection {
         self.across.as_ref()
     }
 
-    /// Elements from the first image to a tap of a row; `None` in the padding.
-    pub(crate) fn offset(&self, row: usize, tap: usize) -> Option<usize> {
-        match &self.rows {
-            Rows::Strided(stride) => Some(row * stride),
-            Rows::Window(offsets) => {
-                let (image, row) = match row < self.rows_per_image {
-                    true => (0, row),
-                    false => (row / self.rows_per_image, row % self.rows_per_image),
-                };
-                Some(image * self.image_stride + offsets.get(row, tap)?)
-            }
-        }
+    /// Elements from the first image to the line of an image that a line of taps meets for a line of
+    /// output; `None` in the padding. Lines are numbered through the images.
+    pub(crate) fn line(&self, line: usize, taps: usize) -> Option<usize> {
+        let Rows::Window(offsets) = &self.rows else { unreachable!("lines of a window") };
+        let height = offsets.output[0];
+        let (image, line) = if line < height { (0, line) } else { (line / height, line % height) };
+        Some(image * self.image_stride + offsets.line(line, taps)?)
     }
 
     /// Number of taps.

@@ -347,9 +347,8 @@ pub(crate) unsafe fn halves(
     let pixel_bytes = across.tap_step * size_of::<bf16>();
     // The first column of the line of the image that a line of taps reads.
     let line = |row: usize, tap: usize| {
-        let offset = input.rows.offset(row + inside.start, tap * taps)?;
-        let column = (inside.start * step - pad_before) * pixel_bytes;
-        Some(input.base.wrapping_add(offset).cast::<u8>().wrapping_sub(column))
+        let offset = input.rows.line(row / width, tap)?;
+        Some(input.base.wrapping_add(offset).cast::<u8>())
     };
     let sources = |row: usize| {
         let mut lines = [None; MOST_LINES];

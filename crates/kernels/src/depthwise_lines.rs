@@ -28,8 +28,7 @@ pub(crate) struct OutputLine<'a> {
     pub pixels: Range<usize>,
 }
 
-/// Hands out the lines of output that `rows` are in, of a window of `taps` taps of which each line
-/// has, for some pixel, all of them inside or, for the first pixel, the middle one.
+/// Hands out the lines of output that `rows` are in, of a window of `taps` taps.
 pub(crate) fn lines_of_output<T>(
     across: &Across,
     taps: usize,
@@ -37,17 +36,16 @@ pub(crate) fn lines_of_output<T>(
     rows: Range<usize>,
     mut each: impl FnMut(&OutputLine),
 ) {
-    let inside = !across.inside.is_empty();
-    let (pixel, known) = if inside { (across.inside.start, 0) } else { (0, across.taps / 2) };
-    let before = (pixel * across.row_step + known * across.tap_step) * size_of::<T>();
+    let before = across.pad_before * across.pixel_step * size_of::<T>();
     let mut row = rows.start;
     while row < rows.end {
-        let first_row = row / across.width * across.width;
+        let line = row / across.width;
+        let first_row = line * across.width;
         let end = rows.end.min(first_row + across.width);
         let mut lines = [(0, 0); MOST_LINES];
         let mut count = 0;
-        for tap in (0..taps).step_by(across.taps) {
-            if let Some(offset) = input.rows.offset(first_row + pixel, tap + known) {
+        for (tap_line, tap) in (0..taps).step_by(across.taps).enumerate() {
+            if let Some(offset) = input.rows.line(line, tap_line) {
                 let address = input.base.wrapping_add(offset).expose_provenance();
                 lines[count] = (address.wrapping_sub(before), tap);
                 count += 1;

@@ -15,7 +15,7 @@ pub(crate) const LINE_BYTES: usize = 32;
 pub(crate) struct Offsets {
     window: Window,
     /// Output pixels, down and across.
-    output: [usize; 2],
+    pub output: [usize; 2],
     /// Elements between pixels.
     pixel_stride: usize,
     /// Lines of the image there is room for: each lies where the one so many before it lay.
@@ -56,13 +56,14 @@ impl Offsets {
     }
 
     /// Elements from the image's first to where a line of taps meets a line of output.
-    fn line(&self, output: usize, taps: usize) -> Option<usize> {
+    pub fn line(&self, output: usize, taps: usize) -> Option<usize> {
         let line = self.window.source(0, output, taps)?;
         Some(line % self.kept * self.window.input[1] * self.pixel_stride)
     }
 
     /// Elements from the image's first to a tap of an output pixel; `None` in the padding.
-    pub fn get(&self, row: usize, tap: usize) -> Option<usize> {
+    #[cfg(test)]
+    fn get(&self, row: usize, tap: usize) -> Option<usize> {
         let ([_, width], [_, taps]) = (self.output, self.window.kernel);
         let line = self.line(row / width, tap / taps)?;
         Some(line + self.window.source(1, row % width, tap % taps)? * self.pixel_stride)

@@ -58,7 +58,8 @@ pub(crate) struct PanelTile<A: Sum> {
     pub lines: *const PixelLine,
     /// Pixels from such a row to the next, 1 or 2.
     pub pixel_step: usize,
-    /// For others: where the tiles begin, and how they lie.
+    /// For others: where the first tile begins, and all of them where there are several.
+    pub start: usize,
     pub starts: *const usize,
     /// Bytes between rows, and between taps.
     pub row_step: usize,
@@ -85,6 +86,7 @@ impl<A: Sum> PanelTile<A> {
             tiles: 1,
             lines: std::ptr::null(),
             pixel_step: 1,
+            start: 0,
             starts: std::ptr::null(),
             row_step: 0,
             tap_step: 0,
@@ -284,8 +286,7 @@ unsafe fn one<A: Sum>(
                 None => {
                     let (run, place) = source.even(row).expect("as for the first row");
                     let count = even(left.min(run), micro.tall);
-                    let start = place.first;
-                    tile.starts = &raw const start;
+                    tile.start = place.first;
                     (tile.row_step, tile.tap_step) = (place.row_step, place.tap_step);
                     (micro.even)(count, &tile);
                     count

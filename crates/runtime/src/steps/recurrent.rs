@@ -255,31 +255,20 @@ impl Layer {
         Weights { input: &self.inputs[d], recurrent: &self.recurrent[d], bias, recurrent_bias }
     }
 
-    /// `count` values from `start` on of a direction's part of a scratch block of `each` for every
-    /// direction at once.
-    ///
-    /// # Safety
-    /// Nobody else touches them meanwhile.
-    #[allow(clippy::mut_from_ref)]
-    unsafe fn scratch<'a>(
-        &self,
-        memory: &'a Memory<'_>,
-        block: usize,
-        d: usize,
-        range: Range<usize>,
-    ) -> &'a mut [f32] {
+    /// Where a direction's part of a scratch block begins: blocks have one for every direction at once.
+    fn scratch(&self, memory: &Memory<'_>, block: usize, d: usize) -> *mut f32 {
         let each = if block == 0 { self.sizes.steps * self.columns() } else { self.sizes.state() };
-        let start = d % self.division.at_once * each + range.start;
-        // SAFETY: the plan holds them; the caller's promise.
-        unsafe { memory.slice_mut(self.scratch[block], start, range.len()) }
+        memory.write::<f32>(self.scratch[block]).wrapping_add(d % self.division.at_once * each)
     }
 
     /// All sequences of the batch in direction `d`.
     fn sequences(&self, memory: &Memory<'_>, d: usize) {
         let Sizes { steps, directions, .. } = self.sizes;
         let count = self.sizes.state();
-        // SAFETY: no other thread works at this direction yet.
-        let states = [1, 3].map(|block| unsafe { self.scratch(memory, block, d, 0..count) });
+        // SAFETY: the plan holds them, apart; no other thread works at this direction yet.
+        let states = [1, 3].map(|block| unsafe {
+            std::slice::from_raw_parts_mut(self.scratch(memory, block, d), count)
+        });
         for (values, place) in states.into_iter().zip(self.initial) {
             match place {
                 // SAFETY: an initial state has every direction.
@@ -305,8 +294,11 @@ impl Layer {
             if let Some(place) = place {
                 // SAFETY: a last state has every direction; all members are done.
                 unsafe {
-                    let values = self.scratch(memory, block, d, 0..count);
-                    memory.slice_mut(place, d * count, count).copy_from_slice(values);
+                    let values = self.scratch(memory, block, d);
+                    memory
+                        .write::<f32>(place)
+                        .add(d * count)
+                        .copy_from_nonoverlapping(values, count);
                 }
             }
         }
@@ -321,22 +313,22 @@ impl Layer {
         let units = blocks.start * BLOCK_UNITS..hidden.min(blocks.end * BLOCK_UNITS);
         for step in steps {
             let t = if self.backward[d] { self.sizes.steps - 1 - step } else { step };
-            let product = t * self.columns()..(t + 1) * self.columns();
             let [h, next] = [1 + step % 2, 2 - step % 2];
             // SAFETY: products were made before, h and next are apart, and members write their own
             // units between meetings.
             unsafe {
-                let shared = |block: usize| {
-                    let first: *mut f32 = memory.write(self.scratch[block]);
-                    SharedState::at(first.add(d % self.division.at_once * count), count)
+                let values = |block, from, count| {
+                    let first = self.scratch(memory, block, d).add(from);
+                    std::slice::from_raw_parts(first, count)
                 };
+                let shared = |block| SharedState::at(self.scratch(memory, block, d), count);
                 let operands = RecurrentStep {
                     isa: memory.isa,
                     weights: matrix,
                     blocks: blocks.clone(),
-                    product: self.scratch(memory, 0, d, product),
+                    product: values(0, t * self.columns(), self.columns()),
                     recurrent_bias: weights.recurrent_bias,
-                    h: self.scratch(memory, h, d, 0..count),
+                    h: values(h, 0, count),
                     next: shared(next),
                     cell: shared(3),
                     scaled: shared(4),
@@ -345,10 +337,9 @@ impl Layer {
                 self.step(operands, member);
                 if let Some(y) = self.y {
                     for row in (0..count).step_by(hidden) {
-                        let start = (t * directions + d) * count + row + units.start;
-                        let own = row + units.start..row + units.end;
-                        let y = memory.slice_mut(y, start, own.len());
-                        y.copy_from_slice(self.scratch(memory, next, d, own));
+                        let (first, own) = (row + units.start, units.len());
+                        let y = memory.slice_mut(y, (t * directions + d) * count + first, own);
+                        y.copy_from_slice(values(next, first, own));
                     }
                 }
             }
@@ -385,9 +376,7 @@ impl Layer {
             // SAFETY: the plan holds `rows` rows of x and of products for each direction at once; ranges
             // are disjoint.
             unsafe {
-                let pointer = memory.write::<f32>(self.scratch[0]);
-                let pointer = pointer.add(d % self.division.at_once * rows * columns);
-                let output = Output { pointer, row_stride: columns };
+                let output = Output { pointer: self.scratch(memory, 0, d), row_stride: columns };
                 let all = 0..columns;
                 // The recurrent matrix is read next, by every step.
                 let next = weights.recurrent.bytes();

@@ -273,7 +273,7 @@ unsafe fn even_rows<const ROWS: usize>(tile: &PanelTile<f32>) {
     let (row_step, tap_step) = (tile.row_step, tile.tap_step);
     // SAFETY: the caller's promise; one line of weights per tap and step.
     unsafe {
-        let mut first = pointer(*tile.starts);
+        let mut first = pointer(tile.start);
         for _ in 0..tile.taps {
             let mut at = first;
             for _ in 0..tile.depth {
@@ -314,7 +314,7 @@ unsafe fn pairs_of_rows<const PAIRS: usize>(tile: &PanelTile<f32>) {
     // SAFETY: the caller's promise; one line of weights per tap and step, values behind the last
     // step of a row are not read.
     unsafe {
-        let mut first = pointer(*tile.starts);
+        let mut first = pointer(tile.start);
         macro_rules! steps {
             ($at:ident, $mask:expr, $($step:literal)*) => {
                 $(

@@ -71,6 +71,7 @@ def measure_row(row, arguments, folder):
             "high": np.percentile(times, 90), "times": times, "difference": s["difference"],
             "load_ms": s["side"].load_ms, "first_ms": s["side"].first_ms,
             "bytes": s["side"].bytes(),
+            "numerics": s["side"].numerics(),
         }
     return result
 

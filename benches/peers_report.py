@@ -100,7 +100,8 @@ class Store:
                 "RESULTS.json. How it is measured: head of `benches/peers.py`. Times in "
                 "microseconds: median of rounds [10th–90th percentile]; ratio: fastest peer of the "
                 "same precision / Lepton, above 1 Lepton is faster; difference: from ONNX "
-                "Runtime's f32, in units of the largest output; start: load and first answer "
+                "Runtime's f32, in units of the largest output; numerics: what Lepton does to numbers "
+                "beyond the order of sums, which `--exact` forbids; start: load and first answer "
                 "in milliseconds, Lepton's from a prepared `.lepton`, with the ratio "
                 "to ONNX Runtime's, and of that what is beyond a warm run.", ""]
         latest = {}
@@ -125,7 +126,7 @@ class Store:
 
     @staticmethod
     def scaling(mine):
-        """What two threads gain over one, Lepton beside the peer that gains most."""
+        """What two threads gain over one, Lepton beside the fastest peer and the one that gains most."""
         rows = {(r["precision"], r["threads"], r["batch"], r["model"]): r for r in mine}
         told = []
         for (precision, threads, batch, model), two in rows.items():
@@ -135,14 +136,17 @@ class Store:
             gain = {name: one["sides"][name]["us"] / side["us"] for name, side in two["sides"].items()
                     if "us" in side and "us" in one["sides"].get(name, {})}
             ours = gain.pop("Lepton", None)
-            gain = {name: g for name, g in gain.items() if not name.startswith("Lepton")}
+            gain = {name: g for name, g in gain.items()
+                    if not name.startswith("Lepton") and name != "OpenVINO bf16"}
             if ours and gain:
-                best = max(gain, key=gain.get)
-                told.append(f"| {model} | {precision} | {batch} | {ours:.2f} | {gain[best]:.2f} ({best}) |")
+                fastest = min(gain, key=lambda name: two["sides"][name]["us"])
+                told_of = [f"{gain[name]:.2f} ({name})" for name in (fastest, max(gain, key=gain.get))]
+                told.append(f"| {model} | {precision} | {batch} | {ours:.2f} | " + " | ".join(told_of) + " |")
         if not told:
             return []
         return ["### Two threads", "", "Time with one thread / time with two.", "",
-                "| model | precision | batch | Lepton | best peer |", "|---|---|---|---|---|", *told, ""]
+                "| model | precision | batch | Lepton | fastest peer | peer that gains most |",
+                "|---|---|---|---|---|---|", *told, ""]
 
     @staticmethod
     def beside(sessions):
@@ -162,8 +166,8 @@ class Store:
     @staticmethod
     def table(rows):
         columns = [c for c in COLUMNS if any(c in r["sides"] for r in rows)]
-        told = ["| model | " + " | ".join(columns) + " | ratio | difference | start ms | ONNX Runtime's | ratio (beyond a run) | MB |",
-                "|---|" + "---|" * (len(columns) + 6)]
+        told = ["| model | " + " | ".join(columns) + " | ratio | difference | numerics | start ms | ONNX Runtime's | ratio (beyond a run) | MB |",
+                "|---|" + "---|" * (len(columns) + 7)]
         for r in rows:
             ours = r["sides"].get("Lepton", {})
             best = r["sides"].get("ONNX Runtime", {})
@@ -171,7 +175,8 @@ class Store:
             difference = f"{ours['difference']:.1e}" if "difference" in ours else "–"
             size = f"{ours['bytes'] / 1e6:.1f}" if ours.get("bytes") else "–"
             told.append(f"| {r['model']} | " + " | ".join(cells) + f" | {ratio_text(r['ratio'])} | "
-                        f"{difference} | {start_cells(ours, best)} | {size} |")
+                        f"{difference} | {', '.join(ours.get('numerics', [])) or '–'} | "
+                        f"{start_cells(ours, best)} | {size} |")
         known = [r["ratio"][0] for r in rows if r["ratio"]]
         if known:
             mean = float(np.exp(np.mean(np.log(known))))

@@ -54,6 +54,10 @@ class InProcess:
     def bytes(self):
         return None
 
+    def numerics(self):
+        """What it does to numbers that its user can forbid."""
+        return []
+
 
 class OnnxRuntime(InProcess):
     def __init__(self, path, threads):
@@ -154,6 +158,9 @@ class Lepton:
 
     def bytes(self):
         return self.last["arena_bytes"] + self.last["weight_bytes"]
+
+    def numerics(self):
+        return self.last["numerics"]
 
 
 def sessions(path):

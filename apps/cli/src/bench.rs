@@ -62,6 +62,7 @@ pub fn bench(arguments: &Bench) -> Result<()> {
                 "threads": arguments.threads, "instruction_set": session.isa().name(),
                 "steps": plan.steps, "arena_bytes": plan.arena_bytes,
                 "unshared_bytes": plan.unshared_bytes, "weight_bytes": plan.weight_bytes,
+                "numerics": plan.numerics,
             }),
         );
     }
@@ -82,6 +83,9 @@ pub fn bench(arguments: &Bench) -> Result<()> {
         bytes(plan.unshared_bytes),
         bytes(plan.weight_bytes)
     );
+    if !plan.numerics.is_empty() {
+        say!("numerics that --exact forbids: {}", plan.numerics.join(", "));
+    }
     Ok(())
 }
 

@@ -16,6 +16,7 @@ use crate::packs::Packs;
 use crate::parts::Parts;
 use crate::place::Memory;
 use crate::plan::{self, Plan};
+use crate::steps;
 use crate::stepwise::Stepwise;
 use crate::trace::{Recorder, StepProfile};
 use crate::watch::Watch;
@@ -75,6 +76,9 @@ pub struct PlanSummary {
     pub unshared_bytes: usize,
     /// Bytes of the weights.
     pub weight_bytes: usize,
+    /// What its kernels do to numbers beyond the order of sums; nothing where [`SessionOptions::exact`]
+    /// forbids it.
+    pub numerics: Vec<&'static str>,
 }
 
 /// A graph ready to run.
@@ -218,6 +222,7 @@ impl Session {
             arena_bytes: plan.arena_bytes,
             unshared_bytes: plan.unshared_bytes,
             weight_bytes,
+            numerics: steps::numerics(plan.steps.iter().map(|step| step.kernel)),
         })
     }
 

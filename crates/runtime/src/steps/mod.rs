@@ -61,6 +61,25 @@ macro_rules! by_size {
 }
 use by_size;
 
+/// What kernels do to numbers beyond the order of sums, where [`Demands::exact`] forbids it.
+const NUMERICS: [(&str, &str); 6] = [
+    ("conv-winograd-2x2-f32", "Winograd"),
+    ("conv-winograd-4x4-f32", "Winograd"),
+    ("linear-24-bit", "weights of single rows in 24 bits"),
+    ("lstm-i16-f32", "recurrent weights in 16 bits"),
+    ("gru-i16-f32", "recurrent weights in 16 bits"),
+    ("attention-bf16", "attention in bf16"),
+];
+
+/// What these kernels do of that, each once.
+pub(crate) fn numerics(kernels: impl Iterator<Item = &'static str>) -> Vec<&'static str> {
+    let known = |kernel| NUMERICS.iter().find(|(name, _)| *name == kernel);
+    let mut found: Vec<&str> = kernels.filter_map(known).map(|(_, what)| *what).collect();
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
 /// A kernel chosen for a node.
 pub(crate) struct Chosen {
     pub kernel: &'static str,

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use lepton_ir::{StoredPack, ValueId};
+use lepton_ir::{Graph, StoredPack, ValueId};
 use lepton_kernels::stored::Pack;
 use lepton_tensor::Storage;
 
@@ -26,6 +26,8 @@ pub(crate) struct Packs {
     /// Values below this number are the same in every specialisation. What one of them made for
     /// itself may go by the number of something else in another, so its packs are not kept.
     shared: usize,
+    /// Those of them whose extents are not the same in every specialisation.
+    open: Vec<bool>,
     made: Mutex<HashMap<Key, Made>>,
     /// Forms that came with the model.
     given: HashMap<(ValueId, String), Vec<Storage>>,
@@ -41,25 +43,38 @@ struct Outer {
 }
 
 impl Packs {
-    /// No packs yet, for specialisations of a graph of so many values.
-    pub fn of(values: usize) -> Self {
-        Packs { shared: values, made: Mutex::default(), given: HashMap::new(), outer: None }
+    /// No packs yet, for specialisations of a graph.
+    pub fn of(graph: &Graph) -> Self {
+        let open = graph.value_ids().map(|id| graph.fact(id).shape().is_none()).collect();
+        Packs { open, ..Packs::of_values(graph.value_count()) }
     }
 
-    /// Packs some of which came with the model, a graph of so many values.
-    pub fn given(values: usize, constants: &[ValueId], packs: &[StoredPack]) -> Self {
+    fn of_values(shared: usize) -> Self {
+        let (open, given) = (Vec::new(), HashMap::new());
+        Packs { shared, open, made: Mutex::default(), given, outer: None }
+    }
+
+    /// Packs some of which came with the model.
+    pub fn given(graph: &Graph, packs: &[StoredPack]) -> Self {
+        let constants = graph.constants();
         let given = packs.iter().filter_map(|pack| {
             let constant = *constants.get(pack.constant)?;
             Some(((constant, pack.form.clone()), pack.parts.clone()))
         });
-        Packs { shared: values, made: Mutex::default(), given: given.collect(), outer: None }
+        Packs { given: given.collect(), ..Packs::of(graph) }
+    }
+
+    /// True if other specialisations may have other extents for a value.
+    pub fn is_open(&self, value: ValueId) -> bool {
+        let (packs, name) = self.outside(value).unwrap_or((self, value));
+        packs.open.get(name.index()).copied().unwrap_or(true)
     }
 
     /// Packs of a part of a graph, for any number of plans of the part: those of constants that all
     /// specialisations of the graph share are kept with the graph's. `names` tells what the first
     /// values of the part are called in the graph.
     pub fn within(packs: Arc<Packs>, names: Vec<Option<ValueId>>) -> Self {
-        Packs { outer: Some(Outer { packs, names }), ..Packs::of(usize::MAX) }
+        Packs { outer: Some(Outer { packs, names }), ..Packs::of_values(usize::MAX) }
     }
 
     /// Where the packs of a constant are kept, if that is with an outer graph, and its name there.

@@ -47,8 +47,9 @@ pub struct SessionOptions {
     /// What happens to the graph first.
     pub lowering: Lowering,
     /// Forbids algorithms that change the last digits of answers for speed: transformed tiles in
-    /// 3×3 convolutions of f32, recurrent matrices of f32 in fixed point of 16 bits, and attention in
-    /// bf16 between products of bf16.
+    /// 3×3 convolutions of f32, recurrent matrices of f32 in fixed point of 16 bits, weights of f32 in
+    /// 24 bits for products of one row, and attention in bf16 between integer products.
+    /// [`PlanSummary::numerics`] tells which a plan has.
     pub exact: bool,
 }
 
@@ -119,7 +120,7 @@ impl Session {
         let lowered = lowered.compacted();
         lowered.verify()?;
         Ok(Session {
-            packs: Arc::new(Packs::of(lowered.value_count())),
+            packs: Arc::new(Packs::of(&lowered)),
             lowered: Arc::new(lowered),
             engine,
             choices: Mutex::default(),
@@ -135,7 +136,7 @@ impl Session {
     ) -> Result<Self, RuntimeError> {
         let lowered = lowered.into();
         Ok(Session {
-            packs: Arc::new(Packs::given(lowered.value_count(), &lowered.constants(), packs)),
+            packs: Arc::new(Packs::given(&lowered, packs)),
             choices: Mutex::new(Arc::new(Choices::of_packs(&lowered.constants(), packs))),
             lowered,
             engine: Arc::new(Engine::new(options)),

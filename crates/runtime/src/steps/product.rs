@@ -517,11 +517,16 @@ fn sparse_lines(builder: &Builder<'_>, id: ValueId, dense: &PackedF32) -> Option
     Option::clone(&lines).map(Weights::Sparse)
 }
 
-/// The f32 weights of a linear layer of one row in fewer bits, where they are far: reading them then
-/// takes longer than anything else.
-fn single_row(builder: &Builder<'_>, id: ValueId, order: &WeightOrder) -> Option<Weights> {
+/// The f32 weights of a linear layer that has one row in every specialisation in fewer bits, where
+/// they are far: reading them then takes longer than anything else.
+fn single_row(
+    builder: &Builder<'_>,
+    [id, y]: [ValueId; 2],
+    order: &WeightOrder,
+) -> Option<Weights> {
     let Demands { isa, exact, .. } = builder.demands;
-    if exact || !isa.has_avx512() || builder.are_near() {
+    let single = builder.count(y) == order.columns && !builder.packs.is_open(y);
+    if !single || exact || !isa.has_avx512() || builder.are_near() {
         return None;
     }
     let weights = builder.graph.constant(id)?;
@@ -546,9 +551,7 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     let packed = if weights.dtype() == DType::BF16 {
         let pack = || PackedBf16::pack(&values(), &order);
         Weights::Bf16(builder.packs.get_or_load(w, "bf16", &order, pack))
-    } else if row_count == 1
-        && let Some(single) = single_row(builder, w, &order)
-    {
+    } else if let Some(single) = single_row(builder, [w, y], &order) {
         single
     } else {
         let pack = || PackedF32::pack(&values(), &order);

@@ -9,10 +9,15 @@ use crate::case::{close, constant, values};
 
 /// The kernel of a layer of so many rows and columns, whose answer is checked.
 fn kernel(rows: usize, columns: usize, options: SessionOptions) -> &'static str {
+    kernel_of(&rows.to_string(), rows, columns, options)
+}
+
+/// The same where the graph has `extent` for the rows.
+fn kernel_of(extent: &str, rows: usize, columns: usize, options: SessionOptions) -> &'static str {
     let depth = 600;
     let source = format!(
-        "graph \"g\" {{ input %x: f32[{rows},{depth}]\n{}{}
-         %y: f32[{rows},{columns}] = Linear(%x, %w, %b) {{activation=\"relu\"}}
+        "graph \"g\" {{ input %x: f32[{extent},{depth}]\n{}{}
+         %y: f32[{extent},{columns}] = Linear(%x, %w, %b) {{activation=\"relu\"}}
          output %y }}",
         constant("w", &[depth, columns], 1),
         constant("b", &[columns], 2),
@@ -37,6 +42,7 @@ fn weights_that_are_far_take_24_bits() {
     }
     let best = SessionOptions::default;
     assert_eq!(kernel(2, 350, best()), "linear-f32", "two rows");
+    assert_eq!(kernel_of("n", 1, 350, best()), "linear-f32", "open rows share one form");
     assert_eq!(kernel(1, 50, best()), "linear-f32", "few weights");
     assert_eq!(kernel(1, 350, SessionOptions { exact: true, ..best() }), "linear-f32", "exact");
 }

@@ -29,6 +29,16 @@ pub fn convert(model: &Model, format: Format, prepare: bool) -> Result<Vec<u8>, 
     }
 }
 
+/// Makes the packed forms that other open extents than one ask for.
+fn plan_for_several(session: &Session, model: &Model) {
+    let symbols = model.graph().symbols();
+    let two: Vec<(String, usize)> = symbols.iter().map(|name| (name.to_string(), 2)).collect();
+    // A model that cannot have these extents has no such forms.
+    if let (false, Ok(inputs)) = (two.is_empty(), sample_inputs(model.graph(), &two)) {
+        let _ = session.summary(&inputs);
+    }
+}
+
 fn artefact_of(model: &Model, prepare: bool) -> Result<Artefact, Error> {
     let session = Session::new(model.graph(), SessionOptions::default())?;
     let mut artefact = match model.artefact() {
@@ -50,6 +60,7 @@ fn artefact_of(model: &Model, prepare: bool) -> Result<Artefact, Error> {
         };
         session.choose(&inputs)?;
         session.run(&inputs)?;
+        plan_for_several(&session, model);
         artefact.graph = session.lowered().clone().into();
         artefact.prepared =
             Some(Prepared { key: PREPARED_KEY.to_string(), packs: session.packs() });

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use lepton_ir::{Graph, StoredPack, ValueId};
+use lepton_ir::{Dim, Graph, StoredPack, ValueId};
 use lepton_kernels::stored::Pack;
 use lepton_tensor::Storage;
 
@@ -26,7 +26,7 @@ pub(crate) struct Packs {
     /// Values below this number are the same in every specialisation. What one of them made for
     /// itself may go by the number of something else in another, so its packs are not kept.
     shared: usize,
-    /// Those of them whose extents are not the same in every specialisation.
+    /// Those of them that have other open extents than a first one that is a symbol, as a batch is.
     open: Vec<bool>,
     made: Mutex<HashMap<Key, Made>>,
     /// Forms that came with the model.
@@ -42,10 +42,18 @@ struct Outer {
     names: Vec<Option<ValueId>>,
 }
 
+/// True if extents are open, but for a first one that is a symbol.
+fn has_open(dims: &[Dim]) -> bool {
+    let of_batch =
+        |dim: &Dim| dim.symbols().first().is_some_and(|s| *dim == Dim::symbol(s.clone()));
+    let rest = if dims.first().is_some_and(of_batch) { &dims[1..] } else { dims };
+    rest.iter().any(|dim| dim.as_known().is_none())
+}
+
 impl Packs {
     /// No packs yet, for specialisations of a graph.
     pub fn of(graph: &Graph) -> Self {
-        let open = graph.value_ids().map(|id| graph.fact(id).shape().is_none()).collect();
+        let open = graph.value_ids().map(|id| has_open(&graph.fact(id).dims)).collect();
         Packs { open, ..Packs::of_values(graph.value_count()) }
     }
 
@@ -64,7 +72,7 @@ impl Packs {
         Packs { given: given.collect(), ..Packs::of(graph) }
     }
 
-    /// True if other specialisations may have other extents for a value.
+    /// True if specialisations differ in more than the batch of a value.
     pub fn is_open(&self, value: ValueId) -> bool {
         let (packs, name) = self.outside(value).unwrap_or((self, value));
         packs.open.get(name.index()).copied().unwrap_or(true)

@@ -517,16 +517,16 @@ fn sparse_lines(builder: &Builder<'_>, id: ValueId, dense: &PackedF32) -> Option
     Option::clone(&lines).map(Weights::Sparse)
 }
 
-/// The f32 weights of a linear layer that has one row in every specialisation in fewer bits, where
-/// they are far: reading them then takes longer than anything else.
+/// The f32 weights of a linear layer whose rows are the batch, which is one, in fewer bits, where they
+/// are far: reading them then takes longer than anything else.
 fn single_row(
     builder: &Builder<'_>,
     [id, y]: [ValueId; 2],
     order: &WeightOrder,
 ) -> Option<Weights> {
     let Demands { isa, exact, .. } = builder.demands;
-    let single = builder.count(y) == order.columns && !builder.packs.is_open(y);
-    if !single || exact || !isa.has_avx512() || builder.are_near() {
+    let one = builder.count(y) == order.columns && builder.shape(y).len() == 2;
+    if !one || builder.packs.is_open(y) || exact || !isa.has_avx512() || builder.are_near() {
         return None;
     }
     let weights = builder.graph.constant(id)?;

@@ -9,22 +9,28 @@ use crate::case::{close, constant, values};
 
 /// The kernel of a layer of so many rows and columns, whose answer is checked.
 fn kernel(rows: usize, columns: usize, options: SessionOptions) -> &'static str {
-    kernel_of(&rows.to_string(), rows, columns, options)
+    kernel_of(&rows.to_string(), &[rows], columns, options)
 }
 
-/// The same where the graph has `extent` for the rows.
-fn kernel_of(extent: &str, rows: usize, columns: usize, options: SessionOptions) -> &'static str {
+/// The same where the graph has `extents` for the rows, of which there are `rows`.
+fn kernel_of(
+    extents: &str,
+    rows: &[usize],
+    columns: usize,
+    options: SessionOptions,
+) -> &'static str {
     let depth = 600;
     let source = format!(
-        "graph \"g\" {{ input %x: f32[{extent},{depth}]\n{}{}
-         %y: f32[{extent},{columns}] = Linear(%x, %w, %b) {{activation=\"relu\"}}
+        "graph \"g\" {{ input %x: f32[{extents},{depth}]\n{}{}
+         %y: f32[{extents},{columns}] = Linear(%x, %w, %b) {{activation=\"relu\"}}
          output %y }}",
         constant("w", &[depth, columns], 1),
         constant("b", &[columns], 2),
     );
     let graph: Graph = text::parse(&source).unwrap();
-    let x: Vec<f64> = values(rows * depth, 3).into_iter().map(f64::from).collect();
-    let x = [Tensor::from_f64_slice(DType::F32, vec![rows, depth], &x).unwrap()];
+    let shape = [rows, &[depth]].concat();
+    let x = values(shape.iter().product(), 3).into_iter().map(f64::from).collect::<Vec<_>>();
+    let x = [Tensor::from_f64_slice(DType::F32, shape, &x).unwrap()];
     let want = interpret::run(&graph, &x).unwrap();
     let (found, profile) = Session::new(&graph, options).unwrap().profile(&x).unwrap();
     close(&want[0], &found[0], "a row");
@@ -42,7 +48,10 @@ fn weights_that_are_far_take_24_bits() {
     }
     let best = SessionOptions::default;
     assert_eq!(kernel(2, 350, best()), "linear-f32", "two rows");
-    assert_eq!(kernel_of("n", 1, 350, best()), "linear-f32", "open rows share one form");
+    let far = kernel(1, 350, best());
+    assert_eq!(kernel_of("n", &[1], 350, best()), far, "a batch of one");
+    let tokens = kernel_of("n,s", &[1, 1], 350, best());
+    assert_eq!(tokens, "linear-f32", "tokens of any number share one form");
     assert_eq!(kernel(1, 50, best()), "linear-f32", "few weights");
     assert_eq!(kernel(1, 350, SessionOptions { exact: true, ..best() }), "linear-f32", "exact");
 }

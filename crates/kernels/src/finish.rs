@@ -123,7 +123,7 @@ impl Movable for Dequantized {
 /// What becomes of finished accumulators.
 pub(crate) trait Finish<A: Sum> {
     /// What tile kernels from output [row, column] on do with the sums of so many columns, or of the
-    /// first of them, while they are in registers, where they can.
+    /// first of them, while they are in registers, where they can: everywhere, or nowhere.
     fn in_registers(&self, place: [usize; 2], columns: usize) -> Option<A::InRegisters> {
         let _ = (place, columns);
         None

@@ -61,3 +61,21 @@ pub(crate) fn file_bytes(path: &Path) -> Result<Bytes, Error> {
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(failed)?;
     Ok(Bytes::from_owner(map))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_mapped_file_are_there_as_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let written: Vec<u8> = (0..EXPECT_FROM + 12345).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &written).unwrap();
+        let (file, elsewhere) = (file_bytes(&path).unwrap(), vec![7u8; 100]);
+        let parts = [&file[100..200], &elsewhere[..], &file[EXPECT_FROM + 5000..], &[]];
+        expect(&file, parts.into_iter());
+        expect(&file, [].into_iter());
+        assert!(file == written && elsewhere == [7; 100]);
+    }
+}

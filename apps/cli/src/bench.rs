@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use lepton::{Error, Latency, SessionOptions};
+use lepton::{Error, Isa, Latency, PlanSummary, SessionOptions};
 use serde_json::json;
 
 use crate::arguments::Bench;
@@ -66,16 +66,22 @@ pub fn bench(arguments: &Bench) -> Result<()> {
             }),
         );
     }
+    tell(&latency, &plan, arguments.threads, session.isa());
+    say!("load {:.1} ms, first run {:.1} ms", load_us / 1e3, first_us / 1e3);
+    Ok(())
+}
+
+/// Latency, sizes and numerics, for people.
+fn tell(latency: &Latency, plan: &PlanSummary, threads: usize, isa: Isa) {
     say!(
         "p50 {:.1} us, p95 {:.1} us, min {:.1} us over {} runs, {} thread(s), {}",
         latency.p50_us,
         latency.p95_us,
         latency.min_us,
         latency.runs,
-        arguments.threads,
-        session.isa()
+        threads,
+        isa
     );
-    say!("load {:.1} ms, first run {:.1} ms", load_us / 1e3, first_us / 1e3);
     say!(
         "{} steps, arena {} (unshared {}), weights {}",
         plan.steps,
@@ -86,7 +92,6 @@ pub fn bench(arguments: &Bench) -> Result<()> {
     if !plan.numerics.is_empty() {
         say!("numerics that --exact forbids: {}", plan.numerics.join(", "));
     }
-    Ok(())
 }
 
 fn micros(duration: Duration) -> f64 {

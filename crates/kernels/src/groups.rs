@@ -187,11 +187,7 @@ impl Pack for PackedGroups {
         let shifts = if order.shifted { parameters } else { 0 };
         let bytes = order.panels().checked_mul(order.panel_bytes())?;
         let fits = codes.len() == bytes && scales.len() == parameters && zeros.len() == shifts;
-        // A file that is read instead of mapped may lie anywhere.
-        let aligned = |part: &Storage| match part.bytes().as_ptr().addr().is_multiple_of(64) {
-            true => part.clone(),
-            false => Storage::copied(part.bytes()),
-        };
+        let aligned = |part: &Storage| part.clone().aligned(64);
         fits.then(|| PackedGroups {
             order: *order,
             codes: aligned(codes),

@@ -158,9 +158,7 @@ impl Panels {
         if lines.bytes().len() != bytes {
             return None;
         }
-        // A file that is read instead of mapped may lie anywhere.
-        let aligned = lines.bytes().as_ptr().addr().is_multiple_of(LINE);
-        let lines = if aligned { lines.clone() } else { Storage::copied(lines.bytes()) };
+        let lines = lines.clone().aligned(LINE);
         Some(Panels::new(lines, order))
     }
 }

@@ -96,9 +96,7 @@ impl Pack for Packed24 {
         if lines.bytes().len() != bytes || order.taps != 1 {
             return None;
         }
-        // A file that is read instead of mapped may lie anywhere.
-        let aligned = lines.bytes().as_ptr().addr().is_multiple_of(LINE);
-        let lines = if aligned { lines.clone() } else { Storage::copied(lines.bytes()) };
+        let lines = lines.clone().aligned(LINE);
         Some(Packed24 { lines, columns, depth })
     }
 }

@@ -13,7 +13,7 @@ use crate::samples::sample_inputs;
 /// A prepared `.lepton` holds the graph as the engine lowers it and the weights as its kernels read
 /// them beside the plain ones: it is up to twice as large, and starts without doing either again
 /// ([`Model::session`]), with the algorithm of each layer that is the fastest on this machine.
-/// Shapes that the file leaves open are prepared as 1.
+/// Shapes that the file leaves open are prepared as 1, with the forms of weights that 2 asks for, too.
 ///
 /// # Errors
 /// A model that cannot run, an operator that the format has not, `prepare` with another format.

@@ -89,6 +89,13 @@ impl Storage {
         storage
     }
 
+    /// The same bytes from a multiple of `alignment` on, at most 64: shared where they lie so, else
+    /// copied, as a file that is read instead of mapped may lie anywhere.
+    pub fn aligned(self, alignment: usize) -> Self {
+        let lies_so = self.bytes().as_ptr().addr().is_multiple_of(alignment);
+        if lies_so { self } else { Storage::copied(self.bytes()) }
+    }
+
     /// `length` bytes at `offset` of `owner` (a mapped file, a received message), not copied.
     /// `None` where the range is outside.
     pub fn shared(
@@ -182,6 +189,9 @@ mod tests {
         let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(vec![1u8, 2, 3, 4]);
         assert_eq!(Storage::shared(owner.clone(), 1, 2).unwrap().bytes(), [2, 3]);
         assert!(Storage::shared(owner.clone(), 3, 2).is_none());
+        let shared = [1, 2].map(|at| Storage::shared(owner.clone(), at, 2).unwrap().aligned(2));
+        assert_eq!(shared.each_ref().map(Storage::bytes), [[2, 3], [3, 4]]);
+        assert!(shared.iter().all(|part| (part.bytes().as_ptr() as usize).is_multiple_of(2)));
         assert!(Storage::shared(owner, usize::MAX, 2).is_none());
     }
 }

@@ -63,8 +63,7 @@ impl Tensor {
             let found = storage.len();
             return Err(TensorError::Size { dtype, shape, expected, found });
         }
-        let aligned = (storage.bytes().as_ptr() as usize).is_multiple_of(dtype.size());
-        let storage = if aligned { storage } else { Storage::copied(storage.bytes()) };
+        let storage = storage.aligned(dtype.size());
         Ok(Tensor { dtype, shape, storage, words: None })
     }
 

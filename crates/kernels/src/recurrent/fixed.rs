@@ -115,9 +115,7 @@ impl Pack for PackedI16 {
         if lines.bytes().len() != Self::line_count(order) * LINE || order.columns != order.depth {
             return None;
         }
-        // A file that is read instead of mapped may lie anywhere.
-        let aligned = lines.bytes().as_ptr().addr().is_multiple_of(LINE);
-        let lines = if aligned { lines.clone() } else { Storage::copied(lines.bytes()) };
+        let lines = lines.clone().aligned(LINE);
         Some(PackedI16 { lines, hidden: order.columns, gates: order.taps })
     }
 }

@@ -1,8 +1,9 @@
 """Measures Lepton beside ONNX Runtime, OpenVINO and TensorFlow Lite, and writes benches/RESULTS.md.
 
 `cargo xtask bench-peers` calls it with everything prepared. Each row is a model at a precision, a
-number of threads and a batch. All runtimes get the same inputs. They take turns in rounds: in each
-round each of them runs for --seconds, and its median counts. A row has the median over rounds, the
+number of threads and a batch. All runtimes get the same inputs. They take turns in rounds, with one
+and with two threads if both are asked for: in each round each of them runs for --seconds, and its
+median counts. A row has the median over rounds, the
 10th and 90th percentile, the ratio to the fastest peer (median of the ratios of each round), and
 the largest difference of any output from ONNX Runtime's f32, in units of its largest value; models
 of TensorFlow Lite have its interpreter with XNNPACK beside them, and are compared with it.
@@ -11,6 +12,7 @@ f32 (OpenVINO would take bf16 otherwise; its bf16 has a column of its own).
 """
 
 import argparse
+import datetime
 import os
 import pathlib
 import statistics
@@ -37,8 +39,8 @@ def outputs_difference(reference, outputs):
     return worst
 
 
-def measure_row(row, arguments, folder):
-    """One row of the table, as a dictionary."""
+def open_sides(row, folder):
+    """The runtimes of a row, each with its difference from the reference, or why it failed."""
     feed = row.feed()
     inputs = folder / f"{row.model.name}-{row.batch}{'-' + row.precision if row.model.files else ''}.npz"
     np.savez(inputs, **feed)
@@ -54,13 +56,28 @@ def measure_row(row, arguments, folder):
             sides[name] = {"failed": told.replace(f"{folder}/", "")[:200]}
             continue
         sides[name] = {"side": side, "times": [], "difference": outputs_difference(reference, found)}
-    live = {name: s for name, s in sides.items() if "side" in s}
+    return feed, sides
+
+
+def measure_rows(rows, arguments, folder):
+    """Rows that differ in threads alone, in the same rounds, as dictionaries."""
+    opened = [open_sides(row, folder) for row in rows]
+    names = list(opened[0][1])
     for _ in range(arguments.rounds):
-        for s in live.values():
-            s["times"].append(s["side"].median_us(feed, arguments.seconds))
-            time.sleep(0.02)  # spinning workers of one side must not slow the next
+        for name in names:
+            for feed, sides in opened:
+                if "side" in sides[name]:
+                    time_of = sides[name]["side"].median_us
+                    sides[name]["times"].append(time_of(feed, arguments.seconds))
+                    time.sleep(0.02)  # spinning workers of one side must not slow the next
+    when = datetime.datetime.now().isoformat(timespec="seconds")
+    return [as_result(row, sides, when) for row, (_, sides) in zip(rows, opened)]
+
+
+def as_result(row, sides, when):
+    """What is kept of a row; those of the same rounds have the same time."""
     result = {"model": row.model.name, "precision": row.precision, "threads": row.threads,
-              "batch": row.batch, "sides": {}}
+              "batch": row.batch, "rounds_ended": when, "sides": {}}
     for name, s in sides.items():
         if "side" not in s:
             result["sides"][name] = s
@@ -93,7 +110,8 @@ def main():
     names = [m.name for m in models.all_models()]
     parser.add_argument("--models", default=",".join(names), help="names, separated by commas")
     parser.add_argument("--precisions", default="f32", help="of: f32,bf16,int8")
-    parser.add_argument("--threads", default="1")
+    parser.add_argument("--threads", default="1",
+                        help="such as 1,2: numbers of threads, measured in the same rounds")
     parser.add_argument("--batches", default="1")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.5, help="for each side in each round")
@@ -109,15 +127,15 @@ def main():
     if unknown:
         sys.exit(f"no model {unknown}; there are {names}")
     store = report.Store(pathlib.Path(arguments.out), arguments.fresh)
+    threads = [int(t) for t in arguments.threads.split(",")]
     for precision in arguments.precisions.split(","):
-        for threads in map(int, arguments.threads.split(",")):
-            for batch in map(int, arguments.batches.split(",")):
-                for model in models.all_models():
-                    row = models.Row(model, precision, threads, batch)
-                    if model.name not in chosen or not row.exists():
-                        continue
-                    print(f"{model.name} {precision} threads={threads} batch={batch}", flush=True)
-                    result = measure_row(row, arguments, folder)
+        for batch in map(int, arguments.batches.split(",")):
+            for model in models.all_models():
+                rows = [models.Row(model, precision, t, batch) for t in threads]
+                if model.name not in chosen or not rows[0].exists():
+                    continue
+                print(f"{model.name} {precision} threads={arguments.threads} batch={batch}", flush=True)
+                for result in measure_rows(rows, arguments, folder):
                     result["ratio"] = ratios(result)
                     store.add(result, sys.argv[1:])
                     print("  " + report.line(result), flush=True)

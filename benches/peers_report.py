@@ -40,7 +40,19 @@ def cell(side):
 
 
 def ratio_text(ratio):
-    return f"{ratio[0]:.2f} [{ratio[1]:.2f}–{ratio[2]:.2f}]" if ratio else ""
+    if not ratio:
+        return ""
+    spread = f" [{ratio[1]:.2f}–{ratio[2]:.2f}]" if len(ratio) > 1 else ""
+    return f"{ratio[0]:.2f}{spread}"
+
+
+def gain(one, two, name):
+    """Time with one thread / with two: median, low and high of the rounds they share, or of medians."""
+    before, after = one["sides"][name], two["sides"][name]
+    if not one.get("rounds_ended") or one["rounds_ended"] != two.get("rounds_ended"):
+        return [before["us"] / after["us"]]
+    each = [b / a for b, a in zip(before["times"], after["times"])]
+    return [float(np.percentile(each, p)) for p in (50, 10, 90)]
 
 
 def line(result):
@@ -133,18 +145,23 @@ class Store:
             one = rows.get((precision, 1, batch, model))
             if threads != 2 or not one:
                 continue
-            gain = {name: one["sides"][name]["us"] / side["us"] for name, side in two["sides"].items()
-                    if "us" in side and "us" in one["sides"].get(name, {})}
-            ours = gain.pop("Lepton", None)
-            gain = {name: g for name, g in gain.items()
-                    if not name.startswith("Lepton") and name != "OpenVINO bf16"}
-            if ours and gain:
-                fastest = min(gain, key=lambda name: two["sides"][name]["us"])
-                told_of = [f"{gain[name]:.2f} ({name})" for name in (fastest, max(gain, key=gain.get))]
-                told.append(f"| {model} | {precision} | {batch} | {ours:.2f} | " + " | ".join(told_of) + " |")
+            gains = {name: gain(one, two, name) for name in two["sides"]
+                     if "us" in two["sides"][name] and "us" in one["sides"].get(name, {})}
+            ours = gains.pop("Lepton", None)
+            gains = {name: g for name, g in gains.items()
+                     if not name.startswith("Lepton") and name != "OpenVINO bf16"}
+            if not ours or not gains:
+                continue
+            fastest = min(gains, key=lambda name: two["sides"][name]["us"])
+            most = max(gains, key=lambda name: gains[name][0])
+            cells = [f"{ratio_text(gains[name])} ({name})" for name in (fastest, most)]
+            told.append(f"| {model} | {precision} | {batch} | {ratio_text(ours)} | "
+                        + " | ".join(cells) + " |")
         if not told:
             return []
-        return ["### Two threads", "", "Time with one thread / time with two.", "",
+        return ["### Two threads", "",
+                "Time with one thread / time with two: median of rounds [10th–90th percentile], "
+                "of medians where the two were measured in different runs.", "",
                 "| model | precision | batch | Lepton | fastest peer | peer that gains most |",
                 "|---|---|---|---|---|---|", *told, ""]
 

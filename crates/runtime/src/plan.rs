@@ -204,7 +204,7 @@ pub(crate) fn build(
     let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
     let pairs = pairs::find(graph, &order);
     let layout = Layout::new(graph, &order, &aliases, &pairs, demands);
-    let (offsets, arena_bytes) = arena::assign(&layout.intervals);
+    let (offsets, arena_bytes) = arena::assign(&layout.intervals, demands.threads > 1);
     let mut builder = Builder {
         graph,
         packs,

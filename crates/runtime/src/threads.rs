@@ -1,8 +1,13 @@
 //! The engine's own pool: the caller is worker 0, workers spin for a moment inside a run and park
 //! between runs.
+//!
+//! What a thread writes and another reads costs the time a cache line takes from core to core, and a
+//! job is some microseconds long. So a worker has a desk, one line with its task and whether it is
+//! taken: the line goes there and back, and nothing else does.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, TryLockError};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::JoinHandle;
 
 use crate::team::{MOST_MEMBERS, Meetings, Member, Team, wait_until};
@@ -11,35 +16,64 @@ use crate::team::{MOST_MEMBERS, Meetings, Member, Team, wait_until};
 /// and ten times as long while one goes on, because waking takes longer than most steps.
 const SPINS: [usize; 2] = [4_000, 40_000];
 
-/// Tasks that have a bit of their own, so that each can be taken by a certain thread.
-const BITS: usize = u64::BITS as usize;
-
-/// A task of the current job, erased to a pointer that outlives the job.
+/// Tasks of a job, erased to a pointer that outlives it.
 #[derive(Clone, Copy)]
 struct Job {
     run: *const (dyn Fn(usize) + Sync),
-    count: usize,
+    /// The first of the tasks that belong to no worker, and the end of all.
+    common: usize,
+    end: usize,
 }
 
-// SAFETY: the closure is Sync, and `Threads::run` does not return before every worker has left it.
-unsafe impl Send for Job {}
+/// What a desk is in: nothing to do, a job is offered, its worker does it, its worker shall end.
+const IDLE: usize = 0;
+const OFFERED: usize = 1;
+const TAKEN: usize = 2;
+const ENDS: usize = 3;
+
+/// A worker's desk. Cache lines are brought in pairs.
+#[repr(align(128))]
+struct Desk {
+    state: AtomicUsize,
+    /// Written by the caller while the desk is idle, read by whoever took the offer.
+    job: UnsafeCell<Job>,
+    /// Set by a worker that looks no longer; on the second line, because it changes seldom.
+    sleeps: Sleeps,
+}
+
+#[repr(align(64))]
+struct Sleeps(AtomicBool);
+
+// SAFETY: the job is written and read as the state says, by one thread at a time; its closure is
+// `Sync`, and `Threads::offer` does not return before every desk is idle again.
+unsafe impl Sync for Desk {}
+// SAFETY: as above.
+unsafe impl Send for Desk {}
+
+impl Desk {
+    fn new() -> Self {
+        let job = Job { run: &|_| {}, common: 0, end: 0 };
+        let sleeps = Sleeps(AtomicBool::new(false));
+        Desk { state: AtomicUsize::new(IDLE), job: UnsafeCell::new(job), sleeps }
+    }
+
+    /// Takes what is offered, or gives the state that the desk is in instead. Asks for the line as if to
+    /// write it: it then is where it is needed when something is offered.
+    fn take(&self) -> Result<Job, usize> {
+        self.state.compare_exchange(OFFERED, TAKEN, Ordering::Acquire, Ordering::Relaxed)?;
+        // SAFETY: it was written before it was offered, and stays until the desk is idle.
+        Ok(unsafe { *self.job.get() })
+    }
+}
 
 struct Shared {
-    /// Counts jobs; a change wakes spinning workers.
-    generation: AtomicUsize,
-    /// Of the first tasks, a bit for each that somebody has taken.
-    taken: AtomicU64,
-    /// The next of the others.
+    /// Of each worker.
+    desks: Box<[Desk]>,
+    /// The next task that belongs to no worker.
     next_task: AtomicUsize,
-    /// Workers that wait for `wake`, or are about to.
-    parked: AtomicUsize,
-    workers_inside: AtomicUsize,
     /// Runs that go on: more jobs are likely to come at once.
     runs: AtomicUsize,
-    stop: AtomicBool,
     failed: AtomicBool,
-    job: Mutex<Option<Job>>,
-    wake: Condvar,
     /// Of a team's members: there is one team at a time, as there is one job.
     meetings: Box<[Meetings]>,
 }
@@ -56,16 +90,10 @@ impl Threads {
     /// A pool of `count` threads, the caller of [`Threads::run`] included.
     pub fn new(count: usize) -> Self {
         let shared = Arc::new(Shared {
-            generation: AtomicUsize::new(0),
-            taken: AtomicU64::new(0),
+            desks: (1..count).map(|_| Desk::new()).collect(),
             next_task: AtomicUsize::new(0),
-            parked: AtomicUsize::new(0),
-            workers_inside: AtomicUsize::new(0),
             runs: AtomicUsize::new(0),
-            stop: AtomicBool::new(false),
             failed: AtomicBool::new(false),
-            job: Mutex::new(None),
-            wake: Condvar::new(),
             meetings: (0..count).map(|_| Meetings::default()).collect(),
         });
         let spawn = |index: usize| {
@@ -89,8 +117,9 @@ impl Threads {
     }
 
     /// Calls `task(0) … task(count − 1)`, each once, and returns when all are done. Every thread
-    /// begins with the task of its own number, whose data its cache may hold from the job before,
-    /// and takes those of others that are late. While another caller has the workers, the caller does all of it.
+    /// begins with the task of its own number, whose data its cache may hold from the job before; the
+    /// caller, when nothing else is left, takes those of workers that are late. While another caller has
+    /// the workers, the caller does all of it.
     ///
     /// # Panics
     /// If a task panics.
@@ -127,30 +156,42 @@ impl Threads {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
+        let shared = &*self.shared;
+        let common = count.min(self.count());
+        if count > common {
+            shared.next_task.store(common, Ordering::Relaxed);
+        }
+        // What panicked with a caller that unwound.
+        if shared.failed.load(Ordering::Relaxed) {
+            shared.failed.store(false, Ordering::Relaxed);
+        }
         // SAFETY: only the lifetime changes; this function waits until no worker uses the pointer.
         let run: *const (dyn Fn(usize) + Sync) = unsafe {
             std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const (dyn Fn(usize) + Sync)>(
                 task,
             )
         };
-        let shared = &*self.shared;
-        {
-            let mut job = shared.job.lock().unwrap_or_else(|e| e.into_inner());
-            shared.failed.store(false, Ordering::Relaxed);
-            shared.taken.store(0, Ordering::Relaxed);
-            shared.next_task.store(BITS, Ordering::Relaxed);
-            *job = Some(Job { run, count });
+        let offered = Offered(&shared.desks[..common - 1]);
+        for desk in offered.0 {
+            // SAFETY: the desk is idle, so its worker does not look at the job.
+            unsafe { *desk.job.get() = Job { run, common, end: count } };
+            desk.state.store(OFFERED, Ordering::Release);
         }
-        // Behind the lock, so that spinning workers find it free. Either this sees a worker that
-        // is about to park, or that worker sees the new generation.
-        shared.generation.fetch_add(1, Ordering::SeqCst);
-        if shared.parked.load(Ordering::SeqCst) > 0 {
-            let _guard = shared.job.lock().unwrap_or_else(|e| e.into_inner());
-            shared.wake.notify_all();
+        // Either this sees that a worker sleeps, or that worker sees the offer before it does.
+        fence(Ordering::SeqCst);
+        for (desk, worker) in offered.0.iter().zip(&self.workers) {
+            if desk.sleeps.0.load(Ordering::Relaxed) {
+                worker.thread().unpark();
+            }
         }
-        let leave = Leave { shared };
-        take_tasks(shared, count, 0, task);
-        drop(leave);
+        task(0);
+        shared.common_tasks(common..count, task);
+        for index in (1..common).rev() {
+            if offered.takes_back(index - 1) {
+                task(index);
+            }
+        }
+        drop(offered);
         if shared.failed.load(Ordering::Relaxed) {
             panic!("a task of a parallel step panicked");
         }
@@ -169,79 +210,92 @@ impl Drop for RunGoesOn<'_> {
     }
 }
 
-/// Closes the job and waits for the workers inside it, also while unwinding.
-struct Leave<'a> {
-    shared: &'a Shared,
-}
+/// Desks with an open job. Takes back what is still offered and waits for the others, also while
+/// unwinding.
+struct Offered<'a>(&'a [Desk]);
 
-impl Drop for Leave<'_> {
-    fn drop(&mut self) {
-        *self.shared.job.lock().unwrap_or_else(|e| e.into_inner()) = None;
-        wait_until(|| self.shared.workers_inside.load(Ordering::Acquire) == 0);
+impl Offered<'_> {
+    /// True if nobody has taken the offer: nobody will.
+    fn takes_back(&self, index: usize) -> bool {
+        let state = &self.0[index].state;
+        // Sees what a worker that is done wrote.
+        state.load(Ordering::Acquire) == OFFERED
+            && state.compare_exchange(OFFERED, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
-fn take_tasks(shared: &Shared, count: usize, own: usize, task: &dyn Fn(usize)) {
-    let first = count.min(BITS);
-    for index in (0..first).map(|i| (own + i) % first) {
-        let bit = 1 << index;
-        if shared.taken.load(Ordering::Relaxed) & bit == 0
-            && shared.taken.fetch_or(bit, Ordering::Relaxed) & bit == 0
-        {
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        for index in 0..self.0.len() {
+            if !self.takes_back(index) {
+                wait_until(|| self.0[index].state.load(Ordering::Acquire) == IDLE);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Calls `task` for those of the tasks that nobody has taken yet.
+    fn common_tasks(&self, tasks: std::ops::Range<usize>, task: &dyn Fn(usize)) {
+        if tasks.is_empty() {
+            return;
+        }
+        loop {
+            let index = self.next_task.fetch_add(1, Ordering::Relaxed);
+            if index >= tasks.end {
+                return;
+            }
             task(index);
         }
     }
-    loop {
-        let index = shared.next_task.fetch_add(1, Ordering::Relaxed);
-        if index >= count {
-            return;
+
+    /// Waits until there is something to do; `None` when the worker shall end.
+    fn wait(&self, desk: &Desk) -> Option<Job> {
+        let goes_on = || self.runs.load(Ordering::Relaxed) > 0;
+        let mut spins = 0;
+        loop {
+            match desk.take() {
+                Ok(job) => return Some(job),
+                Err(ENDS) => return None,
+                Err(_) if spins < SPINS[0] || spins < SPINS[1] && goes_on() => {
+                    spins += 1;
+                    std::hint::spin_loop();
+                }
+                Err(_) => {
+                    desk.sleeps.0.store(true, Ordering::Relaxed);
+                    fence(Ordering::SeqCst);
+                    while desk.state.load(Ordering::Relaxed) == IDLE {
+                        std::thread::park();
+                    }
+                    desk.sleeps.0.store(false, Ordering::Relaxed);
+                    spins = 0;
+                }
+            }
         }
-        task(index);
     }
 }
 
-fn work(shared: &Shared, own: usize) {
-    let mut seen = 0;
-    while !shared.stop.load(Ordering::Acquire) {
-        let mut spins = 0;
-        let most = || SPINS[usize::from(shared.runs.load(Ordering::Relaxed) > 0)];
-        while shared.generation.load(Ordering::Acquire) == seen && spins < most() {
-            std::hint::spin_loop();
-            spins += 1;
-        }
-        let mut guard = shared.job.lock().unwrap_or_else(|e| e.into_inner());
-        shared.parked.fetch_add(1, Ordering::SeqCst);
-        while shared.generation.load(Ordering::SeqCst) == seen
-            && !shared.stop.load(Ordering::Acquire)
-        {
-            guard = shared.wake.wait(guard).unwrap_or_else(|e| e.into_inner());
-        }
-        shared.parked.fetch_sub(1, Ordering::SeqCst);
-        seen = shared.generation.load(Ordering::Acquire);
-        let job = *guard;
-        if job.is_some() {
-            shared.workers_inside.fetch_add(1, Ordering::AcqRel);
-        }
-        drop(guard);
-        let Some(job) = job else { continue };
+fn work(shared: &Shared, index: usize) {
+    let desk = &shared.desks[index - 1];
+    while let Some(job) = shared.wait(desk) {
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            // SAFETY: the job was open when `workers_inside` was raised under the lock, and
-            // `Leave` waits for it to fall again.
-            take_tasks(shared, job.count, own, unsafe { &*job.run });
+            // SAFETY: the caller waits until the desk is idle again.
+            let task = unsafe { &*job.run };
+            task(index);
+            shared.common_tasks(job.common..job.end, task);
         }));
         if outcome.is_err() {
             shared.failed.store(true, Ordering::Relaxed);
         }
-        shared.workers_inside.fetch_sub(1, Ordering::AcqRel);
+        desk.state.store(IDLE, Ordering::Release);
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::Release);
-        {
-            let _guard = self.shared.job.lock().unwrap_or_else(|e| e.into_inner());
-            self.shared.wake.notify_all();
+        for (desk, worker) in self.shared.desks.iter().zip(&self.workers) {
+            desk.state.store(ENDS, Ordering::Release);
+            worker.thread().unpark();
         }
         for worker in self.workers.drain(..) {
             let _ = worker.join();

@@ -8,7 +8,7 @@ use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::epilogue::{EpilogueF32, Output};
 use lepton_kernels::gemm::{Input, gemm_f32};
 use lepton_kernels::pack::{PackedF32, WeightOrder};
-use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
+use lepton_kernels::winograd::{Alone, PackedWinograd, Tile, Tiling, winograd_f32};
 
 /// Height and width, channels in and out.
 const LAYERS: [[usize; 4]; 19] = [
@@ -150,9 +150,10 @@ fn tiles(
                 &packed,
                 &EpilogueF32::default(),
                 &output,
-                &mut scratch[start..],
+                scratch[start..].as_mut_ptr(),
                 0..tiling.blocks(),
                 &[],
+                &Alone,
             );
         }
     });

@@ -92,6 +92,28 @@ fn row_floats(channels: usize) -> usize {
 /// and where they do not and are better read once.
 const BLOCK_BYTES: [usize; 2] = [768 << 10, 2 << 20];
 
+/// Weights are divided between threads where they are so many times what the threads then exchange.
+const SHARED_WEIGHTS: usize = 4;
+
+/// One of those who compute blocks together.
+pub trait Member {
+    /// Its part of `0..end`; those of all members cover it.
+    fn part(&self, end: usize) -> Range<usize>;
+    /// Returns when all have come, and sees what they wrote before.
+    fn meet(&self);
+}
+
+/// Who computes blocks alone.
+pub struct Alone;
+
+impl Member for Alone {
+    fn part(&self, end: usize) -> Range<usize> {
+        0..end
+    }
+
+    fn meet(&self) {}
+}
+
 /// How images are cut into tiles.
 #[derive(Clone, Debug)]
 pub struct Tiling {
@@ -106,13 +128,14 @@ pub struct Tiling {
     columns: usize,
     /// Tiles at a time.
     block: usize,
+    shared: bool,
     rows_in: Indirection,
 }
 
 impl Tiling {
-    /// Tiles of `images` images of `channels` channels with `columns` output channels, in as many
-    /// blocks for each of so many threads, or `None` where the window is not 3×3 of stride and
-    /// dilation 1.
+    /// Tiles of `images` images of `channels` channels with `columns` output channels, or `None` where
+    /// the window is not 3×3 of stride and dilation 1. Each of so many threads has as many blocks;
+    /// where weights are most of what is read, all of them do every block together.
     pub fn of(
         window: &Window,
         images: usize,
@@ -128,7 +151,10 @@ impl Tiling {
         let weight_bytes = 4 * tile.matrices() * channels * columns;
         let bytes = 4 * tile.matrices() * (row_floats(channels) + row_floats(columns));
         let room = BLOCK_BYTES[usize::from(weight_bytes > 1 << 20)];
-        let blocks = total.div_ceil((room / bytes).max(12)).next_multiple_of(threads.max(1));
+        let exchanged = 4 * tile.matrices() * total * (channels + columns);
+        let shared = threads > 1 && weight_bytes / SHARED_WEIGHTS >= exchanged;
+        let apart = if shared { 1 } else { threads.max(1) };
+        let blocks = total.div_ceil((room / bytes).max(12)).next_multiple_of(apart);
         Some(Tiling {
             window: *window,
             tile,
@@ -138,6 +164,7 @@ impl Tiling {
             channels,
             columns,
             block: total.div_ceil(blocks),
+            shared,
             rows_in: Indirection::strided(row_floats(channels)),
         })
     }
@@ -157,7 +184,12 @@ impl Tiling {
         self.total().div_ceil(self.block)
     }
 
-    /// Floats of scratch for one thread.
+    /// True if threads do every block together, over the same scratch.
+    pub fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Floats of scratch for one thread, or for those who do blocks together.
     pub fn scratch_floats(&self) -> usize {
         let lines = row_floats(self.channels) + row_floats(self.columns);
         // A line between matrices, so that they do not lie in step.
@@ -176,6 +208,9 @@ impl Tiling {
 /// What the transforms of a block work on.
 struct Job<'a> {
     tiling: &'a Tiling,
+    /// The block's first tile.
+    first: usize,
+    /// Those of the block to transform.
     tiles: Range<usize>,
     input: *const f32,
     padding: *const f32,
@@ -194,15 +229,16 @@ impl Job<'_> {
     }
 }
 
-/// A convolution of f32 images for a range of blocks of tiles. What is read `next` is brought
-/// near meanwhile.
+/// A member's part of a convolution of f32 images, for a range of blocks of tiles. What is read `next`
+/// is brought near meanwhile.
 ///
 /// # Panics
 /// If weights, epilogue or scratch do not fit the tiling.
 ///
 /// # Safety
 /// `input` are the tiling's NHWC images, `padding` its channels and 16 more zeros; `output` and
-/// the residual cover every pixel; nobody else touches the blocks' pixels meanwhile.
+/// the residual cover every pixel; `scratch` has [`Tiling::scratch_floats`]; nobody but the members
+/// touches it or the blocks' pixels meanwhile.
 pub unsafe fn winograd_f32(
     isa: Isa,
     tiling: &Tiling,
@@ -211,35 +247,37 @@ pub unsafe fn winograd_f32(
     weights: &PackedWinograd,
     epilogue: &EpilogueF32,
     output: &Output<f32>,
-    scratch: &mut [f32],
+    scratch: *mut f32,
     blocks: Range<usize>,
     next: &[u8],
+    member: &dyn Member,
 ) {
     let (channels, columns) = (tiling.channels, tiling.columns);
     let fit = (weights.tile, weights.depth(), weights.columns());
     assert_eq!(fit, (tiling.tile, channels, columns), "weights of another tiling");
-    assert!(scratch.len() >= tiling.scratch_floats(), "scratch");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() >= columns), "bias");
-    let transformed = scratch.as_mut_ptr();
     for block in blocks {
         let first = block * tiling.block;
-        let tiles = first..tiling.total().min(first + tiling.block);
-        let count = tiles.len();
+        let count = tiling.block.min(tiling.total() - first);
+        let tiles = member.part(count);
         let mut job = Job {
             tiling,
+            first,
             tiles,
             input,
             padding,
-            transformed,
-            products: transformed,
+            transformed: scratch,
+            products: scratch,
             epilogue,
             output: *output,
         };
         let matrix = job.matrix_floats(channels);
-        job.products = transformed.wrapping_add(tiling.tile.matrices() * matrix);
+        job.products = scratch.wrapping_add(tiling.tile.matrices() * matrix);
         transform_inputs(isa, &job);
-        for (i, matrix_weights) in weights.matrices.iter().enumerate() {
-            let base = transformed.wrapping_add(i * matrix).cast_const();
+        member.meet();
+        let matrices = member.part(weights.matrices.len());
+        for (i, matrix_weights) in matrices.clone().zip(&weights.matrices[matrices]) {
+            let base = scratch.wrapping_add(i * matrix).cast_const();
             let pointer = job.products.wrapping_add(i * job.matrix_floats(columns));
             let input = Input { base, rows: &tiling.rows_in, padding: base };
             let output = Output { pointer, row_stride: row_floats(columns) };
@@ -251,6 +289,7 @@ pub unsafe fn winograd_f32(
                 gemm_f32_before(isa, &input, matrix_weights, &plain, &output, rows, all, next);
             }
         }
+        member.meet();
         transform_products(isa, &job);
         // SAFETY: the caller's promise.
         unsafe { activate(isa, &job) };
@@ -266,7 +305,7 @@ unsafe fn activate(isa: Isa, job: &Job<'_>) {
     let [height, width] = job.tiling.output;
     let size = job.tiling.tile.outputs();
     for tile in job.tiles.clone() {
-        let [image, top, left] = job.tiling.place(tile);
+        let [image, top, left] = job.tiling.place(job.first + tile);
         for y in top..height.min(top + size) {
             for x in left..width.min(left + size) {
                 let pixel = (image * height + y) * width + x;
@@ -360,8 +399,8 @@ unsafe fn inputs_of<V: Vector, const N: usize>(job: &Job<'_>) {
     let tiling = job.tiling;
     let channels = tiling.channels;
     let matrix = job.matrix_floats(channels);
-    for (row, tile) in job.tiles.clone().enumerate() {
-        let pixels = pixels_of::<N>(job, tile);
+    for row in job.tiles.clone() {
+        let pixels = pixels_of::<N>(job, job.first + row);
         // SAFETY: as promised; the scratch has this row in every matrix, with room for whole
         // vectors.
         unsafe {
@@ -420,7 +459,8 @@ fn pixels_of<const N: usize>(job: &Job<'_>, tile: usize) -> [[*const f32; N]; N]
 unsafe fn products_of<V: Vector, const N: usize, const OUT: usize>(job: &Job<'_>) {
     let columns = job.tiling.columns;
     let matrix = job.matrix_floats(columns);
-    for (row, tile) in job.tiles.clone().enumerate() {
+    for row in job.tiles.clone() {
+        let tile = job.first + row;
         let from = job.products.wrapping_add(row * row_floats(columns));
         for c in (0..columns).step_by(V::LANES) {
             let mut lines = [[V::splat(0.0); N]; OUT];
@@ -502,9 +542,22 @@ mod tests {
                 let tiling =
                     Tiling::of(&window, 4, channels, channels, Tile::Two, threads).unwrap();
                 let blocks = tiling.blocks();
-                assert!(blocks.is_multiple_of(threads), "{blocks} blocks for {threads}");
+                assert!(
+                    !tiling.is_shared() && blocks.is_multiple_of(threads),
+                    "{blocks} blocks for {threads}"
+                );
             }
         }
+    }
+
+    #[test]
+    fn threads_divide_weights_that_are_most_of_what_is_read() {
+        let shared = |extent, channels, threads| {
+            let window = padded([extent, extent]);
+            Tiling::of(&window, 1, channels, channels, Tile::Four, threads).unwrap().is_shared()
+        };
+        assert!(shared(14, 256, 2) && shared(12, 96, 2));
+        assert!(!shared(14, 256, 1) && !shared(56, 256, 2));
     }
 
     #[test]

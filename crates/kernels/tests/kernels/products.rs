@@ -1,5 +1,8 @@
 //! Products and convolutions in f32 and bf16.
 
+use std::ops::Range;
+use std::sync::Barrier;
+
 use half::bf16;
 use lepton_kernels::Isa;
 use lepton_kernels::depthwise::{depthwise_f32, depthwise_order, padded_pixels};
@@ -9,7 +12,7 @@ use lepton_kernels::grouped::grouped_f32;
 use lepton_kernels::pack::{PackedBf16, PackedF32, TapsBf16};
 use lepton_kernels::real::Real;
 use lepton_kernels::stem::{Lines, MOST_BF16, MOST_F32, stem_bf16, stem_f32};
-use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
+use lepton_kernels::winograd::{Alone, Member, PackedWinograd, Tile, Tiling, winograd_f32};
 use proptest::prelude::*;
 
 use crate::data::Random;
@@ -264,6 +267,23 @@ fn defined_stem_halves(g: &Geometry) -> Option<Vec<Values>> {
     Some(vec![Values::Floats(results.clone()), Values::Floats(results), short, added])
 }
 
+/// A thread of those that do blocks together.
+struct OneOf<'a> {
+    rank: usize,
+    count: usize,
+    together: &'a Barrier,
+}
+
+impl Member for OneOf<'_> {
+    fn part(&self, end: usize) -> Range<usize> {
+        end * self.rank / self.count..end * (self.rank + 1) / self.count
+    }
+
+    fn meet(&self) {
+        self.together.wait();
+    }
+}
+
 fn winograd((g, large): &(Geometry, bool), isa: Isa, threads: usize) -> Vec<Values> {
     let (data, mut room) = (Floats::finite(g), g.room(f32::NAN));
     let tile = if *large { Tile::Four } else { Tile::Two };
@@ -272,11 +292,10 @@ fn winograd((g, large): &(Geometry, bool), isa: Isa, threads: usize) -> Vec<Valu
     let weights = PackedWinograd::pack(&data.weights, g.columns, g.depth, tile);
     let (image, padding) = (data.input.as_ptr(), data.padding.as_ptr());
     let (epilogue, output) = (data.epilogue(g), g.output(&mut room));
-    let blocks = parts(threads, tiling.blocks(), 1, Random(g.seed).bits());
-    // SAFETY: images, padding, output and residual have the tiling's extents; blocks are apart.
-    unsafe {
-        on_threads(blocks, |blocks| {
-            let mut scratch = vec![f32::NAN; tiling.scratch_floats()];
+    let compute = |scratch: *mut f32, blocks, member: &dyn Member| {
+        // SAFETY: images, padding, output and residual have the tiling's extents; blocks are apart,
+        // or done by all members over the same scratch.
+        unsafe {
             winograd_f32(
                 isa,
                 &tiling,
@@ -285,10 +304,27 @@ fn winograd((g, large): &(Geometry, bool), isa: Isa, threads: usize) -> Vec<Valu
                 &weights,
                 &epilogue,
                 &output,
-                &mut scratch,
+                scratch,
                 blocks,
                 &[],
+                member,
             );
+        }
+    };
+    let mut scratch = vec![f32::NAN; tiling.scratch_floats() * threads];
+    let scratch = scratch.chunks_exact_mut(tiling.scratch_floats()).map(|each| each.as_mut_ptr());
+    let scratch: Vec<_> = scratch.collect();
+    let blocks = parts(threads, tiling.blocks(), 1, Random(g.seed).bits());
+    let together = Barrier::new(threads);
+    let parts: Vec<_> = (0..threads).zip(blocks).collect();
+    // SAFETY: as above.
+    unsafe {
+        on_threads(parts, |(rank, blocks)| match tiling.is_shared() {
+            true => {
+                let member = OneOf { rank, count: threads, together: &together };
+                compute(scratch[0], 0..tiling.blocks(), &member);
+            }
+            false => compute(scratch[rank], blocks, &Alone),
         });
     }
     vec![Values::Floats(room)]

@@ -1,11 +1,13 @@
 //! Steps of 3×3 convolutions of stride 1 that multiply transformed tiles, where that is expected
 //! to be faster than the direct sum. They change the last digits of the answer.
 
+use std::ops::Range;
+
 use lepton_ir::ops::conv::Conv;
 use lepton_ir::{Graph, Node, Op, ValueId};
 use lepton_kernels::conv::Window;
 use lepton_kernels::epilogue::Output;
-use lepton_kernels::winograd::{PackedWinograd, Tile, Tiling, winograd_f32};
+use lepton_kernels::winograd::{Alone, Member, PackedWinograd, Tile, Tiling, winograd_f32};
 use lepton_tensor::{DType, Layout};
 
 use super::product::{Product, activation, image_window, operand};
@@ -13,6 +15,7 @@ use super::{Choice, Chosen};
 use crate::choices::Algorithm;
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
+use crate::team;
 
 /// What transforming an element of a tile costs, in multiply-adds of a product: what a channel of
 /// its input and a column of its output take on an AVX-512 machine with 2 MiB of L2.
@@ -93,7 +96,8 @@ pub(crate) fn scratch_bytes(
         return None;
     }
     let tiling = tiling(graph, node, op, demands)?;
-    Some(vec![4 * tiling.scratch_floats() * demands.threads.min(tiling.blocks())])
+    let apart = if tiling.is_shared() { 1 } else { demands.threads.min(tiling.blocks()) };
+    Some(vec![4 * tiling.scratch_floats() * apart])
 }
 
 /// A convolution by tiles; `None` where the direct sum is expected to be as fast.
@@ -130,15 +134,13 @@ fn tiles(
     scratch: Place,
 ) {
     let (blocks, each) = (tiling.blocks(), tiling.scratch_floats());
-    let parts = memory.threads.count().min(blocks);
-    memory.threads.run(parts, &|part| {
-        let range = blocks * part / parts..blocks * (part + 1) / parts;
+    let compute = |part: usize, range: Range<usize>, member: &dyn Member| {
         let epilogue = product.epilogue(memory);
         let pointer = memory.write::<f32>(product.y);
         let output = Output { pointer, row_stride: product.columns };
         // SAFETY: the tiling was made of the planned shapes; every part has its own scratch and
         // its own blocks.
-        memory.watch.in_pieces(range, product.work / parts, 1, |range| unsafe {
+        unsafe {
             winograd_f32(
                 memory.isa,
                 tiling,
@@ -147,10 +149,34 @@ fn tiles(
                 weights,
                 &epilogue,
                 &output,
-                memory.slice_mut::<f32>(scratch, part * each, each),
+                memory.write::<f32>(scratch).wrapping_add(part * each),
                 range,
                 product.next_bytes(),
+                member,
             );
+        }
+    };
+    if tiling.is_shared() {
+        memory.watch.in_pieces(0..blocks, product.work, 1, |range| {
+            let threads = memory.threads;
+            threads.together(threads.count(), &|member| compute(0, range.clone(), member));
         });
+        return;
+    }
+    let parts = memory.threads.count().min(blocks);
+    memory.threads.run(parts, &|part| {
+        let range = blocks * part / parts..blocks * (part + 1) / parts;
+        let each = |range| compute(part, range, &Alone);
+        memory.watch.in_pieces(range, product.work / parts, 1, each);
     });
+}
+
+impl Member for team::Member<'_> {
+    fn part(&self, end: usize) -> Range<usize> {
+        team::Member::part(self, end)
+    }
+
+    fn meet(&self) {
+        team::Member::meet(self);
+    }
 }

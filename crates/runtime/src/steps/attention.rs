@@ -9,7 +9,7 @@ use lepton_kernels::quantize::f32_to_bf16;
 use lepton_kernels::real::Real;
 
 use super::product::{self, operand};
-use super::{Choice, Chosen, is_f32, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, is_f32, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 
@@ -115,7 +115,7 @@ impl Heads {
     fn round(&self, memory: &Memory<'_>) {
         let reals = self.rounded.iter().flatten();
         for (&to, &(from, count)) in self.places.iter().zip(reals) {
-            over_rows(memory, count, count, |range| {
+            over_rows(memory, count, count * ELEMENT_WORK, |range| {
                 // SAFETY: the plan holds `count` elements at both places, which are apart; ranges
                 // are disjoint.
                 unsafe {

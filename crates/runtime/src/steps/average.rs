@@ -8,7 +8,7 @@ use lepton_kernels::quantize::Rounding;
 use lepton_tensor::DType;
 
 use super::product::operand;
-use super::{Chosen, over_rows};
+use super::{Chosen, ELEMENT_WORK, over_rows};
 use crate::place::Memory;
 use crate::plan::Builder;
 
@@ -63,7 +63,7 @@ pub(crate) fn average(
     let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
     let (rows, row_len) = (out[0] * out[1], pool.row_len());
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, rows, count, |range| {
+        over_rows(memory, rows, count * ELEMENT_WORK, |range| {
             // SAFETY: the plan holds these counts; ranges of output rows are disjoint.
             unsafe {
                 let output = memory.slice_mut(to, range.start * row_len, range.len() * row_len);

@@ -7,7 +7,7 @@ use lepton_kernels::binary::{Binary as Kernel, binary_f32};
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::map::{Unary as Map, map_f32, map_f32_in_place};
 
-use super::{Choice, Chosen, is_f32, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, is_f32, over_rows};
 use crate::place::Memory;
 use crate::plan::Builder;
 
@@ -56,7 +56,7 @@ pub(crate) fn unary(builder: &mut Builder<'_>, node: &Node, op: &Unary) -> Choic
     };
     let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, count, count * 4, |range| {
+        over_rows(memory, count, count * ELEMENT_WORK, |range| {
             // SAFETY: the plan holds `count` floats at both places; ranges are disjoint, and the
             // input is not borrowed where it is the output.
             unsafe {
@@ -103,7 +103,7 @@ pub(crate) fn binary(builder: &mut Builder<'_>, node: &Node, op: &Binary) -> Cho
     let places = [builder.place(a), builder.place(b), builder.place(y)];
     let (count_a, count_b, count) = (builder.count(a), builder.count(b), builder.count(y));
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, count, count * 2, |range| {
+        over_rows(memory, count, count * ELEMENT_WORK, |range| {
             // SAFETY: the plan holds these counts of floats; ranges of the output are disjoint
             // and the output is apart from both operands.
             let (a, b, output) = unsafe {

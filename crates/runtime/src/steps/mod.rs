@@ -253,6 +253,10 @@ pub(crate) fn is_f32(builder: &Builder<'_>, node: &Node, index: usize) -> bool {
 /// Work below which a step stays on one thread: about four microseconds of multiply–adds.
 const PARALLEL_WORK: usize = 200_000;
 
+/// What reading or changing an element costs, in multiply-adds of a product: a few bytes beside
+/// what a core moves while it multiplies.
+const ELEMENT_WORK: usize = 8;
+
 /// Calls `body` with ranges that cover `0..rows`, over the threads if the work is worth it, until the
 /// run is stopped.
 pub(crate) fn over_rows(

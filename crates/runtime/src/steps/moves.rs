@@ -10,7 +10,7 @@ use lepton_kernels::transpose::{copy_between, gather_rows, rearrange};
 use lepton_tensor::{DType, row_major_strides};
 
 use super::product::operand;
-use super::{Choice, Chosen, by_size, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, by_size, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Run};
 
@@ -59,7 +59,7 @@ fn rearranged(builder: &Builder<'_>, node: &Node, walk: Broadcast<1>) -> Option<
     let (from, to) = (builder.place(x), builder.place(y));
     let (read, count) = (builder.count(x), builder.count(y));
     Some(by_size!(builder.graph.fact(x).dtype.size(), T => Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, count, count, |range| {
+        over_rows(memory, count, count * ELEMENT_WORK, |range| {
             // SAFETY: the plan holds these counts of elements of this size at both places, which
             // are apart; ranges are disjoint.
             let (input, output) = unsafe {

@@ -6,7 +6,7 @@ use lepton_kernels::quantize::Byte;
 use lepton_tensor::DType;
 
 use super::product::operand;
-use super::{Chosen, over_rows};
+use super::{Chosen, ELEMENT_WORK, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
 
@@ -38,7 +38,7 @@ pub(crate) fn pixels(graph: &Graph, first: &Node, second: &Node) -> Option<Pixel
 impl Pixels {
     fn run<T: Byte + Sync>(&self, memory: &Memory<'_>, [x, y]: [Place; 2], zero: T) {
         let (count, channels) = (self.pixels * self.channels, self.channels);
-        over_rows(memory, self.images * self.pixels, self.images * count, |rows| {
+        over_rows(memory, self.images * self.pixels, self.images * count * ELEMENT_WORK, |rows| {
             let mut row = rows.start;
             while row < rows.end {
                 let (image, pixel) = (row / self.pixels, row % self.pixels);

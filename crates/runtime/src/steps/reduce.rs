@@ -16,7 +16,7 @@ use lepton_kernels::reduce::{
 use lepton_tensor::DType;
 
 use super::product::operand;
-use super::{Choice, Chosen, is_f32, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, is_f32, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
 
@@ -62,7 +62,7 @@ fn reals(
     (read, written): (usize, usize),
 ) -> Chosen {
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, written, read, |range| {
+        over_rows(memory, written, read * ELEMENT_WORK, |range| {
             // SAFETY: the plan holds these counts of floats at places that are apart; ranges of
             // results are disjoint.
             let (input, output) = unsafe {

@@ -9,7 +9,7 @@ use lepton_kernels::pool::{
 use lepton_kernels::softmax::{Softmax as Kind, softmax as softmax_rows, softmax_strided};
 use lepton_tensor::{DType, Layout};
 
-use super::{Choice, Chosen, is_f32, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, is_f32, over_rows};
 use crate::place::Memory;
 use crate::plan::Builder;
 
@@ -41,7 +41,7 @@ pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice 
     if !served {
         return Ok(None);
     }
-    let work = count * 2;
+    let work = count * ELEMENT_WORK;
     let run = Box::new(move |memory: &Memory<'_>| {
         over_rows(memory, rows, work, |range| {
             let (start, length) = (range.start * row_len, range.len() * row_len);

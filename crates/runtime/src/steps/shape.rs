@@ -4,7 +4,7 @@ use lepton_ir::Node;
 use lepton_ir::ops::transpose::Transpose;
 use lepton_kernels::transpose::{permutation, rearrange};
 
-use super::{Choice, Chosen, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, over_rows};
 use crate::place::Memory;
 use crate::plan::Builder;
 
@@ -26,7 +26,7 @@ pub(crate) fn copy(builder: &mut Builder<'_>, node: &Node) -> Choice {
 macro_rules! transposed_as {
     ($element:ty, $walk:ident, $from:ident, $to:ident, $count:ident) => {
         Box::new(move |memory: &Memory<'_>| {
-            over_rows(memory, $count, $count, |range| {
+            over_rows(memory, $count, $count * ELEMENT_WORK, |range| {
                 // SAFETY: the plan holds `count` elements at both places; ranges are disjoint.
                 let (input, output) = unsafe {
                     (

@@ -253,12 +253,29 @@ pub fn zip<A: Copy, B: Copy, R>(
 ) {
     plan.check(&range, [a.len(), b.len()], output.len());
     let start = range.start;
-    let [stride_a, stride_b] = plan.inner_strides();
     for Run { at, first: [first_a, first_b], count } in plan.runs(range) {
-        for (i, place) in output[at - start..][..count].iter_mut().enumerate() {
-            let a = a[first_a.wrapping_add_signed(i as isize * stride_a)];
-            let b = b[first_b.wrapping_add_signed(i as isize * stride_b)];
-            *place = f(a, b);
+        let output = &mut output[at - start..][..count];
+        // Loops the compiler makes vectors of.
+        match plan.inner_strides() {
+            [1, 1] => {
+                let pairs = a[first_a..][..count].iter().zip(&b[first_b..][..count]);
+                output.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = f(a, b));
+            }
+            [1, 0] => {
+                let b = b[first_b];
+                output.iter_mut().zip(&a[first_a..][..count]).for_each(|(y, &a)| *y = f(a, b));
+            }
+            [0, 1] => {
+                let a = a[first_a];
+                output.iter_mut().zip(&b[first_b..][..count]).for_each(|(y, &b)| *y = f(a, b));
+            }
+            [stride_a, stride_b] => {
+                for (i, y) in output.iter_mut().enumerate() {
+                    let a = a[first_a.wrapping_add_signed(i as isize * stride_a)];
+                    let b = b[first_b.wrapping_add_signed(i as isize * stride_b)];
+                    *y = f(a, b);
+                }
+            }
         }
     }
 }
@@ -277,12 +294,47 @@ pub fn select<T: Copy>(
 ) {
     plan.check(&range, [condition.len(), yes.len(), no.len()], output.len());
     let start = range.start;
-    let strides = plan.inner_strides();
-    for Run { at, first, count } in plan.runs(range) {
-        for (i, place) in output[at - start..][..count].iter_mut().enumerate() {
-            let [c, y, n] =
-                std::array::from_fn(|k| first[k].wrapping_add_signed(i as isize * strides[k]));
-            *place = if condition[c] != 0 { yes[y] } else { no[n] };
+    let [stride_c, strides @ ..] = plan.inner_strides();
+    for Run { at, first: [first_c, first_y, first_n], count } in plan.runs(range) {
+        let output = &mut output[at - start..][..count];
+        // Along a line or one for all of it: loops the compiler makes vectors of.
+        macro_rules! chosen {
+            ($yes:expr, $no:expr) => {
+                for (i, (place, &c)) in
+                    output.iter_mut().zip(&condition[first_c..][..count]).enumerate()
+                {
+                    *place = if c != 0 { $yes(i) } else { $no(i) };
+                }
+            };
+        }
+        match (stride_c, strides) {
+            (1, [0, 0]) => {
+                let (yes, no) = (yes[first_y], no[first_n]);
+                chosen!(|_| yes, |_| no);
+            }
+            (1, [1, 0]) => {
+                let (yes, no) = (&yes[first_y..][..count], no[first_n]);
+                chosen!(|i: usize| yes[i], |_| no);
+            }
+            (1, [0, 1]) => {
+                let (yes, no) = (yes[first_y], &no[first_n..][..count]);
+                chosen!(|_| yes, |i: usize| no[i]);
+            }
+            (1, [1, 1]) => {
+                let (yes, no) = (&yes[first_y..][..count], &no[first_n..][..count]);
+                chosen!(|i: usize| yes[i], |i: usize| no[i]);
+            }
+            _ => {
+                let at =
+                    |first: usize, i: usize, stride| first.wrapping_add_signed(i as isize * stride);
+                for (i, place) in output.iter_mut().enumerate() {
+                    let chosen = condition[at(first_c, i, stride_c)] != 0;
+                    *place = match chosen {
+                        true => yes[at(first_y, i, strides[0])],
+                        false => no[at(first_n, i, strides[1])],
+                    };
+                }
+            }
         }
     }
 }

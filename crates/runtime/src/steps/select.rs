@@ -75,6 +75,18 @@ macro_rules! compared {
     };
 }
 
+macro_rules! logic {
+    ($builder:ident, $node:ident, |$a:ident, $b:ident| $of:expr) => {
+        pair_step!($builder, $node, u8 => u8, |walk: &_, a: &[u8], b: &[u8], y: &mut [u8]| {
+            let count = y.len();
+            zip(walk, 0..count, a, b, y, |a, b| {
+                let ($a, $b) = (a != 0, b != 0);
+                u8::from($of)
+            });
+        })
+    };
+}
+
 /// Comparisons of any common type, logic of truth values, arithmetic of integers.
 pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, function: BinaryFunction) -> Choice {
     let Some(dtype) = node.inputs[0].map(|id| builder.graph.fact(id).dtype) else {
@@ -85,16 +97,12 @@ pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, function: BinaryFunct
         return Ok(Some(Chosen { kernel: "compare", run }));
     }
     if dtype == DType::Bool {
-        let logic: fn(bool, bool) -> bool = match function {
-            BinaryFunction::And => |a, b| a && b,
-            BinaryFunction::Or => |a, b| a || b,
-            BinaryFunction::Xor => |a, b| a != b,
+        let run: Run = match function {
+            BinaryFunction::And => logic!(builder, node, |a, b| a && b),
+            BinaryFunction::Or => logic!(builder, node, |a, b| a || b),
+            BinaryFunction::Xor => logic!(builder, node, |a, b| a != b),
             _ => return Ok(None),
         };
-        let run = pair_step!(builder, node, u8 => u8, |walk: &_, a: &[u8], b: &[u8], y: &mut [u8]| {
-            let count = y.len();
-            zip(walk, 0..count, a, b, y, |a, b| u8::from(logic(a != 0, b != 0)));
-        });
         return Ok(Some(Chosen { kernel: "logic", run }));
     }
     let Some(how) = integer_function(function) else { return Ok(None) };

@@ -57,6 +57,16 @@ impl Desk {
         Desk { state: AtomicUsize::new(IDLE), job: UnsafeCell::new(job), sleeps }
     }
 
+    /// True if nobody has taken what is offered: nobody will.
+    fn take_back(&self) -> bool {
+        // Sees what a worker that is done wrote.
+        self.state.load(Ordering::Acquire) == OFFERED
+            && self
+                .state
+                .compare_exchange(OFFERED, IDLE, Ordering::AcqRel, Ordering::Acquire)
+                .is_ok()
+    }
+
     /// Takes what is offered, or gives the state that the desk is in instead. Asks for the line as if to
     /// write it: it then is where it is needed when something is offered.
     fn take(&self) -> Result<Job, usize> {
@@ -117,9 +127,8 @@ impl Threads {
     }
 
     /// Calls `task(0) … task(count − 1)`, each once, and returns when all are done. Every thread
-    /// begins with the task of its own number, whose data its cache may hold from the job before; the
-    /// caller, when nothing else is left, takes those of workers that are late. While another caller has
-    /// the workers, the caller does all of it.
+    /// begins with the task of its own number, whose data its cache may hold from the job before, and
+    /// takes those of others that are late. While another caller has the workers, the caller does all of it.
     ///
     /// # Panics
     /// If a task panics.
@@ -186,11 +195,7 @@ impl Threads {
         }
         task(0);
         shared.common_tasks(common..count, task);
-        for index in (1..common).rev() {
-            if offered.takes_back(index - 1) {
-                task(index);
-            }
-        }
+        tasks_of_late(offered.0, 0, task);
         drop(offered);
         if shared.failed.load(Ordering::Relaxed) {
             panic!("a task of a parallel step panicked");
@@ -214,22 +219,21 @@ impl Drop for RunGoesOn<'_> {
 /// unwinding.
 struct Offered<'a>(&'a [Desk]);
 
-impl Offered<'_> {
-    /// True if nobody has taken the offer: nobody will.
-    fn takes_back(&self, index: usize) -> bool {
-        let state = &self.0[index].state;
-        // Sees what a worker that is done wrote.
-        state.load(Ordering::Acquire) == OFFERED
-            && state.compare_exchange(OFFERED, IDLE, Ordering::AcqRel, Ordering::Acquire).is_ok()
+impl Drop for Offered<'_> {
+    fn drop(&mut self) {
+        for desk in self.0 {
+            if !desk.take_back() {
+                wait_until(|| desk.state.load(Ordering::Acquire) == IDLE);
+            }
+        }
     }
 }
 
-impl Drop for Offered<'_> {
-    fn drop(&mut self) {
-        for index in 0..self.0.len() {
-            if !self.takes_back(index) {
-                wait_until(|| self.0[index].state.load(Ordering::Acquire) == IDLE);
-            }
+/// Does what is still offered at the desks of a job, from that of thread `own + 1` on.
+fn tasks_of_late(desks: &[Desk], own: usize, task: &dyn Fn(usize)) {
+    for index in (own + 1..=desks.len()).chain(1..own) {
+        if desks[index - 1].take_back() {
+            task(index);
         }
     }
 }
@@ -283,6 +287,7 @@ fn work(shared: &Shared, index: usize) {
             let task = unsafe { &*job.run };
             task(index);
             shared.common_tasks(job.common..job.end, task);
+            tasks_of_late(&shared.desks[..job.common - 1], index, task);
         }));
         if outcome.is_err() {
             shared.failed.store(true, Ordering::Relaxed);

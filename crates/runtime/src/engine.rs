@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use lepton_tensor::{Storage, Tensor};
 
+use crate::batch::Division;
 use crate::choices::Choices;
 use crate::error::RuntimeError;
 use crate::place::Memory;
@@ -13,17 +14,55 @@ use crate::session::SessionOptions;
 use crate::threads::Threads;
 use crate::watch::Watch;
 
+/// What comes in and goes out of a run, each with the bytes of a part of it.
+struct Ends {
+    inputs: Vec<(*const u8, usize)>,
+    results: Vec<(*mut u8, usize)>,
+    outputs: Vec<Tensor>,
+}
+
+// SAFETY: parts read their own of the inputs, which their caller borrows, and write their own of the outputs.
+unsafe impl Sync for Ends {}
+
+impl Ends {
+    /// Of so many runs of a plan, one after the other in memory.
+    fn of<T: Borrow<Tensor>>(
+        plan: &Plan,
+        inputs: &[T],
+        parts: usize,
+    ) -> Result<Self, RuntimeError> {
+        let mut outputs = Vec::with_capacity(plan.outputs.len());
+        for (dtype, shape) in &plan.outputs {
+            let mut shape = shape.clone();
+            if parts > 1 {
+                shape[0] *= parts;
+            }
+            outputs.push(Tensor::zeros(*dtype, shape)?);
+        }
+        let inputs = inputs.iter().map(|x| x.borrow().bytes());
+        let inputs = inputs.map(|bytes| (bytes.as_ptr(), bytes.len() / parts)).collect();
+        let results = outputs.iter_mut().map(|y| {
+            let bytes = y.bytes_mut();
+            (bytes.as_mut_ptr(), bytes.len() / parts)
+        });
+        Ok(Ends { inputs, results: results.collect(), outputs })
+    }
+}
+
 /// Runs plans.
 pub(crate) struct Engine {
     pub options: SessionOptions,
     pub threads: Threads,
+    /// Of who has a part of a batch for itself.
+    alone: Threads,
     /// Those that no run has at the moment.
     arenas: Mutex<Vec<Storage>>,
 }
 
 impl Engine {
     pub fn new(options: SessionOptions) -> Self {
-        Engine { threads: Threads::new(options.threads), options, arenas: Mutex::default() }
+        let [threads, alone] = [options.threads, 1].map(Threads::new);
+        Engine { threads, alone, options, arenas: Mutex::default() }
     }
 
     /// What its plans must be made for.
@@ -39,30 +78,77 @@ impl Engine {
         plan: &Plan,
         inputs: &[T],
         watch: &Watch<'_>,
-        mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
+        run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        let mut arena = self.take_arena(plan.arena_bytes);
-        let mut outputs = Vec::with_capacity(plan.outputs.len());
-        for (dtype, shape) in &plan.outputs {
-            outputs.push(Tensor::zeros(*dtype, shape.clone())?);
+        let mut ends = Ends::of(plan, inputs, 1)?;
+        let goes_on = self.threads.run_begins();
+        self.part(plan, &ends, 0, &self.threads, watch, run_step)?;
+        drop(goes_on);
+        Ok(std::mem::take(&mut ends.outputs))
+    }
+
+    /// Runs the plan of a part for every part of a batch.
+    pub fn execute_parts(
+        &self,
+        plan: &Plan,
+        Division { parts, apart }: Division,
+        inputs: &[Tensor],
+        watch: &Watch<'_>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        let mut ends = Ends::of(plan, inputs, parts)?;
+        let goes_on = self.threads.run_begins();
+        if apart && !watch.records() {
+            let failed = Mutex::new(None);
+            let threads = self.threads.count().min(parts);
+            self.threads.run(threads, &|thread| {
+                for part in parts * thread / threads..parts * (thread + 1) / threads {
+                    let run = self.part(plan, &ends, part, &self.alone, watch, watch.steps());
+                    if let Err(error) = run {
+                        *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                        return;
+                    }
+                }
+            });
+            if let Some(error) = failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
+                return Err(error);
+            }
+        } else {
+            let threads = if apart { &self.alone } else { &self.threads };
+            for part in 0..parts {
+                watch.part_begins();
+                self.part(plan, &ends, part, threads, watch, watch.steps())?;
+            }
         }
-        let input_pointers: Vec<*const u8> =
-            inputs.iter().map(|t| t.borrow().bytes().as_ptr()).collect();
-        let output_pointers: Vec<*mut u8> =
-            outputs.iter_mut().map(|t| t.bytes_mut().as_mut_ptr()).collect();
+        drop(goes_on);
+        Ok(std::mem::take(&mut ends.outputs))
+    }
+
+    /// Runs a plan on a part of what comes in and goes out.
+    fn part(
+        &self,
+        plan: &Plan,
+        ends: &Ends,
+        part: usize,
+        threads: &Threads,
+        watch: &Watch<'_>,
+        mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
+    ) -> Result<(), RuntimeError> {
+        let mut arena = self.take_arena(plan.arena_bytes);
+        let inputs: Vec<*const u8> =
+            ends.inputs.iter().map(|&(first, each)| first.wrapping_add(part * each)).collect();
+        let outputs: Vec<*mut u8> =
+            ends.results.iter().map(|&(first, each)| first.wrapping_add(part * each)).collect();
         let memory = Memory {
             isa: self.options.isa,
-            threads: &self.threads,
+            threads,
             watch,
             arena: arena.make_mut().as_mut_ptr(),
-            inputs: &input_pointers,
-            outputs: &output_pointers,
+            inputs: &inputs,
+            outputs: &outputs,
         };
-        let goes_on = self.threads.run_begins();
         run_in(plan, &memory, &mut run_step)?;
-        drop(goes_on);
         self.return_arena(arena);
-        Ok(outputs)
+        Ok(())
     }
 
     /// The smallest free arena that is large enough, or a new one.

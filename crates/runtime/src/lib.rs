@@ -5,6 +5,7 @@
 #![allow(clippy::result_large_err)]
 
 mod arena;
+mod batch;
 mod choices;
 mod engine;
 mod error;

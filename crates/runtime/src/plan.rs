@@ -244,11 +244,29 @@ pub(crate) fn build(
     Ok(Plan {
         steps: plan_steps,
         arena_bytes,
-        unshared_bytes: layout.intervals.iter().map(|i| i.bytes).sum(),
+        unshared_bytes: layout.unshared(),
         outputs,
         copies,
         _constants: builder.constants,
     })
+}
+
+/// What the values of a run take.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Bytes of the arena.
+    pub arena: usize,
+    /// Bytes of all intermediates, had none shared memory.
+    pub unshared: usize,
+}
+
+/// What a plan of a specialised graph would take.
+pub(crate) fn sizes(graph: &Graph, demands: Demands<'_>) -> Sizes {
+    let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
+    let pairs = pairs::find(graph, &order);
+    let layout = Layout::new(graph, &order, &Aliases::new(graph), &pairs, demands);
+    let (_, arena) = arena::assign(&layout.intervals, demands.threads > 1);
+    Sizes { arena, unshared: layout.unshared() }
 }
 
 /// Lives of the intermediates.
@@ -336,6 +354,11 @@ impl Layout {
             layout.scratch.push(slots);
         }
         layout
+    }
+
+    /// Bytes of all intermediates.
+    fn unshared(&self) -> usize {
+        self.intervals.iter().fold(0, |sum: usize, i| sum.saturating_add(i.bytes))
     }
 
     /// The node at `position` reads its operands.

@@ -117,7 +117,7 @@ impl Body {
             return Ok(op.eval(operands)?);
         };
         let first = given.first()?;
-        let Ready { plan, rest } = session.ready(&first)?;
+        let Ready { plan, rest, .. } = session.ready(&first)?;
         if rest.is_none() && given.stays(&plan) {
             let made = self.rounds(&plan, given, watch)?;
             return match op {

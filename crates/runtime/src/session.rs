@@ -8,6 +8,7 @@ use lepton_kernels::Isa;
 use lepton_passes::{pipelines, run_pipeline};
 use lepton_tensor::{DType, Tensor};
 
+use crate::batch::{self, Division};
 use crate::choices::{self, Choices};
 use crate::engine::Engine;
 use crate::error::RuntimeError;
@@ -15,7 +16,7 @@ use crate::limits::Limits;
 use crate::packs::Packs;
 use crate::parts::Parts;
 use crate::place::Memory;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Demands, Plan};
 use crate::steps;
 use crate::stepwise::Stepwise;
 use crate::trace::{Recorder, StepProfile};
@@ -90,6 +91,8 @@ pub struct Session {
     /// Algorithms chosen by measurement.
     choices: Mutex<Arc<Choices>>,
     plans: Mutex<VecDeque<(PlanKey, Ready)>>,
+    /// True if batches may run part by part.
+    divides: bool,
 }
 
 /// The types and shapes of the inputs that a plan is for.
@@ -99,6 +102,8 @@ type PlanKey = Vec<(DType, Vec<usize>)>;
 #[derive(Clone)]
 pub(crate) struct Ready {
     pub plan: Arc<Plan>,
+    /// Where the plan is for a part of a batch.
+    pub division: Option<Division>,
     /// What follows the plan, where some extents depend on data.
     pub rest: Option<Arc<Stepwise>>,
 }
@@ -106,7 +111,8 @@ pub(crate) struct Ready {
 impl Session {
     /// Lowers the graph; plans are made when shapes are known.
     pub fn new(graph: &Graph, options: SessionOptions) -> Result<Self, RuntimeError> {
-        Session::within(graph, Arc::new(Engine::new(options)))
+        let session = Session::within(graph, Arc::new(Engine::new(options)))?;
+        Ok(Session { divides: true, ..session })
     }
 
     /// A session that shares threads and arenas with others.
@@ -125,6 +131,7 @@ impl Session {
             engine,
             choices: Mutex::default(),
             plans: Mutex::default(),
+            divides: false,
         })
     }
 
@@ -141,6 +148,7 @@ impl Session {
             lowered,
             engine: Arc::new(Engine::new(options)),
             plans: Mutex::default(),
+            divides: true,
         })
     }
 
@@ -194,7 +202,10 @@ impl Session {
         inputs: &[Tensor],
         watch: &Watch<'_>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        let Ready { plan, rest } = self.ready(inputs)?;
+        let Ready { plan, division, rest } = self.ready(inputs)?;
+        if let Some(division) = division {
+            return self.engine.execute_parts(&plan, division, inputs, watch);
+        }
         let outputs = self.engine.execute(&plan, inputs, watch, watch.steps())?;
         match rest {
             Some(rest) => rest.run(&[inputs, &outputs].concat(), watch),
@@ -217,10 +228,14 @@ impl Session {
     /// Sizes of the plan for inputs of these shapes.
     pub fn summary(&self, inputs: &[Tensor]) -> Result<PlanSummary, RuntimeError> {
         let weight_bytes = self.lowered.constant_bytes();
-        let Ready { plan, .. } = self.ready(inputs)?;
+        let Ready { plan, division, .. } = self.ready(inputs)?;
+        let arenas = match division {
+            Some(Division { parts, apart: true }) => self.engine.threads.count().min(parts),
+            _ => 1,
+        };
         Ok(PlanSummary {
             steps: plan.steps.len(),
-            arena_bytes: plan.arena_bytes,
+            arena_bytes: plan.arena_bytes * arenas,
             unshared_bytes: plan.unshared_bytes,
             weight_bytes,
             numerics: steps::numerics(plan.steps.iter().map(|step| step.kernel)),
@@ -248,9 +263,12 @@ impl Session {
         }
         let choices = self.choices();
         let graph = self.specialised(inputs)?;
-        let ready = match self.plan(&graph, &choices)? {
-            Some(plan) => Ready { plan: Arc::new(plan), rest: None },
-            None => self.in_parts(&graph, &choices)?,
+        let ready = match self.divided(&graph, inputs, &choices)? {
+            Some(ready) => ready,
+            None => match self.plan(&graph, &choices)? {
+                Some(plan) => Ready { plan: Arc::new(plan), division: None, rest: None },
+                None => self.in_parts(&graph, &choices)?,
+            },
         };
         let key = inputs.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect();
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
@@ -271,7 +289,40 @@ impl Session {
         let plan = self.plan(&parts.planned, choices)?;
         let plan = Arc::new(plan.expect("extents of this part are known"));
         let rest = Stepwise::new(parts.rest, &self.packs, self.engine.clone());
-        Ok(Ready { plan, rest: Some(Arc::new(rest)) })
+        Ok(Ready { plan, division: None, rest: Some(Arc::new(rest)) })
+    }
+
+    /// The plan of a part of a batch, where the graph does the same for each and that is faster than all
+    /// at once.
+    fn divided(
+        &self,
+        graph: &Graph,
+        inputs: &[Tensor],
+        choices: &Choices,
+    ) -> Result<Option<Ready>, RuntimeError> {
+        let images = batch::images(inputs).filter(|_| self.divides && plan::is_static(graph));
+        let Some(images) = images.filter(|&images| images > 1) else { return Ok(None) };
+        let demands = self.engine.demands(choices);
+        let (sizes, weights) = (plan::sizes(graph, demands), graph.constant_bytes());
+        let Some(division) = Division::of(images, demands.threads, sizes, weights) else {
+            return Ok(None);
+        };
+        let of_part = |x: &Tensor| {
+            let mut shape = x.shape().to_vec();
+            shape[0] /= division.parts;
+            Tensor::zeros(x.dtype(), shape)
+        };
+        let part: Vec<Tensor> = inputs.iter().map(of_part).collect::<Result<_, _>>()?;
+        // A graph may ask for a batch of this size.
+        let Ok(part) = self.specialised(&part) else { return Ok(None) };
+        if !plan::is_static(&part) || !batch::is_independent(graph, &part, division.parts) {
+            return Ok(None);
+        }
+        let threads = if division.apart { 1 } else { demands.threads };
+        let plan = self.plan_for(&part, Demands { threads, ..demands })?;
+        let limit = self.engine.options.memory_limit / demands.threads.max(1);
+        let plan = plan.filter(|plan| plan.arena_bytes <= limit);
+        Ok(plan.map(|plan| Ready { plan: Arc::new(plan), division: Some(division), rest: None }))
     }
 
     /// The packed weights of the lowered graph.
@@ -285,10 +336,14 @@ impl Session {
         graph: &Graph,
         choices: &Choices,
     ) -> Result<Option<Plan>, RuntimeError> {
+        self.plan_for(graph, self.engine.demands(choices))
+    }
+
+    fn plan_for(&self, graph: &Graph, demands: Demands<'_>) -> Result<Option<Plan>, RuntimeError> {
         if !plan::is_static(graph) {
             return Ok(None);
         }
-        let plan = plan::build(graph, &self.packs, self.engine.demands(choices))?;
+        let plan = plan::build(graph, &self.packs, demands)?;
         let limit = self.engine.options.memory_limit;
         if plan.arena_bytes > limit {
             let needed = plan.arena_bytes;

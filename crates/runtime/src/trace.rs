@@ -12,7 +12,7 @@ use crate::limits::Arithmetic;
 use crate::plan::Step;
 
 /// One step of a profiled run. A step that runs several times within another, as those of a loop's
-/// body do, has the sums of all its runs.
+/// body do, or for several parts of a batch, has the sums of all its runs.
 #[derive(Clone, Debug)]
 pub struct StepProfile {
     /// The node it came from, after those it runs within and ` > `.
@@ -96,6 +96,8 @@ pub(crate) struct Recorder {
     open: Mutex<Vec<Open>>,
     /// Rows of steps within others, by the row around them, node and kernel.
     known: Mutex<HashMap<(usize, String, &'static str), usize>>,
+    /// Rows of steps that are within no others, and how many of those of this part of a batch began.
+    outer: Mutex<(Vec<usize>, usize)>,
 }
 
 impl Recorder {
@@ -105,7 +107,13 @@ impl Recorder {
             rows: Mutex::default(),
             open: Mutex::default(),
             known: Mutex::default(),
+            outer: Mutex::default(),
         }
+    }
+
+    /// Steps that follow are those of another part of a batch: their rows are those of the first.
+    pub fn part_begins(&self) {
+        held(&self.outer).1 = 0;
     }
 
     /// The steps in the order in which they first began.
@@ -138,14 +146,27 @@ impl Recorder {
     fn row(&self, about: StepProfile) -> usize {
         let mut rows = held(&self.rows);
         let count = rows.len();
-        let Some(around) = held(&self.open).last().map(|open| open.row) else {
-            rows.push(about);
-            return count;
+        let around = held(&self.open).last().map(|open| open.row);
+        let row = match around {
+            Some(around) => {
+                let key = (around, about.node.clone(), about.kernel);
+                *held(&self.known).entry(key).or_insert(count)
+            }
+            None => {
+                let mut outer = held(&self.outer);
+                let (known, at) = &mut *outer;
+                if *at == known.len() {
+                    known.push(count);
+                }
+                *at += 1;
+                known[*at - 1]
+            }
         };
-        let key = (around, about.node.clone(), about.kernel);
-        let row = *held(&self.known).entry(key).or_insert(count);
         if row == count {
-            let node = format!("{} > {}", rows[around].node, about.node);
+            let node = match around {
+                Some(around) => format!("{} > {}", rows[around].node, about.node),
+                None => about.node,
+            };
             rows.push(StepProfile { node, ..about });
         } else {
             rows[row].multiply_adds += about.multiply_adds;

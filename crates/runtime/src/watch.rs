@@ -43,6 +43,13 @@ impl<'a> Watch<'a> {
         self.recorder.is_some()
     }
 
+    /// Says that the steps of another part of a batch follow, the same as those of the first.
+    pub fn part_begins(&self) {
+        if let Some(recorder) = self.recorder {
+            recorder.part_begins();
+        }
+    }
+
     /// Runs a step, or what contains some, and records it.
     pub fn timed<R>(&self, about: impl FnOnce() -> StepProfile, run: impl FnOnce() -> R) -> R {
         match self.recorder {

@@ -286,7 +286,20 @@ impl Operator for IntegerConv {
     }
 
     fn axes(&self, inputs: Operands<'_, Fact>, outputs: &[Fact]) -> Vec<AxisLink> {
-        conv_axes(Layout::Nhwc, self.group, inputs, outputs)
+        let plain = [0, 1, 2].map(|input| inputs.optional(input));
+        let mut links = conv_axes(Layout::Nhwc, self.group, Operands(&plain), outputs);
+        let same = |axis: usize, input: usize, input_axis: usize| AxisLink::Same {
+            output: 0,
+            output_axis: axis,
+            input,
+            input_axis,
+        };
+        let rank = outputs[0].rank();
+        links.push(same(Layout::Nhwc.channel_axis(rank), 3, 0));
+        if inputs.optional(4).is_some() {
+            links.extend((0..rank).map(|axis| same(axis, 4, axis)));
+        }
+        links
     }
 
     fn quant(&self) -> Quant {

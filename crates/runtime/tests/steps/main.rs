@@ -1,6 +1,7 @@
 //! The runtime gives what the reference interpreter gives, on every instruction set and with one
 //! and two threads; every step has a kernel.
 
+mod batch;
 mod case;
 mod dynamic;
 mod elements;

@@ -8,8 +8,8 @@ use memmap2::{MmapMut, MmapOptions};
 /// Bytes of a large page.
 const LARGE_PAGE: usize = 2 << 20;
 /// Bytes for which a large page is taken: touching a large one first costs as much as touching
-/// some fifty small ones.
-const LARGE_FROM: usize = LARGE_PAGE / 4;
+/// some thirty small ones.
+const LARGE_FROM: usize = LARGE_PAGE / 8;
 
 /// Owned storage comes in whole cache lines, so every owned tensor starts on one.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]

@@ -122,8 +122,7 @@ pub trait Steps {
 
     /// The operator of that name, by attributes.
     fn op(&self, name: &str, attributes: &[(&str, Attribute)]) -> Result<Op, FormatError> {
-        let given: Vec<_> = attributes.iter().map(|(n, a)| (n.to_string(), a.clone())).collect();
-        Op::from_parts(name, &given).map_err(|problem| self.error(problem.to_string()))
+        Op::from_parts(name, attributes).map_err(|problem| self.error(problem.to_string()))
     }
 
     /// A constant of a type and shape.

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use lepton_formats::artefact::{Artefact, Golden, read, write};
+use lepton_formats::artefact::{Artefact, Golden, Prepared, read, write};
 use lepton_ir::ops::binary::{Binary, BinaryFunction};
 use lepton_ir::ops::concat::Concat;
 use lepton_ir::ops::labels::LabelEncoder;
 use lepton_ir::ops::matmul::{Gemm, MatMul};
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
-use lepton_ir::{Dim, Fact, Graph};
-use lepton_tensor::{DType, Tensor};
+use lepton_ir::{Dim, Fact, Graph, StoredPack};
+use lepton_tensor::{DType, Storage, Tensor};
 use proptest::prelude::*;
 
 fn sample() -> Artefact {
@@ -259,4 +259,32 @@ fn strings_survive() {
     let given = [Tensor::vector(&[3i64, 9])];
     let found = lepton_ir::interpret::run(&back, &given).unwrap();
     assert_eq!(found[0].strings().unwrap(), ["naïve", "none", "cat", "", "naïve"]);
+}
+
+#[test]
+fn constants_that_are_read_where_they_lie_are_side_by_side_in_a_prepared_file() {
+    let mut artefact = perceptron(&[64, 64, 64, 64, 64]);
+    let constants = artefact.graph.constants();
+    let weights = |&index: &usize| artefact.graph.constant(constants[index]).unwrap().rank() == 2;
+    let pack = |constant| {
+        let parts = vec![Storage::copied(&[7; 100])];
+        StoredPack { constant, form: "dense".into(), parts }
+    };
+    let packs = (0..constants.len()).filter(weights).map(pack).collect();
+    artefact.prepared = Some(Prepared { key: "test".into(), packs });
+    let bytes = write(&artefact).unwrap();
+    let found = read(Arc::new(bytes)).unwrap();
+    assert_eq!(found.prepared, artefact.prepared);
+    let graph = &found.graph;
+    assert_eq!(graph.operator_counts(), artefact.graph.operator_counts());
+    for (id, before) in graph.constants().into_iter().zip(constants) {
+        assert_eq!(graph.constant(id), artefact.graph.constant(before));
+    }
+    let addresses = |rank: usize| -> Vec<usize> {
+        let constants = graph.constants().into_iter().filter_map(|id| graph.constant(id));
+        constants.filter(|t| t.rank() == rank).map(|t| t.bytes().as_ptr().addr()).collect()
+    };
+    let (biases, weights) = (addresses(1), addresses(2));
+    assert!(biases.windows(2).all(|pair| pair[1] - pair[0] == 64 * size_of::<f32>()));
+    assert!(biases.iter().max() < weights.iter().min());
 }

@@ -152,16 +152,16 @@ macro_rules! attributes {
             }
 
             fn from_attributes(
-                given: &[(String, $crate::attribute::Attribute)],
+                given: &[(&str, $crate::attribute::Attribute)],
             ) -> Result<Self, $crate::error::Problem> {
                 #[allow(unused_mut)]
                 let mut made = $name::default();
                 for (name, _value) in given {
-                    match name.as_str() {
+                    match *name {
                         $(stringify!($field) => {
                             made.$field =
                                 $crate::attribute::AttributeValue::from_attribute(_value)
-                                    .map_err(|why| $crate::error::Problem::attribute(name, why))?;
+                                    .map_err(|why| $crate::error::Problem::attribute(*name, why))?;
                         })*
                         _ => return Err($crate::attribute::unknown_attribute(
                             name, &[$(stringify!($field)),*],
@@ -223,7 +223,7 @@ pub trait HasAttributes: Sized {
     /// The attributes that are not at their default.
     fn to_attributes(&self) -> Attributes;
     /// The operator with the given attributes; unknown names are refused.
-    fn from_attributes(given: &[(String, Attribute)]) -> Result<Self, Problem>;
+    fn from_attributes(given: &[(&str, Attribute)]) -> Result<Self, Problem>;
 }
 
 /// The error for a name that no attribute has.

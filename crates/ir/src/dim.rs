@@ -79,7 +79,7 @@ impl Dim {
 
     /// True if the symbol `name` occurs in it.
     pub fn mentions(&self, name: &str) -> bool {
-        self.symbols().iter().any(|symbol| &**symbol == name)
+        self.as_known().is_none() && self.symbols().iter().any(|symbol| &**symbol == name)
     }
 
     /// The symbols in it, sorted, each once.
@@ -213,6 +213,9 @@ impl Add for Dim {
     type Output = Dim;
     fn add(self, other: Dim) -> Dim {
         let constant = self.constant.saturating_add(other.constant);
+        if self.terms.is_empty() && other.terms.is_empty() {
+            return Dim::known(constant);
+        }
         Dim::normalised(constant, self.terms.into_iter().chain(other.terms).collect())
     }
 }

@@ -1,18 +1,30 @@
 //! Edits that keep a graph whole: replacing uses, removing nodes, sorting, dropping what is dead.
 
+use std::sync::Arc;
+
 use crate::dim::Dim;
 use crate::error::GraphError;
 use crate::fact::Fact;
 use crate::graph::{Graph, Node, NodeId, ValueId};
 use crate::ops::Op;
+use crate::users::Users;
 
 impl Graph {
     /// Makes every user of `old` (outputs too) use `new` instead.
     pub fn replace_uses(&mut self, old: ValueId, new: ValueId) {
         for node in self.nodes.iter_mut().flatten() {
-            for input in node.inputs.iter_mut().flatten().filter(|input| **input == old) {
-                *input = new;
+            if node.inputs.contains(&Some(old)) {
+                let inputs = Arc::make_mut(node).inputs.iter_mut().flatten();
+                inputs.filter(|input| **input == old).for_each(|input| *input = new);
             }
+        }
+        self.replace_output(old, new);
+    }
+
+    /// The same where `users` tells who uses `old`.
+    pub fn replace_known_uses(&mut self, users: &Users, old: ValueId, new: ValueId) {
+        for &(user, position) in &users[old.index()] {
+            self.node_mut(user).inputs[position] = Some(new);
         }
         self.replace_output(old, new);
     }
@@ -29,8 +41,8 @@ impl Graph {
         let taken =
             self.inputs.contains(&new) || self.outputs.iter().filter(|&&o| o == new).count() > 1;
         if !taken {
-            let name = std::mem::take(&mut self.values[old.index()].name);
-            self.values[new.index()].name = name;
+            let name = std::mem::take(&mut self.value_mut(old).name);
+            self.value_mut(new).name = name;
         }
     }
 
@@ -38,8 +50,8 @@ impl Graph {
     pub fn remove_node(&mut self, id: NodeId) {
         self.order.retain(|&other| other != id);
         if let Some(node) = self.nodes[id.index()].take() {
-            for output in node.outputs.into_iter().flatten() {
-                self.values[output.index()].producer = None;
+            for &output in node.outputs.iter().flatten() {
+                self.value_mut(output).producer = None;
             }
         }
     }
@@ -65,8 +77,7 @@ impl Graph {
         outputs.resize(facts.len(), None);
         for (fact, output) in facts.into_iter().zip(&outputs) {
             if let Some(output) = *output {
-                self.values[output.index()].fact = fact;
-                self.rename_unknown(output);
+                self.set_fact(output, fact);
             }
         }
         *self.node_mut(id) = Node { outputs, ..node };
@@ -76,7 +87,7 @@ impl Graph {
     /// Marks a result that nobody uses as unwanted.
     pub fn drop_output(&mut self, id: NodeId, position: usize) {
         if let Some(output) = self.node_mut(id).outputs[position].take() {
-            self.values[output.index()].producer = None;
+            self.value_mut(output).producer = None;
         }
     }
 
@@ -94,7 +105,7 @@ impl Graph {
             return Err(conflict());
         }
         let dims = declared.dims.clone();
-        self.values[id.index()].fact.dims = dims;
+        self.value_mut(id).fact.dims = dims;
         Ok(())
     }
 
@@ -180,7 +191,7 @@ impl Graph {
                 let mut value = self.value(id).clone();
                 value.producer = None;
                 let fresh = ValueId(new.values.len() as u32);
-                new.values.push(value);
+                new.values.push(Arc::new(value));
                 fresh
             })
         };
@@ -193,15 +204,11 @@ impl Graph {
             let id = NodeId(new.nodes.len() as u32);
             for (position, output) in outputs.iter().enumerate() {
                 if let Some(output) = output {
-                    new.values[output.index()].producer = Some((id, position));
+                    new.value_mut(*output).producer = Some((id, position));
                 }
             }
-            new.nodes.push(Some(Node {
-                name: node.name.clone(),
-                op: node.op.clone(),
-                inputs,
-                outputs,
-            }));
+            let (name, op) = (node.name.clone(), node.op.clone());
+            new.nodes.push(Some(Arc::new(Node { name, op, inputs, outputs })));
             new.order.push(id);
         }
         new.outputs = self.outputs.iter().map(|&id| copy(&mut new, &mut map, id)).collect();

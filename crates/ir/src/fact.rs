@@ -40,11 +40,16 @@ impl Fact {
 
     /// The fact of a constant.
     pub fn of(tensor: &Tensor) -> Self {
+        Fact::holding(tensor.clone())
+    }
+
+    /// The fact of a constant, which it takes.
+    pub(crate) fn holding(tensor: Tensor) -> Self {
         let mut fact = Fact::dense(tensor.dtype(), tensor.shape());
         if tensor.dtype().is_integer() && tensor.rank() <= 1 && tensor.len() <= MAX_FOLLOWED {
             fact.integers = Some(tensor.to_i64_vec().into_iter().map(Dim::known).collect());
         }
-        fact.constant = Some(tensor.clone());
+        fact.constant = Some(tensor);
         fact
     }
 

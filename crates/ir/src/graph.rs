@@ -1,6 +1,7 @@
 //! The graph: values, nodes that make them, and an execution order.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use lepton_tensor::Tensor;
 
@@ -56,13 +57,13 @@ pub struct Node {
     pub outputs: Vec<Option<ValueId>>,
 }
 
-/// A typed graph in execution order.
+/// A typed graph in execution order. A clone shares nodes and values until one of both writes them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
     /// Its name; may be empty.
     pub name: String,
-    pub(crate) values: Vec<Value>,
-    pub(crate) nodes: Vec<Option<Node>>,
+    pub(crate) values: Vec<Arc<Value>>,
+    pub(crate) nodes: Vec<Option<Arc<Node>>>,
     pub(crate) order: Vec<NodeId>,
     pub(crate) inputs: Vec<ValueId>,
     pub(crate) outputs: Vec<ValueId>,
@@ -76,7 +77,7 @@ impl Graph {
 
     fn push_value(&mut self, value: Value) -> ValueId {
         let id = ValueId(u32::try_from(self.values.len()).expect("fewer than 2^32 values"));
-        self.values.push(value);
+        self.values.push(Arc::new(value));
         id
     }
 
@@ -90,7 +91,7 @@ impl Graph {
 
     /// Adds a constant.
     pub fn add_constant(&mut self, name: impl Into<String>, tensor: Tensor) -> ValueId {
-        self.push_value(Value { name: name.into(), fact: Fact::of(&tensor), producer: None })
+        self.push_value(Value { name: name.into(), fact: Fact::holding(tensor), producer: None })
     }
 
     /// Adds a node at the end of the execution order and infers its results, one value each.
@@ -100,12 +101,10 @@ impl Graph {
         op: impl Into<Op>,
         inputs: &[Option<ValueId>],
     ) -> Result<Vec<ValueId>, GraphError> {
-        let node =
+        let mut node =
             Node { name: name.into(), op: op.into(), inputs: inputs.to_vec(), outputs: vec![] };
         let facts = self.infer_node(&node)?;
         let id = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
-        self.nodes.push(Some(node));
-        self.order.push(id);
         let mut made = Vec::with_capacity(facts.len());
         for (position, fact) in facts.into_iter().enumerate() {
             let producer = Some((id, position));
@@ -113,7 +112,9 @@ impl Graph {
             self.rename_unknown(value);
             made.push(value);
         }
-        self.node_mut(id).outputs = made.iter().copied().map(Some).collect();
+        node.outputs = made.iter().copied().map(Some).collect();
+        self.nodes.push(Some(Arc::new(node)));
+        self.order.push(id);
         Ok(made)
     }
 
@@ -125,6 +126,11 @@ impl Graph {
                 facts.iter().flatten().try_for_each(|fact| fact.check_extents())?;
                 let made = node.op.infer(Operands(&facts))?;
                 made.iter().try_for_each(Fact::check_extents)?;
+                let most = node.op.operator().arity().max_outputs;
+                if made.len() > most {
+                    let expected = format!("at most {most}");
+                    return Err(Problem::Count { what: "outputs", expected, found: made.len() });
+                }
                 Ok(made)
             })
             .map_err(|problem| self.node_error(node, problem))
@@ -206,12 +212,35 @@ impl Graph {
 
     /// A node.
     pub fn node(&self, id: NodeId) -> &Node {
-        self.nodes[id.index()].as_ref().expect("the node was not removed")
+        self.nodes[id.index()].as_deref().expect("the node was not removed")
+    }
+
+    /// A node, for as long as it is held, whatever happens to the graph.
+    pub fn shared_node(&self, id: NodeId) -> Arc<Node> {
+        self.nodes[id.index()].clone().expect("the node was not removed")
     }
 
     /// A node, for writing. Call [`Graph::refresh_from`] if the change alters its results.
     pub fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes[id.index()].as_mut().expect("the node was not removed")
+        Arc::make_mut(self.nodes[id.index()].as_mut().expect("the node was not removed"))
+    }
+
+    /// A value, for writing.
+    pub(crate) fn value_mut(&mut self, id: ValueId) -> &mut Value {
+        Arc::make_mut(&mut self.values[id.index()])
+    }
+
+    /// Records what is known about a value; one that others share is not copied for it, nor where
+    /// it is known already.
+    pub(crate) fn set_fact(&mut self, id: ValueId, fact: Fact) {
+        let value = &mut self.values[id.index()];
+        if let Some(own) = Arc::get_mut(value) {
+            own.fact = fact;
+        } else if value.fact != fact {
+            let (name, producer) = (value.name.clone(), value.producer);
+            *value = Arc::new(Value { name, fact, producer });
+        }
+        self.rename_unknown(id);
     }
 
     /// True if the node is still there.
@@ -276,13 +305,13 @@ impl Graph {
 
     /// Names a value.
     pub fn set_value_name(&mut self, id: ValueId, name: impl Into<String>) {
-        self.values[id.index()].name = name.into();
+        self.value_mut(id).name = name.into();
     }
 
     /// Replaces the tensor of a constant.
     pub fn set_constant(&mut self, id: ValueId, tensor: Tensor) {
         assert!(self.constant(id).is_some(), "only a constant has a tensor to replace");
-        self.values[id.index()].fact = Fact::of(&tensor);
+        self.value_mut(id).fact = Fact::holding(tensor);
     }
 
     /// Who uses each value: node and operand position, in execution order.
@@ -327,5 +356,32 @@ impl Graph {
         let mut list: Vec<_> = counts.into_iter().collect();
         list.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dim::Dim;
+    use crate::ops::unary::{Unary, UnaryFunction};
+
+    #[test]
+    fn what_is_written_in_a_clone_stays_in_it() {
+        let mut graph = Graph::new("");
+        let fact = Fact::new(lepton_tensor::DType::F32, vec![Dim::symbol("n")]);
+        let x = graph.add_input("x", fact);
+        let y = graph.add_node("", Unary::new(UnaryFunction::Exp), &[Some(x)]).unwrap()[0];
+        graph.set_value_name(y, "y");
+        graph.set_outputs(vec![y]);
+        let before = format!("{graph:?}");
+        let mut clone = graph.clone();
+        clone.set_value_name(y, "z");
+        let id = clone.order()[0];
+        clone.rewrite_node(id, Unary::new(UnaryFunction::Log), &[Some(x)]).unwrap();
+        let bound = graph.specialised(&[("n".into(), 3)].into()).unwrap();
+        assert_eq!(bound.fact(y).shape(), Some(vec![3]));
+        clone.replace_uses(x, y);
+        clone.remove_node(id);
+        assert_eq!(format!("{graph:?}"), before);
     }
 }

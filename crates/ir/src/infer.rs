@@ -10,9 +10,10 @@ use crate::graph::{Graph, ValueId};
 impl Graph {
     /// Gives each unknown extent of a value a symbol of its own, so that it equals nothing else.
     pub(crate) fn rename_unknown(&mut self, id: ValueId) {
-        for (axis, dim) in self.values[id.index()].fact.dims.iter_mut().enumerate() {
-            if dim.is_unknown() {
-                *dim = Dim::symbol(format!("?{}.{axis}", id.0));
+        for axis in 0..self.fact(id).rank() {
+            if self.fact(id).dims[axis].is_unknown() {
+                let own = Dim::symbol(format!("?{}.{axis}", id.0));
+                self.value_mut(id).fact.dims[axis] = own;
             }
         }
     }
@@ -20,12 +21,10 @@ impl Graph {
     /// Infers every node again, in order.
     pub fn refresh(&mut self) -> Result<(), GraphError> {
         for id in self.order() {
-            let node = self.node(id).clone();
-            let facts = self.infer_node(&node)?;
-            for (output, fact) in node.outputs.iter().zip(facts) {
-                if let Some(output) = *output {
-                    self.values[output.index()].fact = fact;
-                    self.rename_unknown(output);
+            let facts = self.infer_node(self.node(id))?;
+            for (position, fact) in facts.into_iter().enumerate() {
+                if let Some(&Some(output)) = self.node(id).outputs.get(position) {
+                    self.set_fact(output, fact);
                 }
             }
         }
@@ -70,7 +69,7 @@ impl Graph {
             return Ok(graph);
         }
         for id in self.inputs.clone() {
-            graph.values[id.index()].fact = self.fact(id).bind(bindings);
+            graph.set_fact(id, self.fact(id).bind(bindings));
         }
         graph.refresh()?;
         Ok(graph)

@@ -9,7 +9,9 @@ use half::bf16;
 use lepton_kernels::Isa;
 use lepton_kernels::activations::{gemm_f32_scratch, pack_f32, scratch_f32};
 use lepton_kernels::conv::{Indirection, Window};
-use lepton_kernels::depthwise::{DepthwiseS8, depthwise_f32, depthwise_order, depthwise_u8s8};
+use lepton_kernels::depthwise::{
+    DepthwiseS8, DepthwiseTapsS8, depthwise_f32, depthwise_order, depthwise_u8s8,
+};
 use lepton_kernels::epilogue::{Activation, EpilogueF32, Output, RequantizeU8};
 use lepton_kernels::gemm::{Input, gemm_bf16, gemm_f32, gemm_u8s8};
 use lepton_kernels::pack::{PackedBf16, PackedF32, PackedS8, WeightOrder};
@@ -230,8 +232,9 @@ fn depthwise(isa: Isa, peaks: Peaks, side: usize, channels: usize, kernel: usize
     });
     report("f32", &name, operations, time, peaks.f32);
 
-    let weights = DepthwiseS8::pack(&vec![3; taps * channels], &order, &window, channels)
-        .expect("a small kernel");
+    let order = DepthwiseTapsS8::order(&order, window.kernel);
+    let packed = DepthwiseTapsS8::pack(&vec![3; taps * channels], &order);
+    let weights = DepthwiseS8::new(packed.into(), &window, channels).expect("a small kernel");
     let (values, padding) =
         (Aligned::new(7u8, side * side * channels), vec![0u8; channels * (side + 2)]);
     let (bias, multiplier) = (vec![1i32; channels], vec![1e-2f32; channels]);

@@ -6,8 +6,10 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
+use lepton_tensor::Storage;
 
 use crate::conv::{Across, GeometryError, Window};
 use crate::depthwise_columns as columns;
@@ -19,6 +21,7 @@ use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::pack::{PANEL, PackedF32, PackedS8, PanelView, WeightOrder};
 use crate::real::Real;
+use crate::stored::Pack;
 use crate::tile::{Accumulators, Direct, PITCH, RowSource, TAP_BLOCK, TILE_ROWS, even, resolver};
 
 /// The order of depthwise weights: `channels` columns of one element per tap.
@@ -232,11 +235,44 @@ fn tile_channels(left: usize, most_panels: usize) -> usize {
     }
 }
 
+/// Packed s8 depthwise weights: taps are kernel columns, depth is kernel rows, four to a step.
+#[derive(Clone, Debug)]
+pub struct DepthwiseTapsS8(PackedS8);
+
+impl DepthwiseTapsS8 {
+    /// How weights in the order of [`depthwise_order`] are read for a kernel of so many rows and
+    /// columns.
+    pub fn order(order: &WeightOrder, [rows, columns]: [usize; 2]) -> WeightOrder {
+        assert!(order.taps == rows * columns && order.depth == 1, "the order of another window");
+        let depth_stride = columns * order.tap_stride;
+        WeightOrder { taps: columns, depth: rows, depth_stride, ..*order }
+    }
+
+    /// Packs `weights` laid out as `order` says, which is of [`DepthwiseTapsS8::order`].
+    ///
+    /// # Panics
+    /// If `order` reaches beyond `weights`.
+    pub fn pack(weights: &[i8], order: &WeightOrder) -> Self {
+        DepthwiseTapsS8(PackedS8::pack_unmerged(weights, order))
+    }
+}
+
+impl Pack for DepthwiseTapsS8 {
+    type Order = WeightOrder;
+
+    fn stored(&self) -> Vec<Storage> {
+        self.0.stored()
+    }
+
+    fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
+        PackedS8::load_unmerged(order, stored).map(DepthwiseTapsS8)
+    }
+}
+
 /// s8 depthwise weights and the window they belong to.
 #[derive(Clone, Debug)]
 pub struct DepthwiseS8 {
-    /// Taps are kernel columns, depth is kernel rows, four to a step.
-    weights: PackedS8,
+    weights: Arc<DepthwiseTapsS8>,
     window: Window,
     width: usize,
     pixels: usize,
@@ -304,17 +340,15 @@ fn micro_u8s8(isa: Isa) -> &'static MicroDepthwiseU8S8 {
 }
 
 impl DepthwiseS8 {
-    /// Packs `weights` in the order of [`depthwise_order`] for one window; the input's pixels are
-    /// `pixel_stride` bytes apart.
+    /// Weights for one window; the input's pixels are `pixel_stride` bytes apart.
     ///
     /// # Errors
     /// If the window has no output, or a kernel of more than 16 rows or columns.
     ///
     /// # Panics
-    /// If `order` reaches beyond `weights` or is not of the window's taps.
-    pub fn pack(
-        weights: &[i8],
-        order: &WeightOrder,
+    /// If the weights are of another kernel.
+    pub fn new(
+        weights: Arc<DepthwiseTapsS8>,
         window: &Window,
         pixel_stride: usize,
     ) -> Result<Self, GeometryError> {
@@ -322,30 +356,20 @@ impl DepthwiseS8 {
         if window.kernel[0] > 16 || window.kernel[1] > 16 {
             return Err(GeometryError::KernelTooLarge { kernel: window.kernel });
         }
-        assert!(order.taps == window.taps() && order.depth == 1, "the order of another window");
-        let by_columns = WeightOrder {
-            taps: window.kernel[1],
-            depth: window.kernel[0],
-            depth_stride: window.kernel[1] * order.tap_stride,
-            ..*order
-        };
-        Ok(DepthwiseS8 {
-            weights: PackedS8::pack_unmerged(weights, &by_columns),
-            window: *window,
-            width,
-            pixels: height * width,
-            pixel_stride,
-        })
+        let view = weights.0.view();
+        assert!([view.depth, view.taps] == window.kernel, "weights of another kernel");
+        let pixels = height * width;
+        Ok(DepthwiseS8 { weights, window: *window, width, pixels, pixel_stride })
     }
 
     /// Sum of each channel's weights: what an input zero point is multiplied with.
     pub fn column_sums(&self) -> &[i32] {
-        self.weights.column_sums()
+        self.weights.0.column_sums()
     }
 
     /// Number of channels.
     pub fn channels(&self) -> usize {
-        self.weights.columns()
+        self.weights.0.columns()
     }
 
     /// How many pixels to take at once, and the distance in slots between pixels and between
@@ -442,7 +466,7 @@ unsafe fn run_u8s8(
     rows: Range<usize>,
     finish: impl Finish<i32>,
 ) {
-    let view = weights.weights.view();
+    let view = weights.weights.0.view();
     let (pixels, images) = ((input, padding), (&weights.window, weights.pixel_stride));
     // SAFETY: the caller's promise.
     if unsafe { columns::bytes(isa, pixels, images, view, rows.clone(), &finish) } {

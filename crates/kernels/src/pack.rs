@@ -411,6 +411,16 @@ impl PackedS8 {
         Self::finish(Panels::pack(order, |i| weights[i].to_le_bytes()), None)
     }
 
+    /// [`Pack::load`] of what [`PackedS8::pack_unmerged`] made.
+    pub(crate) fn load_unmerged(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
+        let [lines, sums] = stored else { return None };
+        let panels = Panels::stored(lines, order, 1)?;
+        let sums = sums.bytes().as_chunks::<4>().0.iter();
+        let column_sums: Vec<i32> = sums.map(|&sum| i32::from_le_bytes(sum)).collect();
+        let fits = column_sums.len() == panels.columns;
+        fits.then_some(PackedS8 { panels, merged_channels: None, column_sums })
+    }
+
     fn merges(order: &WeightOrder) -> bool {
         order.taps > 1
             && (1..4).contains(&order.depth)
@@ -476,15 +486,10 @@ impl Pack for PackedS8 {
     }
 
     fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
-        let [lines, sums] = stored else { return None };
         let merge = Self::merges(order);
         let packed_order = if merge { Self::merged(order) } else { *order };
-        let panels = Panels::stored(lines, &packed_order, 1)?;
-        let sums = sums.bytes().as_chunks::<4>().0.iter();
-        let column_sums: Vec<i32> = sums.map(|&sum| i32::from_le_bytes(sum)).collect();
         let merged_channels = merge.then_some(order.depth);
-        let fits = column_sums.len() == panels.columns;
-        fits.then_some(PackedS8 { panels, merged_channels, column_sums })
+        Some(PackedS8 { merged_channels, ..Self::load_unmerged(&packed_order, stored)? })
     }
 }
 

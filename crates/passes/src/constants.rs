@@ -10,8 +10,9 @@ const MAX_FOLDED_BYTES: usize = 1 << 20;
 /// quantised stay so: products read them as bytes.
 pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
+    let mut users = None;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         if matches!(node.op, Op::DequantizeLinear(_)) {
             continue;
         }
@@ -22,7 +23,8 @@ pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
                 continue;
             }
             let constant = graph.add_constant("", tensor);
-            graph.replace_uses(output, constant);
+            let users = users.get_or_insert_with(|| graph.users());
+            graph.replace_known_uses(users, output, constant);
             changes += 1;
         }
     }

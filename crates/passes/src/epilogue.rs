@@ -61,7 +61,7 @@ fn fuses(function: UnaryFunction) -> bool {
 pub fn fuse_activation(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Op::Unary(function) = &node.op else { continue };
         let users = graph.users();
         let Some(x) = operand(&node, 0).filter(|_| fuses(function.function)) else { continue };

@@ -8,7 +8,7 @@ use lepton_ir::{Graph, GraphError, Node, Op, ValueId};
 pub fn remove(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let (Some(Some(input)), Some(Some(output))) = (node.inputs.first(), node.outputs.first())
         else {
             continue;

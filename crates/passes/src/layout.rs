@@ -19,7 +19,7 @@ pub(crate) fn transposed(
 pub fn channels_last(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(op) = in_channels_last(graph, &node) else { continue };
         let to = Layout::Nchw.permutation_to(Layout::Nhwc, IMAGE_RANK);
         let back = Layout::Nhwc.permutation_to(Layout::Nchw, IMAGE_RANK);
@@ -69,8 +69,9 @@ pub(crate) fn transpose_of(graph: &Graph, value: ValueId) -> Option<(Vec<usize>,
 pub fn merge(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let Op::Transpose(op) = graph.node(id).op.clone() else { continue };
-        let Some(x) = graph.node(id).inputs[0] else { continue };
+        let node = graph.shared_node(id);
+        let Op::Transpose(op) = &node.op else { continue };
+        let Some(x) = node.inputs[0] else { continue };
         let Ok(outer) = op.resolved(graph.fact(x).rank()) else { continue };
         if let Some((inner, source)) = transpose_of(graph, x) {
             let permutation = outer.iter().map(|&axis| inner[axis]).collect();

@@ -12,7 +12,7 @@ use crate::integers::weights::real_tensor;
 pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let formed = match &node.op {
             Op::MatMul(_) => from_matmul(graph, &node),
             Op::Gemm(_) => from_gemm(graph, &node),

@@ -165,7 +165,7 @@ fn is_cube(graph: &Graph, users: &Users, value: ValueId, x: ValueId, number: f64
 pub fn bounds(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let (Op::Clip(_), Some(x)) = (&node.op, node.inputs[0]) else { continue };
         let bound = |index: usize, absent: f32| match node.inputs.get(index).copied().flatten() {
             None => Some(absent),

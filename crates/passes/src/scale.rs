@@ -86,7 +86,7 @@ fn batch_norm(graph: &Graph, node: &Node) -> Option<(ValueId, ChannelAffine)> {
 pub fn spread(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Op::BatchNormalization(_) = &node.op else { continue };
         let Some((x, affine)) = batch_norm(graph, &node) else { continue };
         let mut shape = vec![1; graph.fact(x).rank() - 1];

@@ -13,7 +13,7 @@ const LINE_AXIS: i64 = 2;
 pub fn as_images(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(x) = node.inputs.first().copied().flatten() else { continue };
         let Some(op) = over_images(&node.op) else { continue };
         let weights = node.inputs.get(1).copied().flatten();

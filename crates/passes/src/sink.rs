@@ -23,7 +23,7 @@ struct Sinking {
 pub fn sink(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(sinking) = sinking(graph, &node) else { continue };
         move_below(graph, id, &node, sinking)?;
         changes += 1;

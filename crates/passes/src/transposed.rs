@@ -61,7 +61,7 @@ impl Axis {
 pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Op::ConvTranspose(op) = &node.op else { continue };
         let Some((window, axes)) = axes_of(graph, &node, op) else { continue };
         let made = plain(graph, &node, op.group, &window, &axes)?;

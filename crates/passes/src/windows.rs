@@ -11,7 +11,7 @@ use lepton_tensor::Tensor;
 pub fn trim(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some((conv, weights)) = trimmed(graph, &node) else { continue };
         let mut inputs = node.inputs.clone();
         inputs[1] = Some(graph.add_constant("", weights));

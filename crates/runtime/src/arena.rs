@@ -36,15 +36,19 @@ pub(crate) fn assign(intervals: &[Interval], around_middles: bool) -> (Vec<usize
     let mut order: Vec<usize> = (0..intervals.len()).collect();
     order.sort_by_key(|&i| (std::cmp::Reverse(intervals[i].bytes), intervals[i].first, i));
     let mut offsets: Vec<usize> = vec![0; intervals.len()];
-    // In order of offset.
-    let mut placed: Vec<usize> = Vec::new();
+    let mut placed = Placed::new(intervals);
     let mut middles: Vec<usize> = Vec::new();
     let mut total: usize = 0;
+    let mut beside: Vec<usize> = Vec::new();
     for i in order {
         let (size, half) = (intervals[i].size(), intervals[i].bytes / 2);
-        let meanwhile = || placed.iter().filter(|&&other| intervals[other].meets(&intervals[i]));
-        let taken =
-            || meanwhile().map(|&j| offsets[j]..offsets[j].saturating_add(intervals[j].size()));
+        beside.clear();
+        placed.beside(i, &mut beside);
+        beside.sort_unstable_by_key(|&other| offsets[other]);
+        let taken = || {
+            let ends = |&j: &usize| offsets[j]..offsets[j].saturating_add(intervals[j].size());
+            beside.iter().map(ends)
+        };
         let around = middles.iter().take(MIDDLES).find_map(|middle: &usize| {
             let offset = middle.checked_sub(half)? / ALIGNMENT * ALIGNMENT;
             let end = offset.saturating_add(size);
@@ -52,7 +56,7 @@ pub(crate) fn assign(intervals: &[Interval], around_middles: bool) -> (Vec<usize
             (end <= total && free).then_some(offset)
         });
         let offset = around.unwrap_or_else(|| {
-            // The first gap that fits is the lowest.
+            // In order of offset, the first gap that fits is the lowest.
             taken().fold(0, |offset: usize, of| match offset.saturating_add(size) > of.start {
                 true => offset.max(of.end),
                 false => offset,
@@ -63,14 +67,82 @@ pub(crate) fn assign(intervals: &[Interval], around_middles: bool) -> (Vec<usize
         }
         total = total.max(offset.saturating_add(size));
         offsets[i] = offset;
-        let at = placed.partition_point(|&other| offsets[other] <= offset);
-        placed.insert(at, i);
+        placed.add(i);
     }
     (offsets, total)
 }
 
+/// Lists of intervals, one for each step, in one piece of memory.
+struct Lists {
+    /// The last link of each step's list, plus one.
+    last: Vec<usize>,
+    /// An interval, and the link before it, plus one.
+    links: Vec<(usize, usize)>,
+}
+
+impl Lists {
+    fn new(steps: usize) -> Self {
+        Lists { last: vec![0; steps], links: Vec::new() }
+    }
+
+    fn add(&mut self, step: usize, interval: usize) {
+        self.links.push((interval, self.last[step]));
+        self.last[step] = self.links.len();
+    }
+
+    fn of(&self, step: usize) -> impl Iterator<Item = usize> {
+        let link = |next: usize| next.checked_sub(1).map(|at| self.links[at]);
+        let links = std::iter::successors(link(self.last[step]), move |&(_, next)| link(next));
+        links.map(|(interval, _)| interval)
+    }
+}
+
+/// Intervals live for so many steps in the mean where they are listed by step; beyond, the lists
+/// would take more than looking at all.
+const MEAN_LIFE: usize = 32;
+
+/// The intervals that have an offset.
+struct Placed<'a> {
+    intervals: &'a [Interval],
+    all: Vec<usize>,
+    /// Those that live at each step, and that begin there.
+    by_step: Option<[Lists; 2]>,
+}
+
+impl<'a> Placed<'a> {
+    fn new(intervals: &'a [Interval]) -> Self {
+        let steps = intervals.iter().map(|interval| interval.last + 1).max().unwrap_or(0);
+        let lives: usize = intervals.iter().map(|i| i.last + 1 - i.first).sum();
+        let short = lives <= MEAN_LIFE * intervals.len();
+        let by_step = short.then(|| [(); 2].map(|()| Lists::new(steps)));
+        Placed { intervals, all: Vec::new(), by_step }
+    }
+
+    fn add(&mut self, index: usize) {
+        let interval = &self.intervals[index];
+        self.all.push(index);
+        if let Some([alive, beginning]) = &mut self.by_step {
+            beginning.add(interval.first, index);
+            (interval.first..=interval.last).for_each(|step| alive.add(step, index));
+        }
+    }
+
+    /// Adds those whose lives overlap one's: alive when it begins, or beginning later, while it lives.
+    fn beside(&self, index: usize, to: &mut Vec<usize>) {
+        let interval = &self.intervals[index];
+        let Some([alive, beginning]) = &self.by_step else {
+            let meets = |&&other: &&usize| self.intervals[other].meets(interval);
+            return to.extend(self.all.iter().filter(meets));
+        };
+        to.extend(alive.of(interval.first));
+        to.extend((interval.first + 1..=interval.last).flat_map(|step| beginning.of(step)));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn interval(bytes: usize, first: usize, last: usize) -> Interval {
@@ -115,6 +187,36 @@ mod tests {
         let middle = |i: usize| offsets[i] + list[i].bytes / 2;
         for (i, j) in [(0, 2), (2, 4), (1, 3)] {
             assert!(middle(i).abs_diff(middle(j)) <= ALIGNMENT, "{offsets:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_interval_lies_at_the_lowest_offset_beside_those_before(
+            list in prop::collection::vec((0_usize..300, 0_usize..20, 0_usize..9), 0..40),
+            long in any::<bool>(),
+        ) {
+            let mut list: Vec<Interval> = list
+                .iter()
+                .map(|&(bytes, first, length)| interval(bytes, first, first + length))
+                .collect();
+            if long {
+                list.push(interval(1, 0, 2000));
+            }
+            let (offsets, _) = assign(&list, false);
+            let mut order: Vec<usize> = (0..list.len()).collect();
+            order.sort_by_key(|&i| (std::cmp::Reverse(list[i].bytes), list[i].first, i));
+            let end = |i: usize| offsets[i] + list[i].size();
+            for (position, &i) in order.iter().enumerate() {
+                let apart = |offset: usize| {
+                    order[..position].iter().all(|&j| {
+                        let beside = end(j) <= offset || offset + list[i].size() <= offsets[j];
+                        !list[j].meets(&list[i]) || beside
+                    })
+                };
+                let lowest = (0..).step_by(ALIGNMENT).find(|&offset| apart(offset));
+                prop_assert_eq!(Some(offsets[i]), lowest);
+            }
         }
     }
 }

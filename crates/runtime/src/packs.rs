@@ -17,8 +17,13 @@ type Key = (ValueId, &'static str);
 
 struct Made {
     pack: Arc<dyn Any + Send + Sync>,
-    /// Its bytes, where it can be kept.
-    stored: Option<Vec<Storage>>,
+    /// What gives its bytes, where it can be kept.
+    stored: Option<fn(&(dyn Any + Send + Sync)) -> Vec<Storage>>,
+}
+
+/// The bytes of a pack of that type.
+fn stored<T: Pack>(pack: &(dyn Any + Send + Sync)) -> Vec<Storage> {
+    pack.downcast_ref::<T>().map_or_else(Vec::new, T::stored)
 }
 
 /// Packed forms of constants, by constant and form.
@@ -29,8 +34,8 @@ pub(crate) struct Packs {
     /// Those of them that have other open extents than a first one that is a symbol, as a batch is.
     open: Vec<bool>,
     made: Mutex<HashMap<Key, Made>>,
-    /// Forms that came with the model.
-    given: HashMap<(ValueId, String), Vec<Storage>>,
+    /// Forms that came with the model, in the order of the constants.
+    given: Vec<(ValueId, StoredPack)>,
     /// Those of the graph that a graph of one node is taken from.
     outer: Option<Outer>,
 }
@@ -58,18 +63,17 @@ impl Packs {
     }
 
     fn of_values(shared: usize) -> Self {
-        let (open, given) = (Vec::new(), HashMap::new());
+        let (open, given) = (Vec::new(), Vec::new());
         Packs { shared, open, made: Mutex::default(), given, outer: None }
     }
 
     /// Packs some of which came with the model.
     pub fn given(graph: &Graph, packs: &[StoredPack]) -> Self {
         let constants = graph.constants();
-        let given = packs.iter().filter_map(|pack| {
-            let constant = *constants.get(pack.constant)?;
-            Some(((constant, pack.form.clone()), pack.parts.clone()))
-        });
-        Packs { given: given.collect(), ..Packs::of(graph) }
+        let named = |pack: &StoredPack| Some((*constants.get(pack.constant)?, pack.clone()));
+        let mut given: Vec<(ValueId, StoredPack)> = packs.iter().filter_map(named).collect();
+        given.sort_by_key(|(constant, _)| *constant);
+        Packs { given, ..Packs::of(graph) }
     }
 
     /// True if specialisations differ in more than the batch of a value.
@@ -104,11 +108,11 @@ impl Packs {
         if let Some((outer, name)) = self.outside(constant) {
             return outer.get_or_load(name, form, order, pack);
         }
-        self.get_or_make((constant, form), || {
-            let given = self.given.get(&(constant, form.to_string()));
-            let pack = given.and_then(|parts| T::load(order, parts)).unwrap_or_else(pack);
-            let stored = pack.stored();
-            (pack, Some(stored))
+        self.get_or_make((constant, form), Some(stored::<T>), || {
+            let first = self.given.partition_point(|(of, _)| *of < constant);
+            let own = self.given[first..].iter().take_while(|(of, _)| *of == constant);
+            let given = own.map(|(_, pack)| pack).find(|pack| pack.form == form);
+            given.and_then(|given| T::load(order, &given.parts)).unwrap_or_else(pack)
         })
     }
 
@@ -120,16 +124,17 @@ impl Packs {
         pack: impl FnOnce() -> T,
     ) -> Arc<T> {
         let (packs, name) = self.outside(constant).unwrap_or((self, constant));
-        packs.get_or_make((name, form), || (pack(), None))
+        packs.get_or_make((name, form), None, pack)
     }
 
     fn get_or_make<T: Send + Sync + 'static>(
         &self,
         key: Key,
-        make: impl FnOnce() -> (T, Option<Vec<Storage>>),
+        stored: Option<fn(&(dyn Any + Send + Sync)) -> Vec<Storage>>,
+        make: impl FnOnce() -> T,
     ) -> Arc<T> {
         if key.0.index() >= self.shared {
-            return Arc::new(make().0);
+            return Arc::new(make());
         }
         let mut made = self.lock();
         if let Some(found) = made.get(&key)
@@ -137,8 +142,7 @@ impl Packs {
         {
             return pack;
         }
-        let (pack, stored) = make();
-        let pack = Arc::new(pack);
+        let pack = Arc::new(make());
         made.insert(key, Made { pack: pack.clone(), stored });
         pack
     }
@@ -155,7 +159,8 @@ impl Packs {
             .iter()
             .filter_map(|((constant, form), made)| {
                 let constant = constants.iter().position(|id| id == constant)?;
-                Some(StoredPack { constant, form: form.to_string(), parts: made.stored.clone()? })
+                let parts = made.stored?(&*made.pack);
+                Some(StoredPack { constant, form: form.to_string(), parts })
             })
             .collect();
         packs.sort_by(|a, b| (a.constant, &a.form).cmp(&(b.constant, &b.form)));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
 use lepton_kernels::Isa;
-use lepton_tensor::{DType, Tensor};
+use lepton_tensor::DType;
 
 use crate::arena::{self, Interval};
 use crate::choices::Choices;
@@ -27,9 +27,9 @@ pub(crate) struct Step {
     /// Which kernel runs, for people.
     pub kernel: &'static str,
     /// The node it came from.
-    pub node: String,
-    /// Its operator.
-    pub op: String,
+    pub node: Arc<Node>,
+    /// What the node is called, where it has no name of its own.
+    pub label: Option<String>,
     pub multiply_adds: u64,
     /// Bytes of its operands and results.
     pub bytes: u64,
@@ -51,7 +51,7 @@ pub(crate) struct Plan {
     /// Outputs that are inputs or constants, copied after the steps.
     pub copies: Vec<(Place, u16, usize)>,
     /// Keeps the constants alive whose addresses are in the steps.
-    _constants: Vec<Tensor>,
+    _graph: Graph,
 }
 
 /// What a session asks of its plans.
@@ -77,13 +77,34 @@ pub(crate) struct Builder<'a> {
     /// Place of every value; scratch is handed out behind the last value.
     places: Vec<Option<Place>>,
     scratch: Vec<Place>,
-    constants: Vec<Tensor>,
     /// f32 values that are kept as bf16.
     narrow: Vec<bool>,
     /// Where the weights of the next product are awaited.
     following: Following,
     /// True where L2 holds the weights from one run to the next.
     near: bool,
+    zero_points: Paddings<u8>,
+    zeros: Paddings<f32>,
+}
+
+/// What products read outside of images; steps share it.
+#[derive(Default)]
+struct Paddings<T>(Vec<Arc<[T]>>);
+
+/// Fewest elements of a padding: enough for most steps of a plan.
+const PADDING: usize = 2048;
+
+impl<T: Copy + PartialEq> Paddings<T> {
+    /// At least `length` elements of that value.
+    fn get(&mut self, value: T, length: usize) -> Arc<[T]> {
+        let fits = |padding: &&Arc<[T]>| padding[0] == value && padding.len() >= length;
+        if let Some(found) = self.0.iter().find(fits) {
+            return found.clone();
+        }
+        let made: Arc<[T]> = vec![value; length.max(PADDING)].into();
+        self.0.push(made.clone());
+        made
+    }
 }
 
 /// Bytes of weights that L2 holds from one run to the next, beside what lies between them: three
@@ -121,13 +142,6 @@ impl Builder<'_> {
         self.graph.fact(id).byte_size().unwrap_or(0) / if self.is_narrow(id) { 2 } else { 1 }
     }
 
-    /// Keeps a tensor as long as the plan and gives its place.
-    pub fn keep(&mut self, tensor: &Tensor) -> Place {
-        self.constants.push(tensor.clone());
-        let address = tensor.bytes().as_ptr().expose_provenance();
-        Place { base: Base::Constant, offset: address }
-    }
-
     /// True where L2 holds the weights from one run to the next.
     pub fn are_near(&self) -> bool {
         self.near
@@ -140,6 +154,16 @@ impl Builder<'_> {
         self.following = Following::default();
         // One row takes as long as its weights: what L2 holds anyway would only be in their way.
         if rows == 1 && self.near { Following::default() } else { self.following.clone() }
+    }
+
+    /// At least `length` bytes of a zero point, for products to read outside of images.
+    pub fn zero_points(&mut self, value: u8, length: usize) -> Arc<[u8]> {
+        self.zero_points.get(value, length)
+    }
+
+    /// At least `length` zeros, for products to read outside of images.
+    pub fn zeros(&mut self, length: usize) -> Arc<[f32]> {
+        self.zeros.get(0.0, length)
     }
 
     /// The scratch the node asked for in [`steps::scratch_bytes`].
@@ -211,14 +235,15 @@ pub(crate) fn build(
         demands,
         places: vec![None; graph.value_count()],
         scratch: Vec::new(),
-        constants: Vec::new(),
         narrow: layout.narrow.clone(),
         following: Following::default(),
         near: graph.constant_bytes() <= NEAR_WEIGHTS,
+        zero_points: Paddings::default(),
+        zeros: Paddings::default(),
     };
     place_values(&mut builder, &layout, &offsets, &aliases);
-    let mut plan_steps = Vec::new();
-    for (position, (_, node)) in order.iter().enumerate() {
+    let mut plan_steps = Vec::with_capacity(order.len());
+    for (position, (id, node)) in order.iter().enumerate() {
         let begins = pairs.iter().any(|pair| pair.position == position);
         if begins || node.outputs.iter().flatten().all(|&id| aliases.is_alias(id)) {
             continue;
@@ -228,8 +253,11 @@ pub(crate) fn build(
             .map(|&slot| Place { base: Base::Arena, offset: offsets[slot] })
             .collect();
         plan_steps.push(match pairs.iter().find(|pair| pair.position + 1 == position) {
-            Some(pair) => steps::build_pair(&mut builder, [order[position - 1].1, node], pair)?,
-            None => steps::build(&mut builder, node)?,
+            Some(pair) => {
+                let nodes = [position - 1, position].map(|at| graph.shared_node(order[at].0));
+                steps::build_pair(&mut builder, &nodes, pair)?
+            }
+            None => steps::build(&mut builder, graph.shared_node(*id))?,
         });
     }
     let outputs =
@@ -247,7 +275,7 @@ pub(crate) fn build(
         unshared_bytes: layout.unshared(),
         outputs,
         copies,
-        _constants: builder.constants,
+        _graph: graph.clone(),
     })
 }
 
@@ -281,12 +309,31 @@ struct Layout {
     copied_outputs: Vec<(ValueId, u16)>,
     /// f32 values that are kept as bf16.
     narrow: Vec<bool>,
+    /// The last position that reads each root value, beyond all of them for outputs.
+    last_read: Vec<usize>,
+}
+
+/// For each root value the last position that reads it, beyond all of them for outputs.
+fn last_reads(graph: &Graph, aliases: &Aliases) -> Vec<usize> {
+    let mut last = vec![0; graph.value_count()];
+    for (position, (_, node)) in graph.nodes().enumerate() {
+        for &input in node.inputs.iter().flatten() {
+            last[aliases.root(input).index()] = position;
+        }
+    }
+    for &output in graph.outputs() {
+        last[aliases.root(output).index()] = usize::MAX;
+    }
+    last
 }
 
 /// The f32 values that are kept as bf16: intermediates that have a place of their own.
 fn narrow(graph: &Graph, aliases: &Aliases, demands: Demands<'_>) -> Vec<bool> {
-    let users = graph.users();
     let mut narrow = vec![false; graph.value_count()];
+    if !graph.nodes().any(|(_, node)| steps::writes_bf16(graph, node, demands)) {
+        return narrow;
+    }
+    let users = graph.users();
     let mut names = vec![Vec::new(); graph.value_count()];
     for id in graph.value_ids() {
         names[aliases.root(id).index()].push(id);
@@ -328,6 +375,7 @@ impl Layout {
             scratch: Vec::new(),
             copied_outputs: Vec::new(),
             narrow: narrow(graph, aliases, demands),
+            last_read: last_reads(graph, aliases),
         };
         for (index, &id) in graph.outputs().iter().enumerate() {
             let first = graph.outputs()[..index].iter().all(|&other| other != id);
@@ -382,7 +430,8 @@ impl Layout {
             let reused = steps::in_place_operand(node).and_then(|operand| {
                 let root = aliases.root(node.inputs[operand]?);
                 let slot = self.slot[root.index()]?;
-                let dies = self.dies_at(graph, aliases, root, position, node);
+                let uses = node.inputs.iter().flatten().filter(|&&id| aliases.root(id) == root);
+                let dies = self.last_read[root.index()] == position && uses.count() == 1;
                 (dies && self.intervals[slot].bytes == bytes).then_some(slot)
             });
             let slot = reused.unwrap_or_else(|| {
@@ -393,22 +442,6 @@ impl Layout {
             self.slot[output.index()] = Some(slot);
         }
     }
-
-    /// True if nothing after `node` reads the memory of `root`.
-    fn dies_at(
-        &self,
-        graph: &Graph,
-        aliases: &Aliases,
-        root: ValueId,
-        position: usize,
-        node: &Node,
-    ) -> bool {
-        let reads = |n: &Node| n.inputs.iter().flatten().any(|&id| aliases.root(id) == root);
-        let uses_now = node.inputs.iter().flatten().filter(|&&id| aliases.root(id) == root).count();
-        let later = graph.nodes().skip(position + 1).any(|(_, n)| reads(n));
-        let kept = graph.outputs().iter().any(|&id| aliases.root(id) == root);
-        uses_now == 1 && !later && !kept
-    }
 }
 
 fn place_values(builder: &mut Builder<'_>, layout: &Layout, offsets: &[usize], aliases: &Aliases) {
@@ -417,9 +450,9 @@ fn place_values(builder: &mut Builder<'_>, layout: &Layout, offsets: &[usize], a
         builder.places[id.index()] = Some(Place { base: Base::Input(index as u16), offset: 0 });
     }
     for id in graph.constants() {
-        let tensor = graph.constant(id).expect("listed as a constant").clone();
-        let place = builder.keep(&tensor);
-        builder.places[id.index()] = Some(place);
+        let bytes = graph.constant(id).expect("listed as a constant").bytes();
+        let offset = bytes.as_ptr().expose_provenance();
+        builder.places[id.index()] = Some(Place { base: Base::Constant, offset });
     }
     for id in graph.value_ids() {
         let root = aliases.root(id);

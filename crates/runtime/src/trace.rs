@@ -41,8 +41,8 @@ impl StepProfile {
     /// A step of a plan that has not run.
     pub(crate) fn of_step(step: &Step) -> Self {
         StepProfile {
-            node: step.node.clone(),
-            op: step.op.clone(),
+            node: step.label.as_ref().unwrap_or(&step.node.name).clone(),
+            op: step.node.op.to_string(),
             kernel: step.kernel,
             runs: 0,
             start_us: 0.0,

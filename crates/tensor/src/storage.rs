@@ -8,8 +8,8 @@ use memmap2::{MmapMut, MmapOptions};
 /// Bytes of a large page.
 const LARGE_PAGE: usize = 2 << 20;
 /// Bytes for which a large page is taken: touching a large one first costs as much as touching
-/// some fifty small ones.
-const LARGE_FROM: usize = LARGE_PAGE / 4;
+/// some thirty small ones.
+const LARGE_FROM: usize = LARGE_PAGE / 8;
 
 /// Owned storage comes in whole cache lines, so every owned tensor starts on one.
 #[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
@@ -110,6 +110,13 @@ impl Storage {
         Some(Storage { source: Source::Foreign(owner), offset, length })
     }
 
+    /// `length` of these bytes from the one at `offset` on, not copied; `None` where the range is
+    /// outside.
+    pub fn part(&self, offset: usize, length: usize) -> Option<Self> {
+        let inside = offset.checked_add(length).is_some_and(|end| end <= self.length);
+        inside.then(|| Storage { offset: self.offset + offset, length, ..self.clone() })
+    }
+
     /// The bytes.
     #[inline]
     pub fn bytes(&self) -> &[u8] {
@@ -192,6 +199,9 @@ mod tests {
         let shared = [1, 2].map(|at| Storage::shared(owner.clone(), at, 2).unwrap().aligned(2));
         assert_eq!(shared.each_ref().map(Storage::bytes), [[2, 3], [3, 4]]);
         assert!(shared.iter().all(|part| (part.bytes().as_ptr() as usize).is_multiple_of(2)));
-        assert!(Storage::shared(owner, usize::MAX, 2).is_none());
+        assert!(Storage::shared(owner.clone(), usize::MAX, 2).is_none());
+        let inner = Storage::shared(owner, 1, 3).unwrap();
+        assert_eq!(inner.part(1, 2).unwrap().bytes(), [3, 4]);
+        assert!(inner.part(2, 2).is_none() && inner.part(usize::MAX, 2).is_none());
     }
 }

@@ -154,6 +154,21 @@ impl Tensor {
         Ok(Tensor { words: self.words.clone(), ..reshaped })
     }
 
+    /// A tensor of `shape` of the elements from number `start` on, which are shared.
+    ///
+    /// # Errors
+    /// Fewer elements than that.
+    pub fn part(&self, start: usize, shape: impl Into<Shape>) -> Result<Self, TensorError> {
+        let shape = shape.into();
+        let bytes = byte_size(self.dtype, &shape)?;
+        let offset = start.checked_mul(self.dtype.size());
+        let Some(storage) = offset.and_then(|offset| self.storage.part(offset, bytes)) else {
+            let found = self.storage.len();
+            return Err(TensorError::Size { dtype: self.dtype, shape, expected: bytes, found });
+        };
+        Ok(Tensor { dtype: self.dtype, shape, storage, words: self.words.clone() })
+    }
+
     /// Every element as `f64` (`bool` as 0 and 1). Integers above 2⁵³ lose low bits. Strings are
     /// their numbers among the words of the tensor, in order.
     pub fn to_f64_vec(&self) -> Vec<f64> {

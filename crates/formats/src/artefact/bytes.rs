@@ -57,6 +57,10 @@ impl<'a> Cursor<'a> {
 
     /// A varint, in its shortest form.
     pub fn varint(&mut self) -> Result<u64, FormatError> {
+        if let Some(&byte) = self.bytes.get(self.at).filter(|&&byte| byte < 0x80) {
+            self.at += 1;
+            return Ok(u64::from(byte));
+        }
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.number(1)?;
@@ -84,11 +88,16 @@ impl<'a> Cursor<'a> {
         Ok(count)
     }
 
+    /// A text of at most `limit` bytes, where it lies.
+    pub fn word(&mut self, limit: usize) -> Result<&'a str, FormatError> {
+        let length = self.count("length of a text", limit)?;
+        let bytes = self.take(length)?;
+        std::str::from_utf8(bytes).map_err(|_| self.error("a text is not UTF-8"))
+    }
+
     /// A text of at most `limit` bytes.
     pub fn text(&mut self, limit: usize) -> Result<String, FormatError> {
-        let length = self.count("length of a text", limit)?;
-        let bytes = self.take(length)?.to_vec();
-        String::from_utf8(bytes).map_err(|_| self.error("a text is not UTF-8"))
+        self.word(limit).map(str::to_string)
     }
 
     /// An error if something is left over.

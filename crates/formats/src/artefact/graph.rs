@@ -1,9 +1,10 @@
 //! The graph section: names, operators by name with their attributes, constants by reference.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use lepton_ir::{Attribute, Dim, Fact, Graph, Op, ValueId};
+use lepton_ir::{Attribute, Dim, Fact, Graph, Op, StoredPack, ValueId};
 use lepton_tensor::{DType, Storage, Tensor, checked_product};
 
 use super::bytes::{Cursor, put_signed, put_text, put_varint};
@@ -61,6 +62,44 @@ pub struct WeightsOut {
     pub coding: bool,
     /// True once a tensor was coded.
     pub any_coded: bool,
+    /// Where constants of the outermost graph lie that were put there before it was written.
+    placed: HashMap<ValueId, usize>,
+}
+
+/// Constants with more bytes have pages of their own.
+const FEW_BYTES: usize = 1 << 16;
+
+impl WeightsOut {
+    /// An empty section.
+    pub fn new(coding: bool) -> Self {
+        WeightsOut { coding, ..WeightsOut::default() }
+    }
+
+    /// Puts small constants of a graph at the front that are read where they lie, as those with packed
+    /// forms are not: side by side they take few pages of a file that is mapped, each from a cache
+    /// line on.
+    pub fn gather(&mut self, graph: &Graph, packs: &[StoredPack]) {
+        let constants = graph.constants();
+        let mut packed = vec![false; constants.len()];
+        let of_constants = packs.iter().filter(|pack| pack.constant < constants.len());
+        of_constants.for_each(|pack| packed[pack.constant] = true);
+        for (&id, _) in constants.iter().zip(&packed).filter(|(_, packed)| !**packed) {
+            let tensor = graph.constant(id).expect("listed as a constant");
+            if tensor.dtype() != DType::Str && tensor.bytes().len() <= FEW_BYTES {
+                self.bytes.resize(self.bytes.len().next_multiple_of(64), 0);
+                let start = self.append(tensor.bytes());
+                self.placed.insert(id, start);
+            }
+        }
+    }
+
+    /// Appends bytes that are used in place; where they begin.
+    fn append(&mut self, bytes: &[u8]) -> usize {
+        let start = self.bytes.len() + padding(self.bytes.len(), bytes.len());
+        self.bytes.resize(start, 0);
+        self.bytes.extend_from_slice(bytes);
+        start
+    }
 }
 
 /// The required feature bit of files in which a tensor may be entropy-coded.
@@ -96,24 +135,29 @@ pub fn coded_bytes(tensor: &Tensor) -> usize {
 
 /// Appends a reference to a tensor whose bytes go to `weights`.
 pub fn write_tensor(to: &mut Vec<u8>, tensor: &Tensor, weights: &mut WeightsOut) {
-    put_text(to, tensor.dtype().name());
-    put_varint(to, tensor.rank() as u64);
-    tensor.shape().iter().for_each(|&extent| put_varint(to, extent as u64));
+    put_type(to, tensor);
     let coded = match tensor.strings() {
         Ok(strings) => Some(listed(&strings)),
         Err(_) => weights.coding.then(|| coded(tensor)).flatten(),
     };
-    let bytes = coded.as_deref().unwrap_or(tensor.bytes());
-    // Coded bytes are not used in place.
-    let gap = if coded.is_some() { 0 } else { padding(weights.bytes.len(), bytes.len()) };
-    let start = weights.bytes.len() + gap;
-    weights.bytes.resize(start, 0);
+    let start = match &coded {
+        // Coded bytes are not used in place.
+        Some(_) => weights.bytes.len(),
+        None => weights.append(tensor.bytes()),
+    };
     put_varint(to, start as u64);
     if weights.coding || tensor.dtype() == DType::Str {
         put_varint(to, coded.as_ref().map_or(0, |coded| coded.len() as u64));
     }
     weights.any_coded |= weights.coding && coded.is_some();
-    weights.bytes.extend_from_slice(bytes);
+    weights.bytes.extend_from_slice(coded.as_deref().unwrap_or_default());
+}
+
+/// Appends the type and the shape of a tensor.
+fn put_type(to: &mut Vec<u8>, tensor: &Tensor) {
+    put_text(to, tensor.dtype().name());
+    put_varint(to, tensor.rank() as u64);
+    tensor.shape().iter().for_each(|&extent| put_varint(to, extent as u64));
 }
 
 /// The bytes of strings: each after its length.
@@ -146,7 +190,7 @@ fn strings(
 }
 
 fn read_dtype(from: &mut Cursor<'_>) -> Result<DType, FormatError> {
-    let text = from.text(8)?;
+    let text = from.word(8)?;
     text.parse().map_err(|why: String| from.error(&why))
 }
 
@@ -217,6 +261,7 @@ pub fn write_graph(
     graph: &Graph,
     weights: &mut WeightsOut,
 ) -> Result<(), FormatError> {
+    let placed = std::mem::take(&mut weights.placed);
     let mut numbers = vec![0u64; graph.value_count()];
     let mut next = 1;
     let mut number = |numbers: &mut Vec<u64>, id: ValueId| {
@@ -236,7 +281,13 @@ pub fn write_graph(
         number(&mut numbers, id);
         put_text(to, &graph.value(id).name);
         let tensor = graph.constant(id).expect("listed as a constant");
-        write_tensor(to, tensor, weights);
+        match placed.get(&id) {
+            None => write_tensor(to, tensor, weights),
+            Some(&start) => {
+                put_type(to, tensor);
+                put_varint(to, start as u64);
+            }
+        }
     }
     put_varint(to, graph.node_count() as u64);
     for (_, node) in graph.nodes() {
@@ -356,7 +407,10 @@ pub fn read_graph(
         outputs.push(id.ok_or_else(|| from.error("an output is absent"))?);
     }
     graph.set_outputs(outputs);
-    graph.verify()?;
+    // Every node was inferred when it was added, from values made before; none is an output that
+    // nobody makes.
+    graph.verify_interface()?;
+    debug_assert!(graph.verify().is_ok());
     Ok(graph)
 }
 
@@ -416,13 +470,13 @@ fn read_fact(from: &mut Cursor<'_>) -> Result<Fact, FormatError> {
 }
 
 fn read_op(from: &mut Cursor<'_>, weights: &Weights, depth: usize) -> Result<Op, FormatError> {
-    let operator = from.text(limits::NAME_BYTES)?;
+    let operator = from.word(limits::NAME_BYTES)?;
     let mut attributes = Vec::new();
     for _ in 0..from.count("number of attributes", 256)? {
-        let name = from.text(limits::NAME_BYTES)?;
+        let name = from.word(limits::NAME_BYTES)?;
         attributes.push((name, read_attribute(from, weights, depth)?));
     }
-    Op::from_parts(&operator, &attributes)
+    Op::from_parts(operator, &attributes)
         .map_err(|problem| from.error(&format!("operator `{operator}`: {problem}")))
 }
 

@@ -92,9 +92,13 @@ struct Parts {
 
 /// With `coding`, byte tensors that are small enough when coded are coded.
 fn parts(artefact: &Artefact, coding: bool) -> Result<Parts, FormatError> {
-    let mut weights = WeightsOut { coding, ..WeightsOut::default() };
+    let mut weights = WeightsOut::new(coding);
     let (mut graph, mut golden) = (Vec::new(), Vec::new());
-    write_graph(&mut graph, &artefact.graph.compacted(), &mut weights)?;
+    let compacted = artefact.graph.compacted();
+    if let Some(prepared) = &artefact.prepared {
+        weights.gather(&compacted, &prepared.packs);
+    }
+    write_graph(&mut graph, &compacted, &mut weights)?;
     if let Some(pair) = &artefact.golden {
         for list in [&pair.inputs, &pair.outputs] {
             put_varint(&mut golden, list.len() as u64);

@@ -199,7 +199,7 @@ pub fn matches(row: &Row, op: &Op) -> bool {
     if row.operator != op.name() {
         return false;
     }
-    let fixed: Vec<_> = row.fixed.iter().map(|(n, v)| (n.to_string(), v.attribute())).collect();
+    let fixed: Vec<_> = row.fixed.iter().map(|(n, v)| (*n, v.attribute())).collect();
     let Ok(expected) = Op::from_parts(row.operator, &fixed) else { return false };
     let (expected, found) = (expected.attributes(), op.attributes());
     let same = |name: &str| find(&expected, name) == find(&found, name);
@@ -277,7 +277,7 @@ mod tests {
                     Form::Type(v) => Attribute::Text(v.unwrap_or(DType::F32).name().to_string()),
                     Form::Tensor => Attribute::Tensor(Tensor::vector(&[0f32])),
                 };
-                let made = Op::from_parts(row.operator, &[(link.lepton.to_string(), value)]);
+                let made = Op::from_parts(row.operator, &[(link.lepton, value)]);
                 let made = made.unwrap_or_else(|why| panic!("{} {}: {why}", row.name, link.onnx));
                 assert_eq!(made.attributes(), [], "{} {}", row.name, link.onnx);
             }

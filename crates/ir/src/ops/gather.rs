@@ -1,6 +1,6 @@
 //! Picking elements by index.
 
-use lepton_tensor::{Tensor, row_major_strides};
+use lepton_tensor::{Shape, Tensor, row_major_strides};
 
 use super::facets::facets;
 use super::moves::{Move, MoveBack, MoveFunction, Sources, eval_move, grad_of_move};
@@ -63,22 +63,32 @@ fn follow(x: &Fact, indices: &Fact) -> Option<Vec<Dim>> {
     indices.iter().map(pick).collect()
 }
 
-impl Move for Gather {
-    fn sources(&self, inputs: Operands<'_, Tensor>) -> Result<Sources, Problem> {
+/// Rows of `inner` elements that a gather takes: shape of the result, and each row's number in x.
+struct Rows {
+    shape: Shape,
+    inner: usize,
+    from: Vec<usize>,
+}
+
+impl Gather {
+    fn rows(&self, inputs: Operands<'_, Tensor>) -> Result<Rows, Problem> {
         let (x, indices) = (inputs.required(0, "x")?, inputs.required(1, "indices")?);
         let axis = check(&Fact::of(x), &Fact::of(indices), self.axis)?;
         let extent = x.shape()[axis];
         let rows = resolve_indices(indices, extent)?;
         let outer: usize = x.shape()[..axis].iter().product();
-        let inner: usize = x.shape()[axis + 1..].iter().product();
+        let inner = x.shape()[axis + 1..].iter().product();
         let shape = [&x.shape()[..axis], indices.shape(), &x.shape()[axis + 1..]].concat();
-        let mut from = Vec::with_capacity(outer * rows.len() * inner);
-        for o in 0..outer {
-            for &row in &rows {
-                from.extend((0..inner).map(|i| Some((o * extent + row) * inner + i)));
-            }
-        }
-        Ok(Sources { shape, from })
+        let of = |o: usize| rows.iter().map(move |row| o * extent + row);
+        Ok(Rows { shape, inner, from: (0..outer).flat_map(of).collect() })
+    }
+}
+
+impl Move for Gather {
+    fn sources(&self, inputs: Operands<'_, Tensor>) -> Result<Sources, Problem> {
+        let Rows { shape, inner, from } = self.rows(inputs)?;
+        let elements = |row: usize| (0..inner).map(move |i| Some(row * inner + i));
+        Ok(Sources { shape, from: from.into_iter().flat_map(elements).collect() })
     }
 }
 
@@ -97,7 +107,19 @@ impl Operator for Gather {
     }
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
-        eval_move(self, inputs, None)
+        let x = inputs.required(0, "x")?;
+        let Rows { shape, inner, from } = self.rows(inputs)?;
+        // Rows that lie one behind the other are shared.
+        if from.windows(2).all(|pair| pair[1] == pair[0] + 1) {
+            let start = from.first().map_or(0, |row| row * inner);
+            return Ok(vec![x.part(start, shape)?]);
+        }
+        let mut made = Tensor::zeros(x.dtype(), shape)?;
+        let (bytes, size) = (x.bytes(), inner * x.dtype().size());
+        for (to, from) in made.bytes_mut().chunks_exact_mut(size.max(1)).zip(from) {
+            to.copy_from_slice(&bytes[from * size..(from + 1) * size]);
+        }
+        Ok(vec![made])
     }
 
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {
@@ -172,5 +194,26 @@ impl Operator for GatherElements {
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {
         let function = MoveFunction::GatherElements;
         grad_of_move(MoveBack { function, axis: self.axis, ..MoveBack::default() }, g)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_are_shared_or_copied_are_those_that_are_moved() {
+        let x = Tensor::from_slice([2, 4, 3], &(0..24).collect::<Vec<i32>>()).unwrap();
+        for axis in 0..3 {
+            for indices in [&[0_i64, 1, 2][..], &[-1], &[1, 0, 1], &[]] {
+                let operands = [Some(&x), Some(&Tensor::vector(indices))];
+                let gather = Gather { axis };
+                let Ok(moved) = eval_move(&gather, Operands(&operands), None) else {
+                    assert!(gather.eval(Operands(&operands)).is_err());
+                    continue;
+                };
+                assert_eq!(gather.eval(Operands(&operands)).unwrap(), moved, "{axis} {indices:?}");
+            }
+        }
     }
 }

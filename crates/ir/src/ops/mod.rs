@@ -1,5 +1,6 @@
 //! THE operators: one file each (families share one), and the one list of them.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use lepton_tensor::{DType, Tensor};
@@ -17,8 +18,14 @@ mod unary_grad;
 pub mod walk;
 pub mod window;
 
+/// How a variant holds its operator: `in Box` where it is so large that all others would take as much.
+macro_rules! held {
+    ($op:ty) => { $op };
+    ($op:ty, $place:ident) => { $place<$op> };
+}
+
 macro_rules! operators {
-    ($($module:ident :: { $($name:ident),* $(,)? })*) => {
+    ($($module:ident :: { $($name:ident $(in $place:ident)?),* $(,)? })*) => {
         $(pub mod $module;)*
 
         /// Any operator.
@@ -26,12 +33,12 @@ macro_rules! operators {
         #[non_exhaustive]
         pub enum Op {
             $($(#[doc = concat!("See [`", stringify!($module), "::", stringify!($name), "`].")]
-            $name($module::$name),)*)*
+            $name(held!($module::$name $(, $place)?)),)*)*
         }
 
         $($(impl From<$module::$name> for Op {
             fn from(op: $module::$name) -> Op {
-                Op::$name(op)
+                Op::$name(op.into())
             }
         })*)*
 
@@ -41,7 +48,7 @@ macro_rules! operators {
 
             /// Its facets.
             pub fn operator(&self) -> &dyn Operator {
-                match self { $($(Op::$name(op) => op),*),* }
+                match self { $($(Op::$name(op) => Borrow::<$module::$name>::borrow(op)),*),* }
             }
 
             /// Its name in the text form.
@@ -57,11 +64,11 @@ macro_rules! operators {
             /// The operator of that name with the given attributes.
             pub fn from_parts(
                 name: &str,
-                attributes: &[(String, Attribute)],
+                attributes: &[(&str, Attribute)],
             ) -> Result<Op, Problem> {
                 match name {
                     $($(stringify!($name) => {
-                        <$module::$name>::from_attributes(attributes).map(Op::$name)
+                        <$module::$name>::from_attributes(attributes).map(Op::from)
                     })*)*
                     _ => Err(Problem::Unsupported(format!("there is no operator `{name}`"))),
                 }
@@ -69,7 +76,7 @@ macro_rules! operators {
 
             /// One of each operator with default attributes, in order.
             pub fn defaults() -> Vec<Op> {
-                vec![$($(Op::$name(<$module::$name>::default())),*),*]
+                vec![$($(Op::from(<$module::$name>::default())),*),*]
             }
         }
     };
@@ -114,12 +121,12 @@ operators! {
     fourier::{ Fourier }
     ngram::{ Ngrams }
     strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch, Tokenizer }
-    labels::{ LabelEncoder }
+    labels::{ LabelEncoder in Box }
     image::{ ImageDecoder }
     random::{ Random, Draw }
-    trees::{ TreeEnsemble }
+    trees::{ TreeEnsemble in Box }
     couple::{ CouplePairs }
-    branch::{ If }
+    branch::{ If in Box }
     repeat::{ Loop, Scan }
     rnn::{ LSTM, GRU, RNN }
     integer_rnn::{ IntegerLSTM }

@@ -38,10 +38,10 @@ pub(crate) fn eval_move(
     let x = inputs.required(0, "x")?;
     let sources = op.sources(inputs)?;
     let mut made = Tensor::zeros(x.dtype(), sources.shape)?;
-    let size = x.dtype().size();
+    let (bytes, size) = (x.bytes(), x.dtype().size());
     for (to, from) in made.bytes_mut().chunks_exact_mut(size).zip(&sources.from) {
         match (from, fill) {
-            (Some(from), _) => to.copy_from_slice(&x.bytes()[from * size..(from + 1) * size]),
+            (Some(from), _) => to.copy_from_slice(&bytes[from * size..(from + 1) * size]),
             (None, Some(fill)) => to.copy_from_slice(fill.bytes()),
             (None, None) => {}
         }

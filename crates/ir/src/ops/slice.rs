@@ -1,10 +1,10 @@
 //! Cutting a box with steps out of a tensor.
 
-use lepton_tensor::{Tensor, row_major_strides};
+use lepton_tensor::{Shape, Tensor, row_major_strides};
 
 use super::facets::facets;
 use super::moves::{Move, MoveBack, MoveFunction, Sources, eval_move, grad_of_move};
-use super::walk::{for_each_index, known_integers, resolve_axis};
+use super::walk::{for_each_index, known_integers, resolve_axis, strided};
 use crate::attributes;
 use crate::dim::Dim;
 use crate::error::Problem;
@@ -158,8 +158,11 @@ fn follow(x: &Fact, cuts: &[Cut]) -> Option<Vec<Dim>> {
     (0..count).map(|i| values.get(usize::try_from(first + i * cut.step).ok()?).cloned()).collect()
 }
 
-impl Move for Slice {
-    fn sources(&self, inputs: Operands<'_, Tensor>) -> Result<Sources, Problem> {
+/// What a slice of a tensor is: its shape, and the first index and the step along every axis.
+type Places = (Shape, Vec<(i64, i64)>);
+
+impl Slice {
+    fn places(&self, inputs: Operands<'_, Tensor>) -> Result<Places, Problem> {
         let facts: Vec<Option<Fact>> = inputs.0.iter().map(|t| t.map(Fact::of)).collect();
         let facts: Vec<Option<&Fact>> = facts.iter().map(Option::as_ref).collect();
         let cuts = self.cuts(Operands(&facts))?.ok_or(Problem::NotConstant("starts"))?;
@@ -172,7 +175,14 @@ impl Move for Slice {
             shape[cut.axis] = count.as_usize().ok_or_else(bound)?;
             first_and_step[cut.axis] = (first.as_known().ok_or_else(bound)?, cut.step);
         }
-        let strides = row_major_strides(x.shape());
+        Ok((shape, first_and_step))
+    }
+}
+
+impl Move for Slice {
+    fn sources(&self, inputs: Operands<'_, Tensor>) -> Result<Sources, Problem> {
+        let (shape, first_and_step) = self.places(inputs)?;
+        let strides = row_major_strides(inputs.required(0, "x")?.shape());
         let mut from = Vec::new();
         for_each_index(&shape, |index| {
             let along = index.iter().zip(&first_and_step).zip(&strides);
@@ -211,7 +221,21 @@ impl Operator for Slice {
     }
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {
-        eval_move(self, inputs, None)
+        let x = inputs.required(0, "x")?;
+        let (shape, first_and_step) = self.places(inputs)?;
+        if shape.contains(&0) || first_and_step.iter().any(|&(first, step)| first < 0 || step < 0) {
+            return eval_move(self, inputs, None);
+        }
+        let own = row_major_strides(x.shape());
+        let along = first_and_step.iter().zip(&own);
+        let start = along.clone().map(|(&(first, _), stride)| first as usize * stride).sum();
+        // The step of one index goes nowhere, however large it is.
+        let steps = along.zip(&shape).map(|((&(_, step), stride), &count)| match count {
+            1 => *stride,
+            _ => step as usize * stride,
+        });
+        let strides: Vec<usize> = steps.collect();
+        Ok(vec![strided(x, start, shape, &strides)?])
     }
 
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {
@@ -234,5 +258,33 @@ impl Operator for Slice {
             })
         };
         (0..x.rank()).filter_map(link).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_cut_in_lines_is_what_is_moved_one_by_one(
+            shape in prop::collection::vec(1_usize..6, 3),
+            bounds in prop::collection::vec((-7_i64..8, -7_i64..8, -4_i64..5), 3),
+        ) {
+            let values: Vec<i32> = (0..shape.iter().product::<usize>() as i32).collect();
+            let x = Tensor::from_slice(shape, &values).unwrap();
+            let of = |what: fn(&(i64, i64, i64)) -> i64| {
+                Tensor::vector(&bounds.iter().map(what).collect::<Vec<i64>>())
+            };
+            let starts = of(|bound| bound.0);
+            let ends = of(|bound| bound.1);
+            let axes = Tensor::vector(&[2_i64, 0, 1]);
+            let steps = of(|bound| if bound.2 == 0 { i64::MAX } else { bound.2 });
+            let operands = [&x, &starts, &ends, &axes, &steps].map(Some);
+            let found = Slice {}.eval(Operands(&operands)).unwrap();
+            prop_assert_eq!(found, eval_move(&Slice {}, Operands(&operands), None).unwrap());
+        }
     }
 }

@@ -61,7 +61,7 @@ impl Operator for Transpose {
         let shape: Vec<usize> = permutation.iter().map(|&axis| x.shape()[axis]).collect();
         let own = row_major_strides(x.shape());
         let strides: Vec<usize> = permutation.iter().map(|&axis| own[axis]).collect();
-        Ok(vec![strided(x, shape, &strides)?])
+        Ok(vec![strided(x, 0, shape, &strides)?])
     }
 
     fn grad(&self, g: &mut Backward<'_>) -> Result<Vec<Option<ValueId>>, Stops> {

@@ -173,13 +173,21 @@ fn pick_elements<const SIZE: usize>(source: &[u8], to: &mut [u8], positions: &[u
     to.iter_mut().zip(positions).for_each(|(to, &from)| *to = source[from]);
 }
 
-/// The elements of `tensor` read with these strides, in elements, as a tensor of `shape`, which
-/// must not reach beyond it.
-pub fn strided(tensor: &Tensor, shape: Shape, strides: &[usize]) -> Result<Tensor, Problem> {
+/// The elements of `tensor` from number `start` on, read with these strides, in elements, as a
+/// tensor of `shape`, which must not reach beyond it. Elements that lie one behind the other are shared.
+pub fn strided(
+    tensor: &Tensor,
+    start: usize,
+    shape: Shape,
+    strides: &[usize],
+) -> Result<Tensor, Problem> {
+    let axes = merged_axes(&shape, strides);
+    if let [(_, 1)] = axes[..] {
+        return Ok(tensor.part(start, shape)?);
+    }
     let mut made = Tensor::zeros(tensor.dtype(), shape)?;
-    let axes = merged_axes(made.shape(), strides);
-    let source = tensor.bytes();
     let size = tensor.dtype().size();
+    let source = tensor.bytes().get(start * size..).unwrap_or_default();
     match size {
         1 => copy_strided::<1>(source, made.bytes_mut(), &axes),
         2 => copy_strided::<2>(source, made.bytes_mut(), &axes),

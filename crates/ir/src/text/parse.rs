@@ -168,7 +168,9 @@ impl Parser {
             _ => String::new(),
         };
         self.at += !name.is_empty() as usize;
-        let op = Op::from_parts(&op_name, &attributes).map_err(|p| self.error(p.to_string()))?;
+        let given: Vec<(&str, Attribute)> =
+            attributes.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+        let op = Op::from_parts(&op_name, &given).map_err(|p| self.error(p.to_string()))?;
         let made = graph.add_node(name, op, &inputs)?;
         if made.len() != results.len() {
             let why = format!("`{op_name}` makes {} results, {} named", made.len(), results.len());

@@ -1,8 +1,11 @@
 //! Products and convolutions of u8 by s8: the same bits on every set.
 
+use std::sync::Arc;
+
 use lepton_kernels::Isa;
 use lepton_kernels::depthwise::{
-    DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32, padded_pixels,
+    DepthwiseS8, DepthwiseTapsS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32,
+    padded_pixels,
 };
 use lepton_kernels::epilogue::{
     Activation, DequantizeF32, RequantizeU8, Residual, ResidualU8, ThroughU8,
@@ -13,6 +16,7 @@ use lepton_kernels::gemm::{
 use lepton_kernels::grouped::{grouped_u8s8, grouped_u8s8_f32};
 use lepton_kernels::pack::{PackedS8, TapsS8};
 use lepton_kernels::stem::{Lines, MOST_U8, stem_u8s8, stem_u8s8_f32};
+use lepton_kernels::stored::Pack;
 
 use crate::data::Random;
 use crate::frame::{Compare, Row, Values};
@@ -338,7 +342,11 @@ fn in_groups_f32(g: &Geometry, isa: Isa, threads: usize) -> Vec<Values> {
 /// The weights of a depthwise convolution.
 fn channels(g: &Geometry, data: &Data) -> DepthwiseS8 {
     let order = depthwise_order(g.groups, g.window.taps(), false);
-    let weights = DepthwiseS8::pack(&data.weights, &order, &g.window, g.pixel_stride());
+    let order = DepthwiseTapsS8::order(&order, g.window.kernel);
+    let packed = DepthwiseTapsS8::pack(&data.weights, &order);
+    let kept = DepthwiseTapsS8::load(&order, &packed.stored()).expect("what was stored");
+    assert!(DepthwiseTapsS8::load(&order, &[]).is_none());
+    let weights = DepthwiseS8::new(Arc::new(kept), &g.window, g.pixel_stride());
     let weights = weights.unwrap_or_else(|error| panic!("{error}"));
     let total: i32 = data.weights.iter().map(|&weight| i32::from(weight)).sum();
     assert_eq!(weights.column_sums().iter().sum::<i32>(), total);

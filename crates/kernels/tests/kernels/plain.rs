@@ -1,10 +1,12 @@
 //! What has one form for all instruction sets, and what else is promised of kernels' operands.
 
+use std::sync::Arc;
+
 use lepton_kernels::Isa;
 use lepton_kernels::binary::{Comparison, IntegerBinary, binary_integer, compare, select};
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::conv::{GeometryError, Indirection};
-use lepton_kernels::depthwise::{DepthwiseS8, depthwise_order};
+use lepton_kernels::depthwise::{DepthwiseS8, DepthwiseTapsS8, depthwise_order};
 use lepton_kernels::epilogue::{EpilogueF32, Output, Residual};
 use lepton_kernels::gemm::{Input, gemm_f32};
 use lepton_kernels::groups::{GroupOrder, PackedGroups};
@@ -174,7 +176,9 @@ fn taps_that_copy_say_so() {
 #[test]
 fn oversized_kernels_are_errors() {
     let window = lepton_kernels::conv::Window { input: [20, 20], kernel: [17, 1], ..pointwise(1) };
-    let result = DepthwiseS8::pack(&[0; 17], &depthwise_order(1, 17, true), &window, 1);
+    let order = DepthwiseTapsS8::order(&depthwise_order(1, 17, true), window.kernel);
+    let weights = Arc::new(DepthwiseTapsS8::pack(&[0; 17], &order));
+    let result = DepthwiseS8::new(weights, &window, 1);
     assert!(matches!(result, Err(GeometryError::KernelTooLarge { kernel: [17, 1] })));
 }
 

@@ -109,7 +109,7 @@ fn counted(graph: &Graph, id: NodeId) -> bool {
 pub fn unsign(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(p) = quantiser(graph, &node).filter(|p| p.dtype == DType::I8) else { continue };
         let Some(bytes) = node.outputs[0].filter(|b| !graph.outputs().contains(b)) else {
             continue;

@@ -14,7 +14,7 @@ use crate::pass::sole_producer;
 pub fn cancel(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(p) = quantiser(graph, &node) else { continue };
         let Some((bytes, q)) = operand(&node, 0).and_then(|x| dequantised(graph, x)) else {
             continue;
@@ -58,7 +58,7 @@ pub fn lower(graph: &mut Graph) -> Result<usize, GraphError> {
             continue;
         }
         let users = graph.users();
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         if matches!(node.op, Op::Split(_)) {
             changes += split(graph, id, &node)?;
             continue;
@@ -214,7 +214,7 @@ pub fn pairs(graph: &mut Graph) -> Result<usize, GraphError> {
     use lepton_ir::ops::lookup::IntegerBinary;
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
         let users = graph.users();
         let Some(mut x) = operand(&node, 0) else { continue };

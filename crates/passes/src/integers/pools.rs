@@ -13,7 +13,7 @@ use crate::pass::sole_producer;
 pub fn averages(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(y) = quantiser(graph, &node).filter(|p| p.dtype == DType::U8) else { continue };
         let users = graph.users();
         let pool = operand(&node, 0).and_then(|x| sole_producer(graph, &users, x));

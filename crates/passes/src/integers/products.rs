@@ -176,7 +176,7 @@ pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
         if !graph.contains(id) {
             continue;
         }
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let Some(product) = Product::of(graph, &node) else { continue };
         let Some(bias) = product.integer_bias() else { continue };
         let users = graph.users();
@@ -315,7 +315,7 @@ fn build(
 pub fn fuse_tables(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let (Op::Lookup(_), Some(x), Some(table)) =
             (&node.op, operand(&node, 0), operand(&node, 1))
         else {

@@ -24,7 +24,7 @@ fn varying(graph: &Graph, node: &Node) -> Option<usize> {
 pub fn form(graph: &mut Graph) -> Result<usize, GraphError> {
     let mut changes = 0;
     for id in graph.order() {
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         if let Some((bytes, table)) = gathered(graph, &node) {
             graph.rewrite_node(id, Lookup {}, &[Some(bytes), Some(table)])?;
             changes += 1;
@@ -72,7 +72,7 @@ pub fn compose(graph: &mut Graph) -> Result<usize, GraphError> {
         if !graph.contains(id) {
             continue;
         }
-        let node = graph.node(id).clone();
+        let node = graph.shared_node(id);
         let inner = |index: usize| Some(through_table(graph, operand(&node, index)?));
         let operands = match &node.op {
             Op::IntegerBinary(_) => inner(0).zip(inner(1)).map(|(a, b)| [Some(a), Some(b)]),

@@ -10,7 +10,8 @@ use lepton_ir::{Graph, Node, ValueId};
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::conv::{GeometryError, Indirection};
 use lepton_kernels::depthwise::{
-    DepthwiseS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32, padded_pixels,
+    DepthwiseS8, DepthwiseTapsS8, depthwise_order, depthwise_u8s8, depthwise_u8s8_f32,
+    padded_pixels,
 };
 use lepton_kernels::epilogue::{
     Activation, DequantizeF32, Output, RequantizeU8, Residual, ResidualU8, ThroughU8,
@@ -54,7 +55,7 @@ struct Product {
     residual: Option<Place>,
     table: Option<Place>,
     y: Place,
-    padding: Vec<u8>,
+    padding: Arc<[u8]>,
     x_count: usize,
     row_count: usize,
     columns: usize,
@@ -247,7 +248,10 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &IntegerConv) -> 
     let depthwise = depth == 1 && op.group == columns && xs[3] == columns && op.group > 1;
     let packed = if depthwise {
         let order = depthwise_order(columns, taps, false);
-        match DepthwiseS8::pack(values, &order, &geometry, xs[3]) {
+        let order = DepthwiseTapsS8::order(&order, geometry.kernel);
+        let pack = || DepthwiseTapsS8::pack(values, &order);
+        let taps = builder.packs.get_or_load(w, "depthwise-s8", &order, pack);
+        match DepthwiseS8::new(taps, &geometry, xs[3]) {
             Ok(made) => Weights::Depthwise(made),
             Err(GeometryError::KernelTooLarge { .. }) => return Ok(None),
             Err(error) => return Err(refused(builder, node, error)),
@@ -329,7 +333,6 @@ fn product(
         Weights::Stem(weights, _) => builder.follow(Next::StemInteger(weights.clone()), row_count),
         _ => Following::default(),
     };
-    let place = |id: ValueId| builder.place(id);
     let x_count = operand(node, 0).map_or(0, |x| builder.count(x));
     let (Some(x), Some(bias), Some(multiplier), Some(y)) =
         (operand(node, 0), operand(node, 2), operand(node, 3), node.outputs[0])
@@ -346,13 +349,13 @@ fn product(
         next,
         weights,
         activation,
-        x: place(x),
-        bias: place(bias),
-        multiplier: place(multiplier),
-        residual: operand(node, 4).map(place),
-        table: operand(node, 5).map(place),
-        y: place(y),
-        padding: vec![x_zero; depth * padded + 64],
+        x: builder.place(x),
+        bias: builder.place(bias),
+        multiplier: builder.place(multiplier),
+        residual: operand(node, 4).map(|id| builder.place(id)),
+        table: operand(node, 5).map(|id| builder.place(id)),
+        y: builder.place(y),
+        padding: builder.zero_points(x_zero, depth * padded + 64),
         x_count,
         row_count,
         columns,

@@ -28,6 +28,8 @@ mod strips;
 mod trees;
 mod winograd;
 
+use std::sync::Arc;
+
 use lepton_ir::{Graph, Node, NodeId, Op, Operands};
 use lepton_tensor::DType;
 
@@ -90,10 +92,10 @@ pub(crate) struct Chosen {
 pub(crate) type Choice = Result<Option<Chosen>, RuntimeError>;
 
 /// The step for a node.
-pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<Step, RuntimeError> {
-    let chosen = match choose(builder, node)? {
+pub(crate) fn build(builder: &mut Builder<'_>, node: Arc<Node>) -> Result<Step, RuntimeError> {
+    let chosen = match choose(builder, &node)? {
         Some(chosen) => chosen,
-        None => reference::build(builder, node),
+        None => reference::build(builder, &node),
     };
     Ok(described(builder, node, chosen))
 }
@@ -101,14 +103,14 @@ pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Result<Step, Runt
 /// The step for two neighbours that run as one.
 pub(crate) fn build_pair(
     builder: &mut Builder<'_>,
-    nodes: [&Node; 2],
+    nodes: &[Arc<Node>; 2],
     pair: &pairs::Pair,
 ) -> Result<Step, RuntimeError> {
-    let chosen = pair.build(builder, nodes)?;
+    let chosen = pair.build(builder, nodes.each_ref().map(|node| &**node))?;
     let chosen = chosen.expect("pairs are only found where both have kernels");
     let none = || Chosen { kernel: "", run: Box::new(|_| Ok(())) };
-    let first = described(builder, nodes[0], none());
-    let mut step = described(builder, nodes[1], chosen);
+    let first = described(builder, nodes[0].clone(), none());
+    let mut step = described(builder, nodes[1].clone(), chosen);
     step.multiply_adds += first.multiply_adds;
     step.constant_bytes += first.constant_bytes;
     // What lies between stays in cache.
@@ -117,23 +119,23 @@ pub(crate) fn build_pair(
     Ok(step)
 }
 
-fn described(builder: &Builder<'_>, node: &Node, chosen: Chosen) -> Step {
+fn described(builder: &Builder<'_>, node: Arc<Node>, chosen: Chosen) -> Step {
     let graph = builder.graph;
-    let inputs = graph.input_facts(node);
-    let outputs = graph.output_facts(node);
+    let inputs = graph.input_facts(&node);
+    let outputs = graph.output_facts(&node);
     let cost = node.op.operator().cost(Operands(&inputs), &outputs);
     let touched = node.inputs.iter().chain(&node.outputs).flatten().map(|&id| builder.bytes(id));
     let constants = node.inputs.iter().flatten().filter(|id| graph.constant(**id).is_some());
     Step {
         run: chosen.run,
         kernel: chosen.kernel,
-        node: graph.node_label(node),
-        op: node.op.to_string(),
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.sum::<usize>() as u64,
         constant_bytes: constants.map(|&id| builder.bytes(id)).sum::<usize>() as u64,
         arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
-        chosen: winograd::serves(graph, node),
+        chosen: winograd::serves(graph, &node),
+        label: node.name.is_empty().then(|| graph.node_label(&node)),
+        node,
     }
 }
 
@@ -227,10 +229,14 @@ pub(crate) fn is_narrow(
         product::takes_bf16(graph, user, index)
             || index < 3 && attention::takes_bf16(graph, user, demands)
     };
-    let writes = product::writes_bf16(graph, node)
+    writes_bf16(graph, node, demands) && !users.is_empty() && users.iter().all(rounds)
+}
+
+/// True if a node's step can round its result to bf16.
+pub(crate) fn writes_bf16(graph: &Graph, node: &Node, demands: Demands<'_>) -> bool {
+    product::writes_bf16(graph, node)
         || reduce::writes_bf16(graph, node)
-        || attention::writes_bf16(graph, node, demands);
-    writes && !users.is_empty() && users.iter().all(rounds)
+        || attention::writes_bf16(graph, node, demands)
 }
 
 /// The operand a node's step may write its result over.

@@ -81,7 +81,7 @@ pub(crate) struct Product {
     row_count: usize,
     pub columns: usize,
     activation: Activation,
-    pub padding: Vec<f32>,
+    pub padding: Arc<[f32]>,
     pub work: usize,
     /// The weights of the next product, known once that is planned.
     next: Following,
@@ -378,7 +378,7 @@ pub(crate) fn conv_product(
     let work = row_count * weights.len();
     let mut product = product(builder, node, rows, packed, function, row_count, work);
     if product.rounds && matches!(product.weights, Weights::Depthwise(_)) {
-        product.padding.resize(padded_pixels(&geometry) * xs[3] + 16, 0.0);
+        product.padding = builder.zeros(padded_pixels(&geometry) * xs[3] + 16);
     }
     Ok(Some((kernel, product)))
 }
@@ -425,7 +425,7 @@ fn product(
         row_count,
         columns,
         activation,
-        padding: vec![0.0; depth.max(1) + 16],
+        padding: builder.zeros(depth.max(1) + 16),
         work,
     }
 }

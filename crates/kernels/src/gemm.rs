@@ -398,7 +398,7 @@ pub(crate) unsafe fn gemm_bf16_panels<T: Real>(
     // SAFETY: the token proves the instruction set; the rest is the caller's promise.
     unsafe {
         #[cfg(target_arch = "x86_64")]
-        if isa.has_amx() {
+        if isa.has_amx() && depth > 0 {
             use isa::amx::gemm::{Halves, Rounded, Taps, run};
             let finish = |block: &Block<f32>| finish.finish(block, false);
             let source = &mut Direct { input, resolver: resolver(isa) };

@@ -40,13 +40,12 @@ pub fn measure(isa: Isa) -> Peaks {
     let read = |words: &[u64], repetitions: usize| {
         fastest(repetitions, || sum(isa, words)) * (words.len() * 8) as f64
     };
-    let macs =
-        |per_round: usize, run: fn()| fastest(REPETITIONS, run) * (ROUNDS * per_round) as f64;
+    let rate = |(macs, run): Loop| fastest(REPETITIONS, run) * macs as f64;
     let (f32, bf16, u8s8) = loops(isa);
     Peaks {
-        f32: macs(f32.0, f32.1),
-        bf16: macs(bf16.0, bf16.1),
-        u8s8: macs(u8s8.0, u8s8.1),
+        f32: rate(f32),
+        bf16: rate(bf16),
+        u8s8: rate(u8s8),
         cached_bytes: read(&block[..CACHED / 8], REPETITIONS),
         far_cached_bytes: read(&block[..FAR_CACHED / 8], 20),
         streamed_bytes: read(&block, 8),
@@ -63,23 +62,25 @@ fn fastest<R>(repetitions: usize, run: impl Fn() -> R) -> f64 {
     1.0 / (0..=repetitions).map(time).fold(f64::INFINITY, f64::min)
 }
 
-/// Multiply–adds of a round, and the loop of [`ROUNDS`] rounds.
+/// Multiply–adds of a call, and the loop.
 type Loop = (usize, fn());
 
 /// The loops for f32, bf16 and u8 × s8.
 fn loops(isa: Isa) -> (Loop, Loop, Loop) {
-    let portable = (PORTABLE_SUMS, portable as fn());
+    let portable: Loop = (ROUNDS * PORTABLE_SUMS, portable);
     #[cfg(target_arch = "x86_64")]
     if isa.has_avx512() {
-        let f32: Loop = (x86::SUMS * 16, x86::f32_avx512);
-        let bf16 = if isa.has_bf16() { (x86::SUMS * 32, x86::bf16_avx512 as fn()) } else { f32 };
+        let vectors = |elements: usize, run: fn()| (ROUNDS * x86::SUMS * elements, run);
+        let f32: Loop = vectors(16, x86::f32_avx512);
+        let bf16 = if isa.has_bf16() { vectors(32, x86::bf16_avx512) } else { f32 };
         if isa.has_amx() {
-            let bf16 = (4 * 16 * 16 * 32, isa::amx::peak::bf16 as fn());
-            return (f32, bf16, (4 * 16 * 16 * 64, isa::amx::peak::u8s8));
+            use isa::amx::peak::{MACS_BY_DEPTH, bf16, u8s8};
+            return (f32, (MACS_BY_DEPTH * 32, bf16), (MACS_BY_DEPTH * 64, u8s8));
         }
-        return (f32, bf16, (x86::SUMS * 64, x86::u8s8_avx512));
+        return (f32, bf16, vectors(64, x86::u8s8_avx512));
     } else if isa.has_avx2() {
-        return ((12 * 8, x86::f32_avx2), (12 * 8, x86::f32_avx2), (8 * 16, x86::u8s8_avx2));
+        let f32: Loop = (ROUNDS * 12 * 8, x86::f32_avx2);
+        return (f32, f32, (ROUNDS * 8 * 16, x86::u8s8_avx2));
     }
     let _ = isa;
     (portable, portable, portable)

@@ -340,7 +340,7 @@ fn window() -> impl Strategy<Value = Window> {
         pad_after: [0, 30],
         ..pointwise(1)
     });
-    prop_oneof![10 => windowed, 10 => (1..60usize).prop_map(pointwise), 10 => wide, 1 => many]
+    prop_oneof![10 => windowed, 10 => (1..60usize).prop_map(pointwise), 10 => wide, 3 => many]
 }
 
 /// Geometries over some windows.

@@ -28,7 +28,8 @@ const GATHER_PAYS: usize = 2048;
 /// True where tiles of bytes were measured to be faster than vectors.
 pub(crate) fn pays(source: &impl RowSource, view: &PanelView, rows: usize, columns: usize) -> bool {
     let gathered = source.strided().is_none();
-    rows >= FEWEST_ROWS && columns > PANEL && (!gathered || columns * view.depth >= GATHER_PAYS)
+    let enough = !gathered || columns * view.depth >= GATHER_PAYS;
+    rows >= FEWEST_ROWS && columns > PANEL && view.depth > 0 && enough
 }
 
 /// What is brought near while tiles are multiplied.
@@ -90,6 +91,26 @@ pub(crate) struct Taps {
     /// Taps of a line of the kernel, where they read neighbours that lie one behind the other;
     /// otherwise 1.
     pub line: usize,
+}
+
+impl Taps {
+    /// Taps that are gathered at a time.
+    fn at_once(self) -> usize {
+        TAP_BLOCK / self.line * self.line
+    }
+
+    /// Tiles that hold a row.
+    fn tiles(self) -> usize {
+        (self.count * self.bytes).div_ceil(64)
+    }
+
+    /// Bytes from a gathered row to the next: an odd number of lines, so that rows spread over the sets
+    /// of L1. A row of several blocks of taps ends after the next has begun, so zeros behind its last tap
+    /// must not reach the next.
+    fn pitch(self) -> usize {
+        let behind = if self.count > self.at_once() { 63 } else { 0 };
+        ((self.count * self.bytes + behind).div_ceil(64) | 1) * 64
+    }
 }
 
 /// Where the rows of a block lie.
@@ -174,9 +195,7 @@ pub(crate) unsafe fn run<F: Form>(
     if taps.count == 0 || rows.is_empty() || columns.is_empty() {
         return;
     }
-    let tiles = (taps.count * taps.bytes).div_ceil(64);
-    // An odd number of lines, so that rows spread over the sets of L1.
-    let pitch = (tiles | 1) * 64;
+    let (tiles, pitch) = (taps.tiles(), taps.pitch());
     let in_place = in_place::<F>(source, taps);
     // Short rows that are read where they lie fill only a part of a tile.
     let tile_lines = in_place.map_or(16, |_| (taps.depth * F::BYTES / 4).min(16));
@@ -323,8 +342,7 @@ unsafe fn gather<F: Form>(
     room: *mut u8,
     pitch: usize,
 ) {
-    let last_tile = ((taps.count * taps.bytes).div_ceil(64) - 1) * 64;
-    let at_once = TAP_BLOCK / taps.line * taps.line;
+    let (last_tile, at_once) = ((taps.tiles() - 1) * 64, taps.at_once());
     let mut addresses = [const { MaybeUninit::<usize>::uninit() }; TAP_BLOCK * PITCH];
     let addresses = addresses.as_mut_ptr().cast::<usize>();
     for half in (0..count).step_by(TILE_ROWS) {
@@ -332,7 +350,7 @@ unsafe fn gather<F: Form>(
         for first in (0..taps.count).step_by(at_once) {
             let block = first..taps.count.min(first + at_once);
             // SAFETY: rows and taps are the geometry's; every run ends inside the room. A copy
-            // writes zeros over what follows it, which is the next tap, the next row, or nothing.
+            // writes zeros over what follows it: the next tap, the next row, which is not begun, or nothing.
             unsafe {
                 source.addresses(row + half, rows, block.clone(), addresses);
                 for r in 0..rows {

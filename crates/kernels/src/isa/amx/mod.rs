@@ -1,6 +1,8 @@
 //! Kernels on AMX tiles, above AVX-512. Instructions are written as assembly: the compiler knows
 //! neither the tiles nor their configuration.
 
+#[cfg(all(feature = "emulated-amx", target_os = "linux"))]
+mod emulation;
 pub(crate) mod gemm;
 pub(crate) mod peak;
 pub(crate) mod recurrent;
@@ -15,9 +17,28 @@ const ARCH_REQ_XCOMP_PERM: usize = 0x1023;
 /// The state component that holds the tiles.
 const TILE_DATA: usize = 18;
 
-/// True if the processor has tiles of integers and of bf16 and the system lets this process use them.
+/// True if tiles of integers and of bf16 may be used: the processor has them and the system lets this process
+/// use them, or they are emulated. Asked where AVX-512 with BF16 is.
 #[cfg(target_os = "linux")]
 pub(crate) fn available() -> bool {
+    if has_tiles() {
+        return true;
+    }
+    #[cfg(feature = "emulated-amx")]
+    return emulation::install();
+    #[cfg(not(feature = "emulated-amx"))]
+    false
+}
+
+/// True if tiles of integers and of bf16 may be used.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn available() -> bool {
+    false
+}
+
+/// True if the processor has tiles and the system lets this process use them.
+#[cfg(target_os = "linux")]
+fn has_tiles() -> bool {
     const TILE_AND_PRODUCTS: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     const TILE_STATES: u32 = 1 << 17 | 1 << 18;
     if __cpuid_count(7, 0).edx & TILE_AND_PRODUCTS != TILE_AND_PRODUCTS {
@@ -42,10 +63,4 @@ pub(crate) fn available() -> bool {
         );
     }
     answer == 0
-}
-
-/// True if the processor has tiles of integers and of bf16 and the system lets this process use them.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn available() -> bool {
-    false
 }

@@ -97,10 +97,8 @@ impl Here {
 
 /// The kernels for one size of kernel and step.
 pub(crate) struct MicroColumns<A: Sum> {
-    /// Most pixels of a line at once.
+    /// Most pixels of a line in a tile.
     pub pixels: usize,
-    /// True where they compute several tiles at once.
-    pub side_by_side: bool,
     /// Computes (pixels, lines of output, tile).
     pub tile: unsafe fn(usize, usize, &ColumnTile<A>),
 }
@@ -185,11 +183,12 @@ impl<A: Sum, F: Finish<A>> Walk<'_, A, F> {
         let mut x = part.pixels.start;
         while x < part.pixels.end {
             let left = part.pixels.end - x;
-            let count = even(left, self.micro.pixels);
+            let most = if stored { self.micro.pixels } else { self.micro.pixels.min(LINE_ROWS) };
+            let count = even(left, most);
             // SAFETY: the caller's promise; columns outside the image are padding.
             unsafe {
                 if stored {
-                    tile.tiles = if self.micro.side_by_side { left / count } else { 1 };
+                    tile.tiles = left / count;
                     (self.micro.tile)(count, part.count, &tile);
                     tile.advance(count * tile.tiles, self.lines.step);
                     x += count * tile.tiles;

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::depthwise_lines::lines_of_output;
 use crate::epilogue::{EpilogueF32, Output};
-use crate::finish::{InRegisters, Movable};
+use crate::finish::{Gate, InRegisters, Movable};
 use crate::gemm::Input;
 use crate::isa::{self, Isa};
 use crate::map::{Unary, map_f32_in_place};
@@ -138,7 +138,8 @@ impl<'a, R: Real> Finish<'a, R> {
 
     /// The function that is not applied in registers.
     fn late(epilogue: &EpilogueF32) -> Option<Unary> {
-        epilogue.activation.function().filter(|_| !epilogue.activation.is_hard_swish())
+        let open = Gate::of(epilogue.activation, R::WIDE) == Gate::Open;
+        epilogue.activation.function().filter(|_| open)
     }
 
     /// True where results go to the room first.
@@ -157,7 +158,7 @@ impl<'a, R: Real> Finish<'a, R> {
             alpha,
             low,
             high,
-            hard_swish: activation.is_hard_swish(),
+            gate: Gate::of(activation, R::WIDE),
             bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
             residual: residual
                 .map_or(std::ptr::null(), |r| r.pointer.wrapping_add(row * r.row_stride)),

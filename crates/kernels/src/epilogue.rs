@@ -61,11 +61,6 @@ impl Activation {
         }
     }
 
-    /// True for what [`InRegisters`] does besides clamping.
-    pub(crate) fn is_hard_swish(self) -> bool {
-        self == Activation::HardSwish
-    }
-
     /// The function that is applied to finished rows where it is not a clamp.
     pub fn function(self) -> Option<Unary> {
         Some(match self {

@@ -4,8 +4,8 @@
 use half::bf16;
 
 use crate::epilogue::{
-    Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, ThroughU8, activate,
-    add_halves, store_dequantized, store_real, store_u8,
+    Activation, Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, ThroughU8,
+    activate, add_halves, store_dequantized, store_real, store_u8,
 };
 use crate::isa::Isa;
 use crate::map::{Written, map_f32_in_place, map_u8_table_in_place, store_through};
@@ -38,17 +38,20 @@ pub(crate) trait Movable {
 }
 
 /// A pointer that may be null, so many elements further on.
+#[inline]
 fn further<T>(pointer: *const T, elements: usize) -> *const T {
     if pointer.is_null() { pointer } else { pointer.wrapping_add(elements) }
 }
 
 impl Movable for InRegisters {
+    #[inline]
     fn below(&mut self, rows: usize) {
         self.move_output(rows * self.output_stride);
         self.residual = further(self.residual, rows * self.residual_stride);
         self.addend = further(self.addend, rows * self.addend_stride);
     }
 
+    #[inline]
     fn right(&mut self, columns: usize) {
         self.move_output(columns);
         self.bias = further(self.bias, columns);
@@ -59,6 +62,7 @@ impl Movable for InRegisters {
 }
 
 impl InRegisters {
+    #[inline]
     fn move_output(&mut self, elements: usize) {
         self.output = match self.half_result {
             true => self.output.cast::<bf16>().wrapping_add(elements).cast(),
@@ -146,8 +150,8 @@ pub(crate) struct InRegisters {
     pub alpha: f32,
     pub low: f32,
     pub high: f32,
-    /// Values are multiplied by min(max(value / 6 + 1 / 2, 0), 1), and there is no residual.
-    pub hard_swish: bool,
+    /// What values are multiplied by; there is no residual where it is not open.
+    pub gate: Gate,
     pub bias: *const f32,
     pub residual: *const f32,
     pub residual_stride: usize,
@@ -161,6 +165,31 @@ pub(crate) struct InRegisters {
     pub half_result: bool,
     /// Columns that are left, those of the tile and more.
     pub columns: usize,
+}
+
+/// A function of a value that tile kernels multiply it by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Gate {
+    /// 1
+    Open,
+    /// min(max(x / 6 + 1 / 2, 0), 1)
+    Hard,
+    /// 1 / (1 + e^−x), for results that are rounded to bf16
+    Sigmoid,
+    /// Φ(x), for results that are rounded to bf16
+    Normal,
+}
+
+impl Gate {
+    /// That of an activation, for results of f32 (`wide`) or of bf16.
+    pub fn of(activation: Activation, wide: bool) -> Self {
+        match activation {
+            Activation::HardSwish => Gate::Hard,
+            Activation::Silu if !wide => Gate::Sigmoid,
+            Activation::Gelu if !wide => Gate::Normal,
+            _ => Gate::Open,
+        }
+    }
 }
 
 /// What a tile kernel does with sums of integers in registers.
@@ -373,18 +402,22 @@ impl<'a, R: Real> FinishReal<'a, R> {
         output: &'a Output<R>,
     ) -> Self {
         let function = epilogue.activation.function().is_some();
+        let open = Gate::of(epilogue.activation, R::WIDE) == Gate::Open;
         let registers = match R::WIDE {
             true => addend.is_none(),
             false => epilogue.residual.is_none(),
         };
-        let late = !R::WIDE && function && !epilogue.activation.is_hard_swish();
+        let late = !R::WIDE && function && open;
         let registers = registers && !late && isa.has_bf16();
         FinishReal { isa, epilogue, addend, output, registers }
     }
 
-    /// True where the tile kernels apply the activation to what is in registers.
-    fn swishes(&self) -> bool {
-        self.epilogue.activation.is_hard_swish() && self.epilogue.residual.is_none()
+    /// What the tile kernels multiply by in registers.
+    fn gate(&self) -> Gate {
+        match self.epilogue.residual {
+            None => Gate::of(self.epilogue.activation, R::WIDE),
+            Some(_) => Gate::Open,
+        }
     }
 
     /// Stores a block from its accumulators.
@@ -423,7 +456,7 @@ impl<R: Real> Finish<f32> for FinishReal<'_, R> {
             alpha,
             low,
             high,
-            hard_swish: self.swishes(),
+            gate: self.gate(),
             bias: bias.map_or(std::ptr::null(), part),
             residual,
             residual_stride,
@@ -440,7 +473,7 @@ impl<R: Real> Finish<f32> for FinishReal<'_, R> {
         if !stored {
             return self.store(block);
         }
-        if R::WIDE && !self.swishes() {
+        if R::WIDE && self.gate() == Gate::Open {
             let (pointer, row_stride) = (self.output.pointer.cast::<f32>(), self.output.row_stride);
             let output = Output { pointer, row_stride };
             // SAFETY: promised to the constructors.

@@ -21,6 +21,7 @@ mod depthwise_shared;
 pub mod epilogue;
 mod finish;
 mod functions;
+pub mod gate;
 pub mod gemm;
 pub mod grouped;
 pub mod groups;

@@ -23,6 +23,8 @@ const MOST_TILES: usize = 64;
 const MOST_SHARED: usize = 16;
 /// Lines of three taps of such a call at most.
 const MOST_LINES: usize = MOST_SHARED * (TAP_BLOCK / 3);
+/// Bytes of the weights of two panels, and of the rows of a tile, that stay in L1 from tile to tile.
+const PAIR_BYTES: usize = 42 << 10;
 /// Bytes of rows and results of two panels that stay in L1 from pair to pair.
 const BLOCK_BYTES: usize = 24 << 10;
 
@@ -205,6 +207,12 @@ pub(crate) unsafe fn run<A: Sum, S: RowSource>(
     if shared.is_some_and(|shared| view.taps > TAP_BLOCK || shared.step > 1 && odd) {
         return false;
     }
+    // Where weights come from L2 for every tile, taller ones need fewer of them.
+    let lines = if shared.is_some() { 3 } else { 1 };
+    let row_bytes = view.taps * view.depth * A::ELEMENT_BYTES / lines;
+    if panels > 1 && 2 * view.panel_bytes() + PAIR_ROWS * row_bytes > PAIR_BYTES {
+        return false;
+    }
     // A single row's sums are parted by the other kernels, so that they do not wait for each other.
     let even = if shared.is_none() && rows.len() > 1 { source.even(rows.start) } else { None };
     let Some((_, EvenRows { row_step, tap_step, .. })) =
@@ -335,7 +343,7 @@ impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
     /// # Safety
     /// As [`run`].
     unsafe fn rows(&mut self, rows: Range<usize>) {
-        let row_bytes = self.view.taps * self.view.depth + 2 * PANEL;
+        let row_bytes = (self.view.taps * self.view.depth + 2 * PANEL) * A::ELEMENT_BYTES;
         let tiles = (BLOCK_BYTES / row_bytes / self.most).clamp(1, MOST_TILES);
         let block = tiles * self.most;
         let width = self.shared.map_or(usize::MAX, |shared| shared.width);

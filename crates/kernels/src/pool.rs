@@ -1,9 +1,10 @@
-//! Pooling over NHWC images: maximum and average, of f32 and of quantised bytes.
+//! Pooling over NHWC images: maximum and average, of f32 and of quantised bytes, and of bf16.
 //!
 //! A global pool is a window as large as the image; a one-dimensional pool has height 1.
 
 use crate::quantize::{Byte, Rounding, load_bytes, store_bytes};
-use crate::vector::{Vector, vectorised};
+use crate::real::{Real, load_real, store_real};
+use crate::vector::{Vector, vectorised, whole_vector};
 use std::ops::Range;
 
 /// One spatial axis of a pool, in pixels. With ceil mode only `output` grows.
@@ -186,8 +187,8 @@ unsafe fn pool_any<V: Vector, G: Gather<V>>(pool: &Pool, rows: Range<usize>, gat
                     channel += BLOCK * V::LANES;
                 }
                 while channel < pool.channels {
-                    let left = pool.channels - channel;
-                    window::<V, G, 1>(gather, &taps, channel, left, output + channel);
+                    let (first, left) = whole_vector::<V>(channel, pool.channels);
+                    window::<V, G, 1>(gather, &taps, first, left, output + first);
                     channel += V::LANES;
                 }
             }
@@ -224,9 +225,9 @@ unsafe fn window<V: Vector, G: Gather<V>, const N: usize>(
 }
 
 #[derive(Clone, Copy)]
-struct Max(*const f32, *mut f32);
+struct Max<T, R>(*const T, *mut R);
 
-impl<V: Vector> Gather<V> for Max {
+impl<V: Vector, T: Real, R: Real> Gather<V> for Max<T, R> {
     type Sum = V;
     #[inline(always)]
     fn start(self) -> V {
@@ -235,19 +236,19 @@ impl<V: Vector> Gather<V> for Max {
     #[inline(always)]
     unsafe fn step(self, sum: V, input: usize, count: usize) -> V {
         // SAFETY: as promised by the caller.
-        sum.max(unsafe { V::load_upto(self.0.add(input), count) })
+        sum.max(unsafe { load_real::<V, T>(self.0.add(input), count) })
     }
     #[inline(always)]
     unsafe fn finish(self, _: &Taps, sum: V, output: usize, count: usize) {
         // SAFETY: as promised by the caller.
-        unsafe { sum.store_upto(self.1.add(output), count) }
+        unsafe { store_real(sum, self.1.add(output), count) }
     }
 }
 
 #[derive(Clone, Copy)]
-struct Average(*const f32, *mut f32, bool);
+struct Average<T>(*const T, *mut f32, bool);
 
-impl<V: Vector> Gather<V> for Average {
+impl<V: Vector, T: Real> Gather<V> for Average<T> {
     type Sum = V;
     #[inline(always)]
     fn start(self) -> V {
@@ -256,7 +257,7 @@ impl<V: Vector> Gather<V> for Average {
     #[inline(always)]
     unsafe fn step(self, sum: V, input: usize, count: usize) -> V {
         // SAFETY: as promised by the caller.
-        sum + unsafe { V::load_upto(self.0.add(input), count) }
+        sum + unsafe { load_real::<V, T>(self.0.add(input), count) }
     }
     #[inline(always)]
     unsafe fn finish(self, taps: &Taps, sum: V, output: usize, count: usize) {
@@ -292,18 +293,23 @@ impl<V: Vector, T: Byte> Gather<V> for AverageBytes<T> {
 }
 
 #[inline(always)]
-fn max_f32<V: Vector>(pool: &Pool, rows: Range<usize>, input: &[f32], output: &mut [f32]) {
+fn max_real<V: Vector, T: Real, R: Real>(
+    pool: &Pool,
+    rows: Range<usize>,
+    input: &[T],
+    output: &mut [R],
+) {
     pool.check(&rows, input.len(), output.len());
     // SAFETY: just checked.
     unsafe { pool_any::<V, _>(pool, rows, Max(input.as_ptr(), output.as_mut_ptr())) }
 }
 
 #[inline(always)]
-fn average_f32<V: Vector>(
+fn average_f32<V: Vector, T: Real>(
     pool: &Pool,
     include_padding: bool,
     rows: Range<usize>,
-    input: &[f32],
+    input: &[T],
     output: &mut [f32],
 ) {
     pool.check(&rows, input.len(), output.len());
@@ -378,13 +384,14 @@ pub struct AverageRequantization {
 }
 
 vectorised! {
-    /// Maximum pool; −∞ where a window lies in the padding. `rows` counts output rows through the
-    /// batch, `input` is the whole batch, `output` just the rows.
+    /// Maximum pool of f32 or bf16, rounded if the output is of bf16; −∞ where a window lies in the
+    /// padding. `rows` counts output rows through the batch, `input` is the whole batch, `output`
+    /// just the rows.
     ///
     /// # Panics
     /// If a slice does not fit the geometry.
-    pub fn max_pool_f32(isa, pool: &Pool, rows: Range<usize>, input: &[f32], output: &mut [f32])
-        = max_f32;
+    pub fn max_pool_f32[T: Real, R: Real](isa, pool: &Pool, rows: Range<usize>, input: &[T],
+        output: &mut [R]) = max_real;
     /// Maximum pool of bytes; the least value where a window lies in the padding. Otherwise as
     /// [`max_pool_f32`].
     ///
@@ -392,12 +399,12 @@ vectorised! {
     /// If a slice does not fit the geometry.
     pub fn max_pool_bytes[T: Byte](isa, pool: &Pool, rows: Range<usize>, input: &[T],
         output: &mut [T]) = max_bytes;
-    /// Average pool; 0 where a window lies in the padding. Otherwise as [`max_pool_f32`].
+    /// Average pool, in f32; 0 where a window lies in the padding. Otherwise as [`max_pool_f32`].
     ///
     /// # Panics
     /// If a slice does not fit the geometry.
-    pub fn average_pool_f32(isa, pool: &Pool, include_padding: bool, rows: Range<usize>,
-        input: &[f32], output: &mut [f32]) = average_f32;
+    pub fn average_pool_f32[T: Real](isa, pool: &Pool, include_padding: bool,
+        rows: Range<usize>, input: &[T], output: &mut [f32]) = average_f32;
     /// Average pool of bytes, otherwise as [`max_pool_f32`].
     ///
     /// # Panics

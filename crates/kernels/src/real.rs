@@ -4,6 +4,7 @@ use half::bf16;
 
 use crate::isa::Isa;
 use crate::quantize::f32_to_bf16;
+use crate::vector::Vector;
 
 mod sealed {
     pub trait Sealed {}
@@ -44,5 +45,35 @@ impl Real for bf16 {
 
     fn round(_isa: Isa, from: &[bf16], to: &mut [bf16]) {
         to.copy_from_slice(from);
+    }
+}
+
+/// `LANES` values, or the first `count` where fewer are left.
+///
+/// # Safety
+/// `count.min(LANES)` values must be readable.
+#[inline(always)]
+pub(crate) unsafe fn load_real<V: Vector, T: Real>(from: *const T, count: usize) -> V {
+    // SAFETY: the caller's promise; what is not f32 is bf16.
+    unsafe {
+        match T::WIDE {
+            true => V::load_upto(from.cast(), count),
+            false => V::load_bf16_upto(from.cast(), count),
+        }
+    }
+}
+
+/// Stores `LANES` values, or the first `count` where fewer are left, rounded if they are to be bf16.
+///
+/// # Safety
+/// `count.min(LANES)` values must be writable.
+#[inline(always)]
+pub(crate) unsafe fn store_real<V: Vector, R: Real>(value: V, to: *mut R, count: usize) {
+    // SAFETY: the caller's promise; what is not f32 is bf16.
+    unsafe {
+        match R::WIDE {
+            true => value.store_upto(to.cast(), count),
+            false => value.store_bf16_upto(to.cast(), count),
+        }
     }
 }

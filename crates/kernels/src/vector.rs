@@ -142,6 +142,10 @@ pub(crate) trait Vector:
     /// `LANES` places must be writable.
     unsafe fn store_halves(self, pointer: *mut u16);
 
+    /// `LANES` values of bf16.
+    /// # Safety
+    /// They must be readable.
+    unsafe fn load_bf16(pointer: *const bf16) -> Self;
     /// As bf16, to nearest even.
     /// # Safety
     /// `LANES` places must be writable.
@@ -234,6 +238,23 @@ pub(crate) trait Vector:
         }
     }
 
+    /// [`Vector::load_bf16`], or the first `count` values where fewer are left.
+    /// # Safety
+    /// `count.min(LANES)` values must be readable.
+    #[inline(always)]
+    unsafe fn load_bf16_upto(pointer: *const bf16, count: usize) -> Self {
+        // SAFETY: as promised by the caller; no set has more than 16 lanes.
+        unsafe {
+            if count >= Self::LANES {
+                Self::load_bf16(pointer)
+            } else {
+                let mut lanes = [bf16::ZERO; 16];
+                std::ptr::copy_nonoverlapping(pointer, lanes.as_mut_ptr(), count);
+                Self::load_bf16(lanes.as_ptr())
+            }
+        }
+    }
+
     /// [`Vector::store_bf16`] of the first `count` lanes, or of all where more are asked for.
     /// # Safety
     /// `count.min(LANES)` places must be writable.
@@ -265,6 +286,14 @@ pub(crate) trait Vector:
             }
         }
     }
+}
+
+/// The first of the vector at `at` of `count` values, and how many of it are left: where a vector is
+/// not whole, but one before it is, the last whole one again.
+#[inline(always)]
+pub(crate) fn whole_vector<V: Vector>(at: usize, count: usize) -> (usize, usize) {
+    let first = if count >= V::LANES { at.min(count - V::LANES) } else { at };
+    (first, count - first)
 }
 
 /// Declares public entry points that take an [`Isa`](crate::Isa) first and run a function generic

@@ -330,7 +330,7 @@ fn last_reads(graph: &Graph, aliases: &Aliases) -> Vec<usize> {
 /// The f32 values that are kept as bf16: intermediates that have a place of their own.
 fn narrow(graph: &Graph, aliases: &Aliases, demands: Demands<'_>) -> Vec<bool> {
     let mut narrow = vec![false; graph.value_count()];
-    if !graph.nodes().any(|(_, node)| steps::writes_bf16(graph, node, demands)) {
+    if !graph.nodes().any(|(_, node)| steps::rounds(graph, node, demands)) {
         return narrow;
     }
     let users = graph.users();
@@ -341,7 +341,8 @@ fn narrow(graph: &Graph, aliases: &Aliases, demands: Demands<'_>) -> Vec<bool> {
     let renames = |&(user, _): &(NodeId, usize)| {
         graph.node(user).outputs.iter().flatten().any(|&id| aliases.is_alias(id))
     };
-    for (_, node) in graph.nodes() {
+    // Readers first: some find their operand as bf16 where they write their result so.
+    for (_, node) in graph.nodes().rev() {
         let &[Some(y)] = node.outputs.as_slice() else { continue };
         if aliases.is_alias(y) {
             continue;
@@ -353,7 +354,7 @@ fn narrow(graph: &Graph, aliases: &Aliases, demands: Demands<'_>) -> Vec<bool> {
             .filter(|user| !renames(user))
             .collect();
         let kept = graph.outputs().iter().any(|id| names.contains(id));
-        let rounds = !kept && steps::is_narrow(graph, &readers, node, demands);
+        let rounds = !kept && steps::is_narrow(graph, &readers, node, &narrow, demands);
         names.iter().for_each(|id| narrow[id.index()] = rounds);
     }
     narrow

@@ -1,12 +1,15 @@
-//! Pools of every geometry.
+//! Pools of every geometry, and gates of what they squeeze.
 
+use half::bf16;
 use lepton_kernels::Isa;
+use lepton_kernels::gate::gate_bf16;
 use lepton_kernels::pool::*;
 use lepton_kernels::quantize::Rounding;
 use proptest::prelude::*;
 
 use crate::data::Random;
 use crate::frame::{Compare, Row, Values, on_slices};
+use crate::matrices::to_halves;
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -15,8 +18,8 @@ pub const ROWS: &[Row] = &[
         run: |row| {
             row.run(
                 pools(),
-                |case, isa, threads| vec![case.floats(isa, threads, None)],
-                |case| Some(vec![case.greatest_float()]),
+                |case, isa, threads| case.greatest(isa, threads),
+                |case| Some(case.greatest_floats()),
             )
         },
     },
@@ -32,11 +35,20 @@ pub const ROWS: &[Row] = &[
             row.run(
                 pools(),
                 |case, isa, threads| {
-                    [false, true].map(|include| case.floats(isa, threads, Some(include))).to_vec()
+                    let of = |include| case.means(isa, threads, include);
+                    [of(false), of(true)].concat()
                 },
-                |case| Some([false, true].map(|include| case.mean(include)).to_vec()),
+                |case| {
+                    let of = |include| [case.mean(include), case.mean(include)];
+                    Some([of(false), of(true)].concat())
+                },
             )
         },
+    },
+    Row {
+        name: "gate::gate_bf16",
+        compare: Compare::Bits,
+        run: |row| row.run(gated(), gate, gated_values),
     },
     Row {
         name: "pool::average_pool_bytes",
@@ -138,13 +150,30 @@ impl Pooled {
         y
     }
 
-    /// The greatest values, or the means with or without padding.
-    fn floats(&self, isa: Isa, threads: usize, include: Option<bool>) -> Values {
+    /// The greatest values of f32 and of bf16, as either.
+    fn greatest(&self, isa: Isa, threads: usize) -> Vec<Values> {
         let (x, pool) = (self.whole(), &self.pool);
-        Values::Floats(self.run(threads, 9.0, |rows, y| match include {
-            None => max_pool_f32(isa, pool, rows, &x, y),
-            Some(include) => average_pool_f32(isa, pool, include, rows, &x, y),
-        }))
+        let (halves, empty) = (to_halves(&x), bf16::from_f32(9.0));
+        vec![
+            Values::Floats(self.run(threads, 9.0, |rows, y| max_pool_f32(isa, pool, rows, &x, y))),
+            Values::Halves(
+                self.run(threads, empty, |rows, y| max_pool_f32(isa, pool, rows, &x, y)),
+            ),
+            Values::Halves(
+                self.run(threads, empty, |rows, y| max_pool_f32(isa, pool, rows, &halves, y)),
+            ),
+        ]
+    }
+
+    /// The means, with or without padding, of f32 and of bf16, which holds the same numbers.
+    fn means(&self, isa: Isa, threads: usize, include: bool) -> [Values; 2] {
+        let (x, pool) = (self.whole(), &self.pool);
+        let halves = to_halves(&x);
+        let of_floats =
+            self.run(threads, 9.0, |rows, y| average_pool_f32(isa, pool, include, rows, &x, y));
+        let of_halves = self
+            .run(threads, 9.0, |rows, y| average_pool_f32(isa, pool, include, rows, &halves, y));
+        [of_floats, of_halves].map(Values::Floats)
     }
 
     fn bytes(&self, isa: Isa, threads: usize) -> Vec<Values> {
@@ -190,11 +219,13 @@ impl Pooled {
         (first..end).map(one).collect()
     }
 
-    fn greatest_float(&self) -> Values {
+    fn greatest_floats(&self) -> Vec<Values> {
         let x = self.whole();
         let greatest =
             |at: &[usize], _| at.iter().map(|&at| x[at]).fold(f32::NEG_INFINITY, f32::max);
-        Values::Floats(self.each(greatest))
+        let floats = self.each(greatest);
+        let halves = to_halves(&floats);
+        vec![Values::Floats(floats), Values::Halves(halves.clone()), Values::Halves(halves)]
     }
 
     fn greatest_bytes(&self) -> Option<Vec<Values>> {
@@ -219,4 +250,31 @@ impl Pooled {
             ((sum as f32 * 0.07).round_ties_even() + 20.0).clamp(0.0, 255.0) as u8
         }))
     }
+}
+
+/// Rows of values that bf16 holds, and their gates.
+fn gated() -> impl Strategy<Value = (Vec<f32>, Vec<f32>)> {
+    (0..9usize, 1..70usize, any::<u64>()).prop_map(|(rows, channels, seed)| {
+        let mut random = Random(seed);
+        let x = random.floats(rows * channels);
+        let x = x.iter().map(|&x| bf16::from_f32(x).to_f32()).collect();
+        (x, random.floats(channels))
+    })
+}
+
+/// Of f32 and of bf16.
+fn gate((x, gates): &(Vec<f32>, Vec<f32>), isa: Isa, threads: usize) -> Vec<Values> {
+    let (channels, halves) = (gates.len(), to_halves(x));
+    let (mut wide, mut narrow) = (vec![bf16::ZERO; x.len()], vec![bf16::ZERO; x.len()]);
+    on_slices(threads, &mut wide, channels, 5, |range, y| gate_bf16(isa, &x[range], gates, y));
+    on_slices(threads, &mut narrow, channels, 5, |range, y| {
+        gate_bf16(isa, &halves[range], gates, y);
+    });
+    vec![Values::Halves(wide), Values::Halves(narrow)]
+}
+
+fn gated_values((x, gates): &(Vec<f32>, Vec<f32>)) -> Option<Vec<Values>> {
+    let product = |(i, x): (usize, &f32)| bf16::from_f32(x * gates[i % gates.len()]);
+    let values: Vec<bf16> = x.iter().enumerate().map(product).collect();
+    Some(vec![Values::Halves(values.clone()), Values::Halves(values)])
 }

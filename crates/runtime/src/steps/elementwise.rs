@@ -94,6 +94,9 @@ pub(crate) fn binary(builder: &mut Builder<'_>, node: &Node, op: &Binary) -> Cho
     let (Some(a), Some(b), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
         return Ok(None);
     };
+    if let Some(chosen) = super::gate::gate(builder, node) {
+        return Ok(Some(chosen));
+    }
     let float = is_f32(builder, node, 0) && is_f32(builder, node, 1);
     let Some(function) = binary_function(op.function).filter(|_| float) else {
         return super::select::pair(builder, node, op.function);

@@ -6,6 +6,7 @@ mod couple;
 mod dynamic;
 mod elementwise;
 pub(crate) mod found;
+mod gate;
 mod groups;
 mod indexed;
 mod integer;
@@ -64,13 +65,15 @@ macro_rules! by_size {
 use by_size;
 
 /// What kernels do to numbers beyond the order of sums, where [`Demands::exact`] forbids it.
-const NUMERICS: [(&str, &str); 6] = [
+const NUMERICS: [(&str, &str); 8] = [
     ("conv-winograd-2x2-f32", "Winograd"),
     ("conv-winograd-4x4-f32", "Winograd"),
     ("linear-24-bit", "weights of single rows in 24 bits"),
     ("lstm-i16-f32", "recurrent weights in 16 bits"),
     ("gru-i16-f32", "recurrent weights in 16 bits"),
     ("attention-bf16", "attention in bf16"),
+    ("gate-bf16", "gated pixels in bf16"),
+    ("average-pool-bf16", "gated pixels in bf16"),
 ];
 
 /// What these kernels do of that, each once.
@@ -217,26 +220,35 @@ pub(crate) fn scratch_bytes(
     }
 }
 
-/// f32 values that are kept as bf16, because whoever reads them rounds them so: results of `node`.
+/// f32 values that are kept as bf16, because whoever reads them rounds them so, or averages them
+/// besides: results of `node`, of whose readers' results `narrow` tells the same.
 pub(crate) fn is_narrow(
     graph: &Graph,
     users: &[(NodeId, usize)],
     node: &Node,
+    narrow: &[bool],
     demands: Demands<'_>,
 ) -> bool {
     let rounds = |&(user, index): &(NodeId, usize)| {
         let user = graph.node(user);
         product::takes_bf16(graph, user, index)
             || index < 3 && attention::takes_bf16(graph, user, demands)
+            || !demands.exact && gate::takes_bf16(graph, user, index, narrow)
+            || rows::takes_bf16(graph, user, narrow)
     };
-    writes_bf16(graph, node, demands) && !users.is_empty() && users.iter().all(rounds)
-}
-
-/// True if a node's step can round its result to bf16.
-pub(crate) fn writes_bf16(graph: &Graph, node: &Node, demands: Demands<'_>) -> bool {
-    product::writes_bf16(graph, node)
+    let averages =
+        |&(user, _): &(NodeId, usize)| !demands.exact && rows::averages(graph, graph.node(user));
+    let writes = product::writes_bf16(graph, node)
         || reduce::writes_bf16(graph, node)
         || attention::writes_bf16(graph, node, demands)
+        || gate::gated(graph, node).is_some()
+        || rows::writes_bf16(graph, node);
+    writes && users.iter().any(rounds) && users.iter().all(|user| rounds(user) || averages(user))
+}
+
+/// True for a product or attention that rounds what it reads to bf16: without one, nothing is narrow.
+pub(crate) fn rounds(graph: &Graph, node: &Node, demands: Demands<'_>) -> bool {
+    product::takes_bf16(graph, node, 0) || attention::takes_bf16(graph, node, demands)
 }
 
 /// The operand a node's step may write its result over.

@@ -1,8 +1,9 @@
 //! Steps over windows and rows: pooling, softmax.
 
+use half::bf16;
 use lepton_ir::ops::pool::{Pool, PoolFunction};
 use lepton_ir::ops::softmax::Softmax;
-use lepton_ir::{Dim, Node};
+use lepton_ir::{Dim, Graph, Node, Op};
 use lepton_kernels::pool::{
     Pool as Geometry, PoolAxis, average_pool_f32, max_pool_bytes, max_pool_f32,
 };
@@ -13,16 +14,37 @@ use super::{Choice, Chosen, ELEMENT_WORK, is_f32, over_rows};
 use crate::place::Memory;
 use crate::plan::Builder;
 
-/// Pooling of channels-last images.
-pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice {
-    let (Some(x), Some(y)) = (node.inputs[0], node.outputs[0]) else { return Ok(None) };
-    let (shape, out) = (builder.shape(x), builder.shape(y));
+/// The pool of a step over channels-last images of f32.
+fn of_floats<'a>(graph: &Graph, node: &'a Node) -> Option<&'a Pool> {
+    let Op::Pool(op) = &node.op else { return None };
+    let x = graph.fact((*node.inputs.first()?)?);
+    geometry(op, &x.shape()?, &graph.fact((*node.outputs.first()?)?).shape()?)?;
+    (x.dtype == DType::F32).then_some(op)
+}
+
+/// True for an average of whole images, which may be kept as bf16.
+pub(crate) fn averages(graph: &Graph, node: &Node) -> bool {
+    of_floats(graph, node).is_some_and(|op| op.global && op.function == PoolFunction::Average)
+}
+
+/// True for a maximum, which can be written as bf16.
+pub(crate) fn writes_bf16(graph: &Graph, node: &Node) -> bool {
+    of_floats(graph, node).is_some_and(|op| op.function == PoolFunction::Max)
+}
+
+/// True for the images of a maximum that is kept as bf16.
+pub(crate) fn takes_bf16(graph: &Graph, node: &Node, narrow: &[bool]) -> bool {
+    let result = node.outputs.first().copied().flatten();
+    writes_bf16(graph, node) && result.is_some_and(|y| narrow[y.index()])
+}
+
+/// How a pool of channels-last images lies, if it has a kernel.
+fn geometry(op: &Pool, shape: &[usize], out: &[usize]) -> Option<Geometry> {
     if op.layout != Layout::Nhwc || shape.len() != 4 || op.function == PoolFunction::Lp {
-        return Ok(None);
+        return None;
     }
-    let spatial = [Dim::from(shape[1]), Dim::from(shape[2])];
-    let Ok(window) = op.window(&spatial) else { return Ok(None) };
-    let Ok((_, before)) = window.resolve(&shape[1..3]) else { return Ok(None) };
+    let window = op.window(&[Dim::from(shape[1]), Dim::from(shape[2])]).ok()?;
+    let (_, before) = window.resolve(&shape[1..3]).ok()?;
     let axis = |i: usize| PoolAxis {
         input: shape[i + 1],
         output: out[i + 1],
@@ -32,10 +54,18 @@ pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice 
         padding_before: before[i],
         padding_after: window.pads[i + 2],
     };
-    let geometry = Geometry { height: axis(0), width: axis(1), channels: shape[3] };
+    Some(Geometry { height: axis(0), width: axis(1), channels: shape[3] })
+}
+
+/// Pooling of channels-last images.
+pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice {
+    let (Some(x), Some(y)) = (node.inputs[0], node.outputs[0]) else { return Ok(None) };
+    let (shape, out) = (builder.shape(x), builder.shape(y));
+    let Some(geometry) = geometry(op, &shape, &out) else { return Ok(None) };
     let (from, to) = (builder.place(x), builder.place(y));
     let (count, rows, row_len) = (builder.count(x), out[0] * out[1], geometry.row_len());
     let dtype = builder.graph.fact(x).dtype;
+    let narrow = [builder.is_narrow(x), builder.is_narrow(y)];
     let (max, padded) = (op.function == PoolFunction::Max, op.count_padding);
     let served = dtype == DType::F32 || (dtype == DType::U8 && max);
     if !served {
@@ -52,18 +82,30 @@ pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice 
                     let input = memory.slice::<u8>(from, count);
                     return max_pool_bytes(memory.isa, &geometry, range, input, output);
                 }
-                let output = memory.slice_mut::<f32>(to, start, length);
-                let input = memory.slice::<f32>(from, count);
-                if max {
-                    max_pool_f32(memory.isa, &geometry, range, input, output);
-                } else {
-                    average_pool_f32(memory.isa, &geometry, padded, range, input, output);
+                macro_rules! pool {
+                    ($pool:ident, $x:ty, $y:ty $(, $padded:ident)?) => {{
+                        let output = memory.slice_mut::<$y>(to, start, length);
+                        let input = memory.slice::<$x>(from, count);
+                        $pool(memory.isa, &geometry, $($padded,)? range, input, output);
+                    }};
+                }
+                match (max, narrow) {
+                    (true, [false, false]) => pool!(max_pool_f32, f32, f32),
+                    (true, [false, true]) => pool!(max_pool_f32, f32, bf16),
+                    (true, [true, _]) => pool!(max_pool_f32, bf16, bf16),
+                    (false, [false, _]) => pool!(average_pool_f32, f32, f32, padded),
+                    (false, [true, _]) => pool!(average_pool_f32, bf16, f32, padded),
                 }
             }
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: if max { "max-pool" } else { "average-pool" }, run }))
+    let kernel = match (max, narrow[0]) {
+        (true, _) => "max-pool",
+        (false, false) => "average-pool",
+        (false, true) => "average-pool-bf16",
+    };
+    Ok(Some(Chosen { kernel, run }))
 }
 
 /// Softmax along any axis.

@@ -67,3 +67,48 @@ fn attention_between_products_of_bf16_multiplies_as_they_do() {
         }
     }
 }
+
+/// Pixels whose maxima are squeezed, and excited by gates of their channels, between products.
+fn gated(swapped: bool) -> Graph {
+    let operands = if swapped { "%g, %d" } else { "%d, %g" };
+    let source = format!(
+        "graph \"gated\" {{ input %x: f32[n,3,5,20]\n{}{}{}{}
+         %c: f32[n,3,5,20] = Conv(%x, %wc) {{layout=\"nhwc\"}}
+         %k: f32[n,3,5,20] = Pool(%c) {{kernel=[3, 3], pads=[1, 1, 1, 1], layout=\"nhwc\"}}
+         %d: f32[n,3,5,20] = Conv(%k, %wd) {{group=20, pads=[1, 1, 1, 1], layout=\"nhwc\"}}
+         %p: f32[n,1,1,20] = Pool(%d) {{function=\"average\", global=1, layout=\"nhwc\"}}
+         %g: f32[n,1,1,20] = Conv(%p, %wg) {{layout=\"nhwc\"}}
+         %m: f32[n,3,5,20] = Binary({operands}) {{function=\"mul\"}}
+         %y: f32[n,3,5,24] = Conv(%m, %wy) {{layout=\"nhwc\"}}
+         output %y }}",
+        weights("wc", &[20, 1, 1, 20], 4),
+        weights("wd", &[20, 3, 3, 1], 1),
+        weights("wg", &[20, 1, 1, 20], 2),
+        weights("wy", &[24, 1, 1, 20], 3),
+    );
+    text::parse(&source).unwrap_or_else(|e| panic!("{e}\n{source}"))
+}
+
+#[test]
+fn gated_pixels_stay_bf16_between_products() {
+    let inputs = [Tensor::from_slice([2, 3, 5, 20], &values(600, 7)).unwrap()];
+    for swapped in [false, true] {
+        let graph = gated(swapped);
+        let expected = interpret::run(&graph, &inputs).unwrap()[0].to_f64_vec();
+        let largest = expected.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+        for isa in Isa::available() {
+            for exact in [true, false] {
+                let (found, kernels) = run(&graph, &inputs, isa, exact);
+                let names = match exact {
+                    true => ["average-pool", "gate"],
+                    false => ["average-pool-bf16", "gate-bf16"],
+                };
+                assert!(names.iter().all(|name| kernels.contains(name)), "{isa}: {kernels:?}");
+                for (want, have) in expected.iter().zip(&found) {
+                    let limit = largest * 0.01;
+                    assert!((want - have).abs() < limit, "{isa} {exact}: {want} and {have}");
+                }
+            }
+        }
+    }
+}

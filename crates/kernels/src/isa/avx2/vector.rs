@@ -83,6 +83,10 @@ impl Vector for Vector8 {
             let halves = _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm_storeu_si128(pointer.cast(), halves)
         }
+        unsafe fn load_bf16(pointer: *const bf16) -> Self {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(pointer.cast()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves)))
+        }
         unsafe fn store_bf16(self: Self, pointer: *mut bf16) {
             let bits = _mm256_castps_si256(self.0);
             let high = _mm256_srli_epi32::<16>(bits);

@@ -9,22 +9,22 @@ macro_rules! by_pixels {
 }
 
 macro_rules! micro {
-    ($sum:ty, $side_by_side:literal, $kernels:ident) => {{
+    ($sum:ty, $kernels:ident) => {{
         /// # Safety
         /// As `neighbours`; at most as many pixels and lines as there are kernels.
         unsafe fn tile(pixels: usize, lines: usize, tile: &ColumnTile<$sum>) {
             // SAFETY: the caller's promise.
             unsafe { $kernels[lines - 1][pixels - 1](tile) }
         }
-        MicroColumns { pixels: $kernels[0].len(), side_by_side: $side_by_side, tile }
+        MicroColumns { pixels: $kernels[0].len(), tile }
     }};
 }
 
 /// The tables and `micro`, which chooses among them. A column of pixels is read in `$three` parts for
-/// kernels of three taps, in `$five` for those of five; kernels know tiles side by side or do not, and
-/// for steps of two columns tiles of `$by_two` pixels.
+/// kernels of three taps, in `$five` for those of five; for steps of two columns tiles are of `$by_two`
+/// pixels.
 macro_rules! by_size {
-    ($sum:ty, $three:literal, $five:literal, $side_by_side:literal, $($by_two:literal)*) => {
+    ($sum:ty, $three:literal, $five:literal, $($by_two:literal)*) => {
         type Kernel = unsafe fn(&ColumnTile<$sum>);
 
         static THREE: [[Kernel; 8]; 2] = [
@@ -42,10 +42,10 @@ macro_rules! by_size {
         /// The kernels for `taps` by `taps` taps and pixels `step` columns apart.
         pub(crate) fn micro(taps: usize, step: usize) -> Option<MicroColumns<$sum>> {
             Some(match (taps, step) {
-                (3, 1) => micro!($sum, $side_by_side, THREE),
-                (3, 2) => micro!($sum, $side_by_side, THREE_BY_TWO),
-                (5, 1) => micro!($sum, $side_by_side, FIVE),
-                (5, 2) => micro!($sum, $side_by_side, FIVE_BY_TWO),
+                (3, 1) => micro!($sum, THREE),
+                (3, 2) => micro!($sum, THREE_BY_TWO),
+                (5, 1) => micro!($sum, FIVE),
+                (5, 2) => micro!($sum, FIVE_BY_TWO),
                 _ => return None,
             })
         }

@@ -9,7 +9,7 @@ use crate::depthwise_columns::{ColumnTile, Here, LINE_ROWS, MicroColumns};
 use crate::finish::{Movable, OfIntegers};
 use crate::tile::BLOCK_STRIDE;
 
-by_size!(i32, 1, 2, true, 1 2 3 4 5 6 7 8);
+by_size!(i32, 1, 2, 1 2 3 4 5 6 7 8);
 
 /// Sixteen channels of four lines of the image, a double word for each channel.
 ///

@@ -129,11 +129,17 @@ unsafe fn pixel_values<const HALF: bool>(from: *const u8, mask: __mmask16) -> __
 macro_rules! store_rows {
     ($finish:expr, $channel:expr, $mask:expr, $rows:expr, $sums:expr) => {
         let finish = $finish;
-        match finish.hard_swish {
-            true => $crate::isa::avx512::depthwise_shared::store_rows!(
+        match finish.gate {
+            $crate::finish::Gate::Hard => $crate::isa::avx512::depthwise_shared::store_rows!(
                 finish, $channel, $mask, $rows, $sums, $crate::isa::avx512::epilogue::hard_swish
             ),
-            false => $crate::isa::avx512::depthwise_shared::store_rows!(
+            $crate::finish::Gate::Sigmoid => $crate::isa::avx512::depthwise_shared::store_rows!(
+                finish, $channel, $mask, $rows, $sums, $crate::isa::avx512::halves::swish
+            ),
+            $crate::finish::Gate::Normal => $crate::isa::avx512::depthwise_shared::store_rows!(
+                finish, $channel, $mask, $rows, $sums, $crate::isa::avx512::halves::gelu
+            ),
+            $crate::finish::Gate::Open => $crate::isa::avx512::depthwise_shared::store_rows!(
                 finish, $channel, $mask, $rows, $sums, std::convert::identity
             ),
         }

@@ -14,7 +14,7 @@ pub(crate) static MICRO: Micro<f32> =
 /// are too long to be unrolled, which is why [`store_swish!`] is one of its own.
 macro_rules! store {
     ($finish:ident, $rows:expr, $panels:expr, |$r:ident, $p:ident| $sum:expr) => {
-        if $finish.hard_swish {
+        if $finish.gate == $crate::finish::Gate::Hard {
             $crate::isa::avx512::gemm_f32::store_swish!($finish, $rows, $panels, |$r, $p| $sum);
         } else {
             let alpha = _mm512_set1_ps($finish.alpha);

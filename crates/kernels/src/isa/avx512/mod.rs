@@ -16,6 +16,7 @@ pub(crate) mod gemm_bf16;
 pub(crate) mod gemm_f32;
 pub(crate) mod gemm_u8s8;
 pub(crate) mod groups;
+pub(crate) mod halves;
 pub(crate) mod pairs;
 pub(crate) mod single;
 pub(crate) mod sparse;

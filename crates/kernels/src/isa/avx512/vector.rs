@@ -79,6 +79,10 @@ impl Vector for Vector16 {
             let halves = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
             _mm256_storeu_si256(pointer.cast(), halves)
         }
+        unsafe fn load_bf16(pointer: *const bf16) -> Self {
+            let halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256(pointer.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(halves)))
+        }
         unsafe fn store_bf16(self: Self, pointer: *mut bf16) {
             let bits = _mm512_castps_si512(self.0);
             let high = _mm512_srli_epi32::<16>(bits);

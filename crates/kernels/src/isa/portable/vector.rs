@@ -229,6 +229,12 @@ impl Vector for Vector4 {
         Self(halves.map(|x| f16::from_bits(x).to_f32_const()))
     }
     #[inline(always)]
+    unsafe fn load_bf16(pointer: *const bf16) -> Self {
+        // SAFETY: the caller promises four values.
+        let halves = unsafe { pointer.cast::<[bf16; 4]>().read_unaligned() };
+        Self(halves.map(bf16::to_f32_const))
+    }
+    #[inline(always)]
     unsafe fn store_bf16(self, pointer: *mut bf16) {
         // SAFETY: the caller promises four places.
         unsafe { pointer.cast::<[bf16; 4]>().write_unaligned(self.0.map(bf16::from_f32_const)) }

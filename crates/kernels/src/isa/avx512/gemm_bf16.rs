@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 use super::gemm_f32::store;
 use super::gemm_u8s8::word;
 use super::halves::{first_sums, store_halves};
+use super::panels::{of_rows, panel_kernels};
 use crate::finish::Movable;
 use crate::panel::{PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
@@ -112,56 +113,6 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<f32
     }
 }
 
-static PANEL: PanelMicro<f32> = PanelMicro {
-    shared,
-    even,
-    tall: 16,
-    pair: Some(PairMicro { shared: shared_pair, even: even_pair }),
-};
-
-macro_rules! of_rows {
-    (even_rows, $panels:literal: $($rows:literal)*) => { [$(even_rows::<$rows, $panels>),*] };
-    (shared_rows, $panels:literal, $step:literal: $($rows:literal)*) => {
-        [$(shared_rows::<$rows, $panels, $step>),*]
-    };
-}
-
-static SHARED: [PanelKernel<f32>; TILE_ROWS] =
-    of_rows!(shared_rows, 1, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-static EVEN: [PanelKernel<f32>; 16] =
-    of_rows!(even_rows, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-static SHARED_PAIR: [[PanelKernel<f32>; PAIR_ROWS]; 2] =
-    [of_rows!(shared_rows, 2, 1: 1 2 3 4 5 6 7 8), of_rows!(shared_rows, 2, 2: 1 2 3 4 5 6 7 8)];
-static EVEN_PAIR: [PanelKernel<f32>; PAIR_ROWS] = of_rows!(even_rows, 2: 1 2 3 4 5 6 7 8);
-
-/// # Safety
-/// As [`shared_rows`].
-unsafe fn shared(rows: usize, tile: &PanelTile<f32>) {
-    // SAFETY: the caller's promise.
-    unsafe { SHARED[rows - 1](tile) }
-}
-
-/// # Safety
-/// As [`even_rows`].
-unsafe fn even(rows: usize, tile: &PanelTile<f32>) {
-    // SAFETY: the caller's promise.
-    unsafe { EVEN[rows - 1](tile) }
-}
-
-/// # Safety
-/// As [`shared_rows`].
-unsafe fn shared_pair(rows: usize, tile: &PanelTile<f32>) {
-    // SAFETY: the caller's promise.
-    unsafe { SHARED_PAIR[tile.pixel_step - 1][rows - 1](tile) }
-}
-
-/// # Safety
-/// As [`even_rows`].
-unsafe fn even_pair(rows: usize, tile: &PanelTile<f32>) {
-    // SAFETY: the caller's promise.
-    unsafe { EVEN_PAIR[rows - 1](tile) }
-}
-
 /// Two elements in every lane.
 ///
 /// # Safety
@@ -179,7 +130,7 @@ unsafe fn two(from: *const u8) -> __m512bh {
 /// As [`two`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn one(from: *const u8) -> __m512bh {
+unsafe fn one(from: *const u8, _count: usize) -> __m512bh {
     // SAFETY: as above.
     unsafe { std::mem::transmute(_mm512_set1_epi32(from.cast::<u16>().read_unaligned().into())) }
 }
@@ -190,7 +141,7 @@ unsafe fn one(from: *const u8) -> __m512bh {
 /// As [`two`].
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn line_at(from: *const u8) -> __m512bh {
+unsafe fn line(from: *const u8) -> __m512bh {
     // SAFETY: as above.
     unsafe { std::mem::transmute(_mm512_loadu_si512(from.cast())) }
 }
@@ -214,125 +165,13 @@ macro_rules! each_tile {
     };
 }
 
-/// Rows, `STEP` pixels apart, whose three taps across share pixels.
-///
-/// # Safety
-/// Needs AVX-512 F, BW, DQ, VL and BF16; the pixels of the tiles' lines of taps and the weights are
-/// readable, what is finished is writable.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn shared_rows<const ROWS: usize, const PANELS: usize, const STEP: usize>(
-    tile: &PanelTile<f32>,
-) {
-    let mut ahead = tile.ahead.cast::<i8>();
-    let mut lines = tile.lines;
-    let (tap_bytes, panel_bytes) = (tile.tap_bytes, tile.panel_bytes);
-    // SAFETY: the caller's promise; one line of weights per tap, step and panel.
-    unsafe {
-        each_tile!(tile, ROWS, PANELS, |sums| {
-            let mut weights = tile.weights;
-            for _ in 0..tile.taps / 3 {
-                let PixelLine { left, second, right, step } = *lines;
-                let (mut left, mut right) = (pointer(left), pointer(right));
-                let mut second = pointer(second);
-                lines = lines.add(1);
-                macro_rules! step {
-                    ($elements:ident) => {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead);
-                        ahead = ahead.wrapping_add(tile.ahead_step);
-                        let pixel = |m: usize| match m {
-                            0 => left,
-                            _ if m == (ROWS - 1) * STEP + 2 => right,
-                            _ => second.wrapping_add((m - 1) * step),
-                        };
-                        let mut taps = [[line_at(weights); PANELS]; 3];
-                        for tap in 0..3 {
-                            for p in 0..PANELS {
-                                taps[tap][p] =
-                                    line_at(weights.add(tap * tap_bytes + p * panel_bytes));
-                            }
-                        }
-                        let mut values = [$elements(pixel(0)), $elements(pixel(1))];
-                        for r in 0..ROWS {
-                            let last = $elements(pixel(r * STEP + 2));
-                            for p in 0..PANELS {
-                                let mut sum = sums[r][p];
-                                sum = _mm512_dpbf16_ps(sum, values[0], taps[0][p]);
-                                sum = _mm512_dpbf16_ps(sum, values[1], taps[1][p]);
-                                sums[r][p] = _mm512_dpbf16_ps(sum, last, taps[2][p]);
-                            }
-                            values = match STEP {
-                                1 => [values[1], last],
-                                _ if r + 1 == ROWS => values,
-                                _ => [last, $elements(pixel(r * STEP + 3))],
-                            };
-                        }
-                        weights = weights.add(64);
-                    };
-                }
-                for _ in 0..tile.depth / 2 {
-                    step!(two);
-                    left = left.wrapping_add(4);
-                    second = second.wrapping_add(4);
-                    right = right.wrapping_add(4);
-                }
-                if !tile.depth.is_multiple_of(2) {
-                    step!(one);
-                }
-                weights = weights.wrapping_add(2 * tap_bytes);
-            }
-        });
-    }
-}
-
-/// Rows that lie evenly, by one or two panels.
-///
-/// # Safety
-/// As [`shared_rows`], for the rows and taps of the tiles.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
-unsafe fn even_rows<const ROWS: usize, const PANELS: usize>(tile: &PanelTile<f32>) {
-    let mut ahead = tile.ahead.cast::<i8>();
-    let (row_step, tap_step) = (tile.row_step, tile.tap_step);
-    let mut starts = tile.starts;
-    // SAFETY: the caller's promise; one line of weights per tap, step and panel.
-    unsafe {
-        each_tile!(tile, ROWS, PANELS, |sums| {
-            let (mut weights, mut tap) = (tile.weights, pointer(*starts));
-            starts = starts.add(1);
-            for _ in 0..tile.taps {
-                let mut at = tap;
-                macro_rules! step {
-                    ($elements:ident) => {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead);
-                        ahead = ahead.wrapping_add(tile.ahead_step);
-                        let mut lines = [line_at(weights); PANELS];
-                        for p in 0..PANELS {
-                            lines[p] = line_at(weights.add(p * tile.panel_bytes));
-                        }
-                        for r in 0..ROWS {
-                            let value = $elements(at.wrapping_add(r * row_step));
-                            for p in 0..PANELS {
-                                sums[r][p] = _mm512_dpbf16_ps(sums[r][p], value, lines[p]);
-                            }
-                        }
-                        weights = weights.add(64);
-                    };
-                }
-                let in_four = if PANELS > 1 { tile.depth / 8 } else { 0 };
-                for _ in 0..in_four {
-                    for _ in 0..4 {
-                        step!(two);
-                        at = at.wrapping_add(4);
-                    }
-                }
-                for _ in 0..tile.depth / 2 - 4 * in_four {
-                    step!(two);
-                    at = at.wrapping_add(4);
-                }
-                if !tile.depth.is_multiple_of(2) {
-                    step!(one);
-                }
-                tap = tap.wrapping_add(tap_step);
-            }
-        });
-    }
-}
+panel_kernels!(
+    f32,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16",
+    2,
+    each_tile,
+    line,
+    two,
+    one,
+    _mm512_dpbf16_ps
+);

@@ -3,6 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::epilogue::{byte_factors, first_integers, store_bytes, store_integers, store_reals};
+use super::panels::{of_rows, panel_kernels};
 use crate::finish::{Movable, OfIntegers};
 use crate::panel::{PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
@@ -126,55 +127,15 @@ unsafe fn rows_by_panels<const ROWS: usize, const PANELS: usize>(tile: &Tile<i32
     }
 }
 
-/// The kernels of one panel, and of two.
-static PANEL: PanelMicro<i32> = PanelMicro {
-    shared,
-    even,
-    tall: 16,
-    pair: Some(PairMicro { shared: shared_pair, even: even_pair }),
-};
-
-macro_rules! of_rows {
-    (even_rows, $panels:literal: $($rows:literal)*) => { [$(even_rows::<$rows, $panels>),*] };
-    (shared_rows, $panels:literal, $step:literal: $($rows:literal)*) => {
-        [$(shared_rows::<$rows, $panels, $step>),*]
-    };
-}
-
-static SHARED: [PanelKernel<i32>; TILE_ROWS] =
-    of_rows!(shared_rows, 1, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-static EVEN: [PanelKernel<i32>; 16] =
-    of_rows!(even_rows, 1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16);
-static SHARED_PAIR: [[PanelKernel<i32>; PAIR_ROWS]; 2] =
-    [of_rows!(shared_rows, 2, 1: 1 2 3 4 5 6 7 8), of_rows!(shared_rows, 2, 2: 1 2 3 4 5 6 7 8)];
-static EVEN_PAIR: [PanelKernel<i32>; PAIR_ROWS] = of_rows!(even_rows, 2: 1 2 3 4 5 6 7 8);
-
+/// A line of weights.
+///
 /// # Safety
-/// As [`shared_rows`].
-unsafe fn shared(rows: usize, tile: &PanelTile<i32>) {
+/// Needs AVX-512 F; the line is readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn line(from: *const u8) -> __m512i {
     // SAFETY: the caller's promise.
-    unsafe { SHARED[rows - 1](tile) }
-}
-
-/// # Safety
-/// As [`even_rows`].
-unsafe fn even(rows: usize, tile: &PanelTile<i32>) {
-    // SAFETY: the caller's promise.
-    unsafe { EVEN[rows - 1](tile) }
-}
-
-/// # Safety
-/// As [`shared_rows`].
-unsafe fn shared_pair(rows: usize, tile: &PanelTile<i32>) {
-    // SAFETY: the caller's promise.
-    unsafe { SHARED_PAIR[tile.pixel_step - 1][rows - 1](tile) }
-}
-
-/// # Safety
-/// As [`even_rows`].
-unsafe fn even_pair(rows: usize, tile: &PanelTile<i32>) {
-    // SAFETY: the caller's promise.
-    unsafe { EVEN_PAIR[rows - 1](tile) }
+    unsafe { _mm512_loadu_si512(from.cast()) }
 }
 
 /// Finishes the sums of one tile after the other: `$sums` names an array of registers that begins
@@ -204,125 +165,13 @@ macro_rules! each_tile {
     };
 }
 
-/// Rows, `STEP` pixels apart, whose three taps across share pixels.
-///
-/// # Safety
-/// Needs AVX-512 F, BW, DQ, VL and VNNI; the pixels of the tiles' lines of taps and the weights are
-/// readable, what is finished is writable.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn shared_rows<const ROWS: usize, const PANELS: usize, const STEP: usize>(
-    tile: &PanelTile<i32>,
-) {
-    let mut ahead = tile.ahead.cast::<i8>();
-    let mut lines = tile.lines;
-    let (tap_bytes, panel_bytes) = (tile.tap_bytes, tile.panel_bytes);
-    // SAFETY: the caller's promise; one line of weights per tap, step and panel.
-    unsafe {
-        each_tile!(tile, ROWS, PANELS, |sums| {
-            let mut weights = tile.weights;
-            for _ in 0..tile.taps / 3 {
-                let PixelLine { left, second, right, step } = *lines;
-                let (mut left, mut right) = (pointer(left), pointer(right));
-                let mut second = pointer(second);
-                lines = lines.add(1);
-                macro_rules! step {
-                    ($word:expr) => {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead);
-                        ahead = ahead.wrapping_add(tile.ahead_step);
-                        let pixel = |m: usize| match m {
-                            0 => left,
-                            _ if m == (ROWS - 1) * STEP + 2 => right,
-                            _ => second.wrapping_add((m - 1) * step),
-                        };
-                        let mut taps = [[_mm512_setzero_si512(); PANELS]; 3];
-                        for tap in 0..3 {
-                            for p in 0..PANELS {
-                                let line = weights.add(tap * tap_bytes + p * panel_bytes);
-                                taps[tap][p] = _mm512_loadu_si512(line.cast());
-                            }
-                        }
-                        let mut values = [$word(pixel(0)), $word(pixel(1))];
-                        for r in 0..ROWS {
-                            let last = $word(pixel(r * STEP + 2));
-                            for p in 0..PANELS {
-                                let mut sum = sums[r][p];
-                                sum = _mm512_dpbusd_epi32(sum, values[0], taps[0][p]);
-                                sum = _mm512_dpbusd_epi32(sum, values[1], taps[1][p]);
-                                sums[r][p] = _mm512_dpbusd_epi32(sum, last, taps[2][p]);
-                            }
-                            values = match STEP {
-                                1 => [values[1], last],
-                                _ if r + 1 == ROWS => values,
-                                _ => [last, $word(pixel(r * STEP + 3))],
-                            };
-                        }
-                        weights = weights.add(64);
-                    };
-                }
-                for _ in 0..tile.depth / 4 {
-                    step!(word);
-                    left = left.wrapping_add(4);
-                    second = second.wrapping_add(4);
-                    right = right.wrapping_add(4);
-                }
-                if !tile.depth.is_multiple_of(4) {
-                    step!(|from| partial(from, tile.depth % 4));
-                }
-                weights = weights.wrapping_add(2 * tap_bytes);
-            }
-        });
-    }
-}
-
-/// Rows that lie evenly, by one or two panels.
-///
-/// # Safety
-/// As [`shared_rows`], for the rows and taps of the tiles.
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
-unsafe fn even_rows<const ROWS: usize, const PANELS: usize>(tile: &PanelTile<i32>) {
-    let mut ahead = tile.ahead.cast::<i8>();
-    let (row_step, tap_step) = (tile.row_step, tile.tap_step);
-    let mut starts = tile.starts;
-    // SAFETY: the caller's promise; one line of weights per tap, step and panel.
-    unsafe {
-        each_tile!(tile, ROWS, PANELS, |sums| {
-            let (mut weights, mut tap) = (tile.weights, pointer(*starts));
-            starts = starts.add(1);
-            for _ in 0..tile.taps {
-                let mut at = tap;
-                macro_rules! step {
-                    ($word:expr) => {
-                        _mm_prefetch::<_MM_HINT_T1>(ahead);
-                        ahead = ahead.wrapping_add(tile.ahead_step);
-                        let mut lines = [_mm512_setzero_si512(); PANELS];
-                        for p in 0..PANELS {
-                            lines[p] = _mm512_loadu_si512(weights.add(p * tile.panel_bytes).cast());
-                        }
-                        for r in 0..ROWS {
-                            let value = $word(at.wrapping_add(r * row_step));
-                            for p in 0..PANELS {
-                                sums[r][p] = _mm512_dpbusd_epi32(sums[r][p], value, lines[p]);
-                            }
-                        }
-                        weights = weights.add(64);
-                    };
-                }
-                let in_four = if PANELS > 1 { tile.depth / 16 } else { 0 };
-                for _ in 0..in_four {
-                    for _ in 0..4 {
-                        step!(word);
-                        at = at.wrapping_add(4);
-                    }
-                }
-                for _ in 0..tile.depth / 4 - 4 * in_four {
-                    step!(word);
-                    at = at.wrapping_add(4);
-                }
-                if !tile.depth.is_multiple_of(4) {
-                    step!(|from| partial(from, tile.depth % 4));
-                }
-                tap = tap.wrapping_add(tap_step);
-            }
-        });
-    }
-}
+panel_kernels!(
+    i32,
+    "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni",
+    4,
+    each_tile,
+    line,
+    word,
+    partial,
+    _mm512_dpbusd_epi32
+);

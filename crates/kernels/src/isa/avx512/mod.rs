@@ -18,6 +18,7 @@ pub(crate) mod gemm_u8s8;
 pub(crate) mod groups;
 pub(crate) mod halves;
 pub(crate) mod pairs;
+mod panels;
 pub(crate) mod single;
 pub(crate) mod sparse;
 

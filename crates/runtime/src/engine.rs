@@ -11,7 +11,7 @@ use crate::error::RuntimeError;
 use crate::place::Memory;
 use crate::plan::{Demands, Plan, Step};
 use crate::session::SessionOptions;
-use crate::threads::Threads;
+use crate::threads::{Threads, share};
 use crate::watch::Watch;
 
 /// What comes in and goes out of a run, each with the bytes of a part of it.
@@ -101,7 +101,7 @@ impl Engine {
             let failed = Mutex::new(None);
             let threads = self.threads.count().min(parts);
             self.threads.run(threads, &|thread| {
-                for part in parts * thread / threads..parts * (thread + 1) / threads {
+                for part in share(parts, thread, threads) {
                     let run = self.part(plan, &ends, part, &self.alone, watch, watch.steps());
                     if let Err(error) = run {
                         *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);

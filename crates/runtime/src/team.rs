@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
+use crate::threads::share;
+
 /// How often a thread looks again before it lets others have its core: some microseconds.
 const LOOKS: usize = 300;
 
@@ -118,7 +120,7 @@ impl Member<'_> {
 
     /// Its part of `0..end`, the same whenever as many come.
     pub fn part(&self, end: usize) -> Range<usize> {
-        end * self.rank / self.count..end * (self.rank + 1) / self.count
+        share(end, self.rank, self.count)
     }
 
     /// Returns when every member has come to this meeting, and sees all that they wrote before.

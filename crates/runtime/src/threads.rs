@@ -6,6 +6,7 @@
 //! taken: the line goes there and back, and nothing else does.
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::JoinHandle;
@@ -15,6 +16,11 @@ use crate::team::{MOST_MEMBERS, Meetings, Member, Team, wait_until};
 /// How often a waiting worker looks again before it parks: some hundred microseconds between runs,
 /// and ten times as long while one goes on, because waking takes longer than most steps.
 const SPINS: [usize; 2] = [4_000, 40_000];
+
+/// What one of `count` has of `0..whole`: all of them together cover it, as evenly as can be.
+pub(crate) fn share(whole: usize, index: usize, count: usize) -> Range<usize> {
+    whole * index / count..whole * (index + 1) / count
+}
 
 /// Tasks of a job, erased to a pointer that outlives it.
 #[derive(Clone, Copy)]
@@ -240,7 +246,7 @@ fn tasks_of_late(desks: &[Desk], own: usize, task: &dyn Fn(usize)) {
 
 impl Shared {
     /// Calls `task` for those of the tasks that nobody has taken yet.
-    fn common_tasks(&self, tasks: std::ops::Range<usize>, task: &dyn Fn(usize)) {
+    fn common_tasks(&self, tasks: Range<usize>, task: &dyn Fn(usize)) {
         if tasks.is_empty() {
             return;
         }

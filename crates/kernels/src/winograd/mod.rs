@@ -233,7 +233,7 @@ impl Job<'_> {
 /// is brought near meanwhile.
 ///
 /// # Panics
-/// If weights, epilogue or scratch do not fit the tiling.
+/// If weights or epilogue do not fit the tiling.
 ///
 /// # Safety
 /// `input` are the tiling's NHWC images, `padding` its channels and 16 more zeros; `output` and

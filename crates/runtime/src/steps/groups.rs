@@ -14,6 +14,7 @@ use super::product::{activation, operand};
 use super::{Choice, Chosen, PARALLEL_WORK, is_f32};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
+use crate::threads::share;
 
 /// True for a linear layer whose weights are codes.
 pub(crate) fn serves(node: &Node) -> bool {
@@ -98,9 +99,8 @@ impl Product {
         let blocks = self.weights.order().columns.div_ceil(GROUP_COLUMNS);
         let order = self.weights.order();
         let work = self.rows * order.depth * order.columns / self.parts;
-        let at = |part: usize| blocks * part / self.parts;
         memory.threads.run(self.parts, &|part| {
-            memory.watch.in_pieces(at(part)..at(part + 1), work, 1, |blocks| {
+            memory.watch.in_pieces(share(blocks, part, self.parts), work, 1, |blocks| {
                 let columns = blocks.start * GROUP_COLUMNS..blocks.end * GROUP_COLUMNS;
                 self.columns(memory, part, columns);
             });

@@ -38,6 +38,7 @@ use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
 use crate::place::Memory;
 use crate::plan::{Builder, Demands, Run, Step};
+use crate::threads::share;
 
 /// `$body` with `$T` standing for the plain type of `$size` bytes, for steps that only move bytes.
 macro_rules! by_size {
@@ -288,7 +289,6 @@ pub(crate) fn over_rows(
         return memory.watch.in_pieces(0..rows, work, 1, body);
     }
     memory.threads.run(parts, &|part| {
-        let at = |p: usize| rows * p / parts;
-        memory.watch.in_pieces(at(part)..at(part + 1), work / parts, 1, &body);
+        memory.watch.in_pieces(share(rows, part, parts), work / parts, 1, &body);
     });
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::PARALLEL_WORK;
 use crate::place::Memory;
+use crate::threads::share;
 
 /// Weights that stay in the cache of a thread while rows pass by: more of them are split.
 const WEIGHTS_IN_CACHE: usize = 512 << 10;
@@ -60,7 +61,7 @@ fn parts(extents: &Extents, threads: usize) -> Vec<Part> {
     let by_columns = by_columns && steps >= count;
     let count = if by_columns { count } else { count.min(rows.max(1)) };
     let part = |index: usize| {
-        let of = |whole: usize| whole * index / count..whole * (index + 1) / count;
+        let of = |whole: usize| share(whole, index, count);
         let (rows, columns) = if by_columns {
             let steps = of(steps);
             (0..rows, steps.start * step..columns.min(steps.end * step))

@@ -14,6 +14,7 @@ use super::product::{Product, Weights, conv_product, image_window, operand, refu
 use super::{Choice, Chosen, PARALLEL_WORK};
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
+use crate::threads::share;
 
 /// Bytes between the two from which strips were measured to be faster: half of a usual L2.
 const LEAST_BYTES: usize = 1 << 20;
@@ -99,10 +100,9 @@ impl Pair {
         let work = self.wide.work + self.each.work;
         let parts = memory.threads.count().min(work / PARALLEL_WORK + 1).min(rows);
         memory.threads.run(parts, &|part| {
-            let at = |p: usize| rows * p / parts;
             // A piece fills the rows again that its window shares with the piece before.
             let least = 16 * self.strips.window.kernel[0];
-            let range = at(part)..at(part + 1);
+            let range = share(rows, part, parts);
             memory
                 .watch
                 .in_pieces(range, work / parts, least, |range| self.part(memory, part, range));

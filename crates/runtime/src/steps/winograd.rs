@@ -16,6 +16,7 @@ use crate::choices::Algorithm;
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 use crate::team;
+use crate::threads::share;
 
 /// What transforming an element of a tile costs, in multiply-adds of a product: what a channel of
 /// its input and a column of its output take on an AVX-512 machine with 2 MiB of L2.
@@ -165,9 +166,8 @@ fn tiles(
     }
     let parts = memory.threads.count().min(blocks);
     memory.threads.run(parts, &|part| {
-        let range = blocks * part / parts..blocks * (part + 1) / parts;
         let each = |range| compute(part, range, &Alone);
-        memory.watch.in_pieces(range, product.work / parts, 1, each);
+        memory.watch.in_pieces(share(blocks, part, parts), product.work / parts, 1, each);
     });
 }
 

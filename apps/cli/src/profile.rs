@@ -7,6 +7,7 @@ use lepton::{Error, Peaks, SessionOptions, StepProfile};
 use serde_json::json;
 
 use crate::arguments::Profile;
+use crate::bench::warm_up;
 use crate::output::{count, print_json, say};
 
 /// Profiled runs; each step's median is shown.
@@ -19,6 +20,7 @@ pub fn profile(arguments: &Profile) -> Result<()> {
     let options = SessionOptions { threads, exact, ..SessionOptions::default() };
     let session = model.session(options)?;
     let inputs = lepton::sample_inputs(model.graph(), &arguments.dim)?;
+    warm_up(&session, &inputs)?;
     let mut runs: Vec<Vec<StepProfile>> = Vec::with_capacity(RUNS);
     for _ in 0..RUNS {
         runs.push(session.profile(&inputs).map_err(Error::from)?.1);

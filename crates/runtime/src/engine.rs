@@ -8,11 +8,14 @@ use lepton_tensor::{Storage, Tensor};
 use crate::batch::Division;
 use crate::choices::Choices;
 use crate::error::RuntimeError;
+use crate::pace::Lap;
 use crate::place::Memory;
 use crate::plan::{Demands, Plan, Step};
 use crate::session::SessionOptions;
 use crate::threads::{Threads, share};
+use crate::trace::StepProfile;
 use crate::watch::Watch;
+use crate::workers::Workers;
 
 /// What comes in and goes out of a run, each with the bytes of a part of it.
 struct Ends {
@@ -71,20 +74,95 @@ impl Engine {
         Demands { engine: self, isa, threads: self.threads.count(), exact, choices }
     }
 
+    /// Runs a plan on inputs of the shapes it was made for: with several threads the way that is faster
+    /// at present, each step for itself or small ones together.
+    pub fn execute<T: Borrow<Tensor>>(
+        &self,
+        plan: &Plan,
+        inputs: &[T],
+        watch: &Watch<'_>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
+        let lap = plan.has_ways(self.threads.count()).then(|| plan.pace.begin());
+        let made = match &lap {
+            Some(lap) if lap.second => self.whole(plan, inputs, watch, |memory| {
+                plan.sections.iter().try_for_each(|section| {
+                    let steps = &plan.steps[section.steps.clone()];
+                    match section.together {
+                        true => self.together(steps, memory, lap),
+                        false => run_steps(steps, memory, watch.steps()),
+                    }
+                })
+            }),
+            _ => self.execute_by(plan, inputs, watch, watch.steps()),
+        }?;
+        // Recording takes time that says nothing about the ways.
+        if let Some(lap) = lap.filter(|_| !watch.records()) {
+            plan.pace.end(lap);
+        }
+        Ok(made)
+    }
+
     /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`; what runs within
     /// steps is watched by `watch`.
-    pub fn execute<T: Borrow<Tensor>>(
+    pub fn execute_by<T: Borrow<Tensor>>(
         &self,
         plan: &Plan,
         inputs: &[T],
         watch: &Watch<'_>,
         run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
+        self.whole(plan, inputs, watch, |memory| run_steps(&plan.steps, memory, run_step))
+    }
+
+    /// Runs a plan whose steps are run by `steps`.
+    fn whole<T: Borrow<Tensor>>(
+        &self,
+        plan: &Plan,
+        inputs: &[T],
+        watch: &Watch<'_>,
+        steps: impl FnOnce(&Memory<'_>) -> Result<(), RuntimeError>,
+    ) -> Result<Vec<Tensor>, RuntimeError> {
         let mut ends = Ends::of(plan, inputs, 1)?;
         let goes_on = self.threads.run_begins();
-        self.part(plan, &ends, 0, &self.threads, watch, run_step)?;
+        self.part(plan, &ends, 0, &self.threads, watch, steps)?;
         drop(goes_on);
         Ok(std::mem::take(&mut ends.outputs))
+    }
+
+    /// Steps that all threads that come at once go through, each doing its part of those that divide.
+    fn together(
+        &self,
+        steps: &[Step],
+        memory: &Memory<'_>,
+        lap: &Lap,
+    ) -> Result<(), RuntimeError> {
+        let failed = Mutex::new(None);
+        let alone = Memory { threads: Workers::Pool(&self.alone), ..*memory };
+        memory.threads.together(self.threads.count(), &|member| {
+            let memory = Memory { threads: Workers::Member(member), ..*memory };
+            if member.count() > 1 && member.is_first() {
+                lap.threads_came();
+            }
+            let run = |step: &Step| match step.divides {
+                true => (step.run)(&memory),
+                false => member.first(|| (step.run)(&alone)).unwrap_or(Ok(())),
+            };
+            for step in steps.iter().take_while(|_| !member.is_over()) {
+                let done = match member.is_first() {
+                    true => memory.watch.timed(|| StepProfile::of_step(step), || run(step)),
+                    false => run(step),
+                };
+                if let Err(error) = done {
+                    *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
+                    return member.end();
+                }
+            }
+        });
+        match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {
+            Some(error) => Err(error),
+            None if memory.watch.stops() => Err(RuntimeError::Stopped),
+            None => Ok(()),
+        }
     }
 
     /// Runs the plan of a part for every part of a batch.
@@ -102,7 +180,8 @@ impl Engine {
             let threads = self.threads.count().min(parts);
             self.threads.run(threads, &|thread| {
                 for part in share(parts, thread, threads) {
-                    let run = self.part(plan, &ends, part, &self.alone, watch, watch.steps());
+                    let steps = |memory: &Memory<'_>| run_steps(&plan.steps, memory, watch.steps());
+                    let run = self.part(plan, &ends, part, &self.alone, watch, steps);
                     if let Err(error) = run {
                         *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
                         return;
@@ -116,14 +195,15 @@ impl Engine {
             let threads = if apart { &self.alone } else { &self.threads };
             for part in 0..parts {
                 watch.part_begins();
-                self.part(plan, &ends, part, threads, watch, watch.steps())?;
+                let steps = |memory: &Memory<'_>| run_steps(&plan.steps, memory, watch.steps());
+                self.part(plan, &ends, part, threads, watch, steps)?;
             }
         }
         drop(goes_on);
         Ok(std::mem::take(&mut ends.outputs))
     }
 
-    /// Runs a plan on a part of what comes in and goes out.
+    /// Runs a plan, its steps by `steps`, on a part of what comes in and goes out.
     fn part(
         &self,
         plan: &Plan,
@@ -131,7 +211,7 @@ impl Engine {
         part: usize,
         threads: &Threads,
         watch: &Watch<'_>,
-        mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
+        steps: impl FnOnce(&Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<(), RuntimeError> {
         let mut arena = self.take_arena(plan.arena_bytes);
         let inputs: Vec<*const u8> =
@@ -140,13 +220,14 @@ impl Engine {
             ends.results.iter().map(|&(first, each)| first.wrapping_add(part * each)).collect();
         let memory = Memory {
             isa: self.options.isa,
-            threads,
+            threads: Workers::Pool(threads),
             watch,
             arena: arena.make_mut().as_mut_ptr(),
             inputs: &inputs,
             outputs: &outputs,
         };
-        run_in(plan, &memory, &mut run_step)?;
+        steps(&memory)?;
+        copy_outputs(plan, &memory);
         self.return_arena(arena);
         Ok(())
     }
@@ -184,11 +265,23 @@ impl Engine {
 pub(crate) fn run_in(
     plan: &Plan,
     memory: &Memory<'_>,
+    run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
+) -> Result<(), RuntimeError> {
+    run_steps(&plan.steps, memory, run_step)?;
+    copy_outputs(plan, memory);
+    Ok(())
+}
+
+fn run_steps(
+    steps: &[Step],
+    memory: &Memory<'_>,
     mut run_step: impl FnMut(&Step, &Memory<'_>) -> Result<(), RuntimeError>,
 ) -> Result<(), RuntimeError> {
-    for step in &plan.steps {
-        run_step(step, memory)?;
-    }
+    steps.iter().try_for_each(|step| run_step(step, memory))
+}
+
+/// Copies outputs that no step writes.
+fn copy_outputs(plan: &Plan, memory: &Memory<'_>) {
     for &(from, index, bytes) in &plan.copies {
         // SAFETY: the plan recorded `bytes` as the size of both, and they are apart.
         unsafe {
@@ -196,5 +289,4 @@ pub(crate) fn run_in(
             std::ptr::copy_nonoverlapping(memory.read::<u8>(from), to, bytes);
         }
     }
-    Ok(())
 }

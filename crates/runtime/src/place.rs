@@ -2,8 +2,8 @@
 
 use lepton_kernels::Isa;
 
-use crate::threads::Threads;
 use crate::watch::Watch;
+use crate::workers::Workers;
 
 /// Which block of memory an operand lies in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +25,11 @@ pub(crate) struct Place {
     pub offset: usize,
 }
 
-/// The memory of one run.
+/// The memory of one run, and who works on it.
+#[derive(Clone, Copy)]
 pub(crate) struct Memory<'a> {
     pub isa: Isa,
-    pub threads: &'a Threads,
+    pub threads: Workers<'a>,
     /// Asked by any thread between pieces of a step; steps that run others hand it on.
     pub watch: &'a Watch<'a>,
     pub arena: *mut u8,

@@ -11,8 +11,10 @@ use crate::choices::Choices;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::limits::Arithmetic;
+use crate::pace::Pace;
 use crate::packs::Packs;
 use crate::place::{Base, Memory, Place};
+use crate::sections::{self, Section};
 use crate::steps;
 use crate::steps::pairs::{self, Pair};
 use crate::steps::product::{Following, Next};
@@ -26,6 +28,8 @@ pub(crate) struct Step {
     pub run: Run,
     /// Which kernel runs, for people.
     pub kernel: &'static str,
+    /// True if every member of a team may call it.
+    pub divides: bool,
     /// The node it came from.
     pub node: Arc<Node>,
     /// What the node is called, where it has no name of its own.
@@ -43,6 +47,10 @@ pub(crate) struct Step {
 /// A shape-specialised plan.
 pub(crate) struct Plan {
     pub steps: Vec<Step>,
+    /// What a team may go through together; each step for itself is the other way to run them.
+    pub sections: Vec<Section>,
+    /// Which of the two ways is faster.
+    pub pace: Pace,
     pub arena_bytes: usize,
     /// Bytes of all intermediates, had none shared memory.
     pub unshared_bytes: usize,
@@ -52,6 +60,13 @@ pub(crate) struct Plan {
     pub copies: Vec<(Place, u16, usize)>,
     /// Keeps the constants alive whose addresses are in the steps.
     _graph: Graph,
+}
+
+impl Plan {
+    /// True if there are two ways to run it on so many threads.
+    pub fn has_ways(&self, threads: usize) -> bool {
+        threads > 1 && self.sections.iter().any(|section| section.together)
+    }
 }
 
 /// What a session asks of its plans.
@@ -270,6 +285,8 @@ pub(crate) fn build(
         })
         .collect();
     Ok(Plan {
+        sections: sections::divide(&plan_steps),
+        pace: Pace::default(),
         steps: plan_steps,
         arena_bytes,
         unshared_bytes: layout.unshared(),

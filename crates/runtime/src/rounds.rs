@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::session::{Ready, Session};
 use crate::stepwise::Stepwise;
 use crate::watch::Watch;
+use crate::workers::Workers;
 
 /// Rounds that a stack has room for at first, where nobody knows how many there will be.
 const FIRST_ROUNDS: usize = 64;
@@ -205,7 +206,7 @@ impl Body {
             }
             let memory = Memory {
                 isa: self.engine.options.isa,
-                threads: &self.engine.threads,
+                threads: Workers::Pool(&self.engine.threads),
                 watch,
                 arena: arena_base,
                 inputs: &inputs,

@@ -206,7 +206,7 @@ impl Session {
         if let Some(division) = division {
             return self.engine.execute_parts(&plan, division, inputs, watch);
         }
-        let outputs = self.engine.execute(&plan, inputs, watch, watch.steps())?;
+        let outputs = self.engine.execute(&plan, inputs, watch)?;
         match rest {
             Some(rest) => rest.run(&[inputs, &outputs].concat(), watch),
             None => Ok(outputs),
@@ -379,6 +379,6 @@ impl Session {
         inputs: &[Tensor],
         run_step: impl FnMut(&plan::Step, &Memory<'_>) -> Result<(), RuntimeError>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        self.engine.execute(plan, inputs, &Watch::never(), run_step)
+        self.engine.execute_by(plan, inputs, &Watch::never(), run_step)
     }
 }

@@ -121,7 +121,7 @@ impl Single {
         let Server { plan, given } = self.served(engine, graph, node, operands)?;
         let Some(plan) = plan else { return Ok(Served::Eval("reference")) };
         let given: Vec<&Tensor> = given.iter().filter_map(|&at| operands.optional(at)).collect();
-        engine.execute(&plan, &given, watch, watch.steps()).map(Served::Made)
+        engine.execute(&plan, &given, watch).map(Served::Made)
     }
 
     /// What serves these operands.

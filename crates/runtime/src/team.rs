@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use crate::threads::share;
 
@@ -47,7 +47,8 @@ pub(crate) struct Team<'a> {
     joined: AtomicU64,
     /// Of each member, by rank.
     meetings: &'a [Meetings],
-    /// Set when a member panicked: nobody waits for it.
+    /// Set when nobody waits for others any more, because one ended or panicked.
+    over: AtomicBool,
     broken: AtomicBool,
     long_waits: AtomicUsize,
 }
@@ -55,8 +56,9 @@ pub(crate) struct Team<'a> {
 impl<'a> Team<'a> {
     /// A team that nobody has joined; it has the meetings from when it is closed on.
     pub fn new(meetings: &'a [Meetings]) -> Self {
-        let (joined, broken) = (AtomicU64::new(0), AtomicBool::new(false));
-        Team { joined, meetings, broken, long_waits: AtomicUsize::new(0) }
+        let [over, broken] = [false; 2].map(AtomicBool::new);
+        let (joined, long_waits) = (AtomicU64::new(0), AtomicUsize::new(0));
+        Team { joined, meetings, over, broken, long_waits }
     }
 
     /// Calls `task` as member `index` of at most `most`, unless the team was closed before. Member 0
@@ -83,8 +85,8 @@ impl<'a> Team<'a> {
         }
         let members = joined() & !CLOSED;
         let [rank, count] = [members & (own - 1), members].map(|bits| bits.count_ones() as usize);
-        let _breaks = Breaks(&self.broken);
-        task(&Member { team: Some(self), rank, count });
+        let _breaks = Breaks(self);
+        task(&Member { team: Some(self), rank, count, since: AtomicU8::new(NOTHING) });
     }
 
     /// False if its members often waited long for each other.
@@ -94,15 +96,21 @@ impl<'a> Team<'a> {
 }
 
 /// Says so when its member panics.
-struct Breaks<'a>(&'a AtomicBool);
+struct Breaks<'a>(&'a Team<'a>);
 
 impl Drop for Breaks<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.store(true, Ordering::Relaxed);
+            self.0.broken.store(true, Ordering::Relaxed);
+            self.0.over.store(true, Ordering::Release);
         }
     }
 }
+
+/// What members did since they met last: nothing, tasks that the first did alone, or divided ones.
+const NOTHING: u8 = 0;
+const FIRST: u8 = 1;
+const ALL: u8 = 2;
 
 /// One of those who do a task together.
 pub(crate) struct Member<'a> {
@@ -110,12 +118,60 @@ pub(crate) struct Member<'a> {
     team: Option<&'a Team<'a>>,
     rank: usize,
     count: usize,
+    /// One of the three above, the same for all members at the same task.
+    since: AtomicU8,
 }
 
 impl Member<'_> {
     /// Who does all of a task.
     pub fn alone() -> Self {
-        Member { team: None, rank: 0, count: 1 }
+        Member { team: None, rank: 0, count: 1, since: AtomicU8::new(NOTHING) }
+    }
+
+    /// How many members there are.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// True for the one who does what is not divided.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// Meets before a task, or one that is divided, where it needs what others did, or they what it
+    /// will overwrite. All members say the same before the same task.
+    pub fn begin(&self, divided: bool) {
+        let since = self.since.load(Ordering::Relaxed);
+        if since == ALL || divided && since == FIRST {
+            self.meet();
+        }
+        self.since.store(if divided { ALL } else { FIRST }, Ordering::Relaxed);
+    }
+
+    /// Its tasks of `task(0) … task(count − 1)`: with all members each runs once. What tasks before
+    /// wrote is there.
+    ///
+    /// # Panics
+    /// If a task panics, of this member or another.
+    pub fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.begin(count > 1);
+        (self.rank..count).step_by(self.count).for_each(task);
+    }
+
+    /// Calls `task` if this is the first member.
+    pub fn first<R>(&self, task: impl FnOnce() -> R) -> Option<R> {
+        self.begin(false);
+        self.is_first().then(task)
+    }
+
+    /// Says that others need not wait any more.
+    pub fn end(&self) {
+        self.team.iter().for_each(|team| team.over.store(true, Ordering::Release));
+    }
+
+    /// True once a member said so: meetings no longer mean that others have come.
+    pub fn is_over(&self) -> bool {
+        self.team.is_some_and(|team| team.over.load(Ordering::Acquire))
     }
 
     /// Its part of `0..end`, the same whenever as many come.
@@ -123,7 +179,8 @@ impl Member<'_> {
         share(end, self.rank, self.count)
     }
 
-    /// Returns when every member has come to this meeting, and sees all that they wrote before.
+    /// Returns when every member has come to this meeting, and sees all that they wrote before; or when
+    /// the team is over.
     ///
     /// # Panics
     /// If another member panics instead of coming.
@@ -132,14 +189,13 @@ impl Member<'_> {
         let own = &team.meetings[self.rank].0;
         let meeting = own.load(Ordering::Relaxed) + 1;
         own.store(meeting, Ordering::Release);
-        let broken = || team.broken.load(Ordering::Relaxed);
         for other in (0..self.count).filter(|&rank| rank != self.rank) {
             let other = &team.meetings[other].0;
-            if !wait_until(|| other.load(Ordering::Acquire) >= meeting || broken()) {
+            if !wait_until(|| other.load(Ordering::Acquire) >= meeting || self.is_over()) {
                 team.long_waits.fetch_add(1, Ordering::Relaxed);
             }
         }
-        if broken() {
+        if self.is_over() && team.broken.load(Ordering::Relaxed) {
             // The first panic was reported.
             resume_unwind(Box::new("another member of a team panicked"));
         }
@@ -226,7 +282,7 @@ mod tests {
         for (count, end) in [(1, 0), (2, 5), (3, 2), (5, 31)] {
             let mut at = 0;
             for rank in 0..count {
-                let part = Member { team: None, rank, count }.part(end);
+                let part = Member { rank, count, ..Member::alone() }.part(end);
                 assert_eq!(part.start, at);
                 at = part.end;
             }

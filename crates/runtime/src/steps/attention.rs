@@ -199,5 +199,5 @@ pub(crate) fn attention(builder: &mut Builder<'_>, node: &Node, op: &Attention) 
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: if narrow[0] { "attention-bf16" } else { "attention-f32" }, run }))
+    Ok(Some(Chosen::divided(if narrow[0] { "attention-bf16" } else { "attention-f32" }, run)))
 }

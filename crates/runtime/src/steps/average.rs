@@ -75,5 +75,5 @@ pub(crate) fn average(
         });
         Ok(())
     });
-    Some(Chosen { kernel: "average-pool-u8", run })
+    Some(Chosen::divided("average-pool-u8", run))
 }

@@ -36,5 +36,5 @@ pub(crate) fn couple(builder: &mut Builder<'_>, node: &Node, op: &CouplePairs) -
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "couple", run }))
+    Ok(Some(Chosen::new("couple", run)))
 }

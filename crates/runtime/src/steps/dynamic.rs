@@ -13,9 +13,13 @@ use lepton_kernels::quantize::{dynamic_parameters, quantize, range_f32};
 use lepton_tensor::Layout;
 
 use super::product::{activation, image_window, operand, refused};
-use super::{Choice, Chosen, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK, over_rows};
 use crate::place::{Memory, Place};
-use crate::plan::Builder;
+use crate::plan::{Builder, Demands};
+use crate::threads::share;
+
+/// Floats of a cache line: threads write to different ones.
+const LINE: usize = 16;
 
 /// Bytes of padding a kernel may read behind the last channel.
 const SLACK: usize = 64;
@@ -31,8 +35,8 @@ struct Product {
     bias: Option<Place>,
     residual: Option<Place>,
     y: Place,
-    /// x as u8, padding, scale and correction of each column.
-    scratch: [Place; 4],
+    /// x as u8, padding, scale and correction of each column, and extremes of the parts of x.
+    scratch: [Place; 5],
     padding: usize,
     row_count: usize,
     columns: usize,
@@ -41,20 +45,50 @@ struct Product {
 
 impl Product {
     fn run(&self, memory: &Memory<'_>) {
+        let (count, n) = (self.x_count, self.columns);
+        let parts = memory.threads.parts(count * ELEMENT_WORK);
+        memory.threads.run(parts, &|part| {
+            // SAFETY: the plan holds `count` floats and a line for each thread; parts are disjoint.
+            unsafe {
+                let x = &memory.slice::<f32>(self.x, count)[share(count, part, parts)];
+                let extremes = memory.slice_mut::<f32>(self.scratch[4], part * LINE, 2);
+                extremes.copy_from_slice(&range_f32(memory.isa, x));
+            }
+        });
+        memory.threads.run(parts, &|part| {
+            // SAFETY: as above; nobody writes extremes meanwhile.
+            let extremes = unsafe { memory.slice::<f32>(self.scratch[4], parts * LINE) };
+            let wider = |[low, high]: [f32; 2], of: &[f32]| [low.min(of[0]), high.max(of[1])];
+            let range = extremes.chunks_exact(LINE).fold([0.0; 2], wider);
+            let (scale, zero) = dynamic_parameters(range);
+            // SAFETY: as above.
+            unsafe {
+                let own = share(count, part, parts);
+                let bytes = memory.slice_mut::<u8>(self.scratch[0], own.start, own.len());
+                quantize(memory.isa, scale, zero, &memory.slice::<f32>(self.x, count)[own], bytes);
+            }
+            if part == 0 {
+                self.prepare(memory, scale, zero);
+            }
+        });
+        // SAFETY: the plan holds these counts at the places.
+        let (scales, corrections) =
+            unsafe { (memory.slice(self.scratch[2], n), memory.slice(self.scratch[3], n)) };
+        self.multiply(memory, scales, corrections);
+    }
+
+    /// Writes padding, scales and corrections for an x of this scale and zero point.
+    fn prepare(&self, memory: &Memory<'_>, scale: f32, zero: u8) {
         let n = self.columns;
         // SAFETY: the plan holds these counts at the places, which are all apart.
-        let (x, bytes, padding, w_scale, scales, corrections) = unsafe {
+        let (padding, w_scale, scales, corrections) = unsafe {
             (
-                memory.slice::<f32>(self.x, self.x_count),
-                memory.slice_mut::<u8>(self.scratch[0], 0, self.x_count),
                 memory.slice_mut::<u8>(self.scratch[1], 0, self.padding),
                 memory.slice::<f32>(self.w_scale, n),
                 memory.slice_mut::<f32>(self.scratch[2], 0, n),
                 memory.slice_mut::<i32>(self.scratch[3], 0, n),
             )
         };
-        let (scale, zero) = dynamic_parameters(range_f32(memory.isa, x));
-        quantize(memory.isa, scale, zero, x, bytes);
         padding.fill(zero);
         for (to, from) in scales.iter_mut().zip(w_scale) {
             *to = scale * from;
@@ -62,7 +96,6 @@ impl Product {
         for (to, sum) in corrections.iter_mut().zip(self.weights.column_sums()) {
             *to = sum.wrapping_mul(-i32::from(zero));
         }
-        self.multiply(memory, scales, corrections);
     }
 
     fn multiply(&self, memory: &Memory<'_>, scale: &[f32], corrections: &[i32]) {
@@ -91,13 +124,13 @@ impl Product {
     }
 }
 
-/// Bytes of x as u8, of padding, and of the scale and correction of each column.
-pub(crate) fn scratch_bytes(graph: &Graph, node: &Node) -> Vec<usize> {
+/// Bytes of x as u8, of padding, of the scale and correction of each column, and of extremes.
+pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, demands: Demands<'_>) -> Vec<usize> {
     let shape = |id: Option<ValueId>| graph.fact(id?).shape();
     let (x, y) = (shape(operand(node, 0)), shape(node.outputs[0]));
     let (Some(x), Some(y)) = (x, y) else { return Vec::new() };
     let columns = y.last().copied().unwrap_or(1);
-    vec![x.iter().product(), padding(&x), 4 * columns, 4 * columns]
+    vec![x.iter().product(), padding(&x), 4 * columns, 4 * columns, 4 * LINE * demands.threads]
 }
 
 fn padding(x: &[usize]) -> usize {
@@ -162,7 +195,7 @@ fn product(
         bias: operand(node, 3).map(place),
         residual: operand(node, 4).map(place),
         y: place(y),
-        scratch: [0, 1, 2, 3].map(|i| builder.scratch(i)),
+        scratch: [0, 1, 2, 3, 4].map(|i| builder.scratch(i)),
         padding: padding(&builder.shape(x)),
         row_count,
         columns,
@@ -172,5 +205,5 @@ fn product(
         product.run(memory);
         Ok(())
     });
-    Ok(Some(Chosen { kernel, run }))
+    Ok(Some(Chosen::divided(kernel, run)))
 }

@@ -71,7 +71,7 @@ pub(crate) fn unary(builder: &mut Builder<'_>, node: &Node, op: &Unary) -> Choic
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "map", run }))
+    Ok(Some(Chosen::divided("map", run)))
 }
 
 fn binary_function(function: BinaryFunction) -> Option<Kernel> {
@@ -121,5 +121,5 @@ pub(crate) fn binary(builder: &mut Builder<'_>, node: &Node, op: &Binary) -> Cho
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "binary", run }))
+    Ok(Some(Chosen::divided("binary", run)))
 }

@@ -95,19 +95,19 @@ pub(crate) fn gate(builder: &Builder<'_>, node: &Node) -> Option<Chosen> {
         rows_each: rows / (builder.count(gates) / channels),
     };
     Some(match builder.is_narrow(x) {
-        true => Chosen {
-            kernel: "gate-bf16",
-            run: Box::new(move |memory| {
+        true => Chosen::divided(
+            "gate-bf16",
+            Box::new(move |memory| {
                 gated.run::<bf16>(memory);
                 Ok(())
             }),
-        },
-        false => Chosen {
-            kernel: "gate",
-            run: Box::new(move |memory| {
+        ),
+        false => Chosen::divided(
+            "gate",
+            Box::new(move |memory| {
                 gated.run::<f32>(memory);
                 Ok(())
             }),
-        },
+        ),
     })
 }

@@ -11,10 +11,11 @@ use lepton_kernels::groups::{GROUP_COLUMNS, GroupOrder, PackedGroups, gemm_group
 use lepton_tensor::{DType, Tensor};
 
 use super::product::{activation, operand};
-use super::{Choice, Chosen, PARALLEL_WORK, is_f32};
+use super::{Choice, Chosen, is_f32};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 use crate::threads::share;
+use crate::workers::PARALLEL_WORK;
 
 /// True for a linear layer whose weights are codes.
 pub(crate) fn serves(node: &Node) -> bool {
@@ -167,5 +168,5 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
         product.run(memory);
         Ok(())
     });
-    Ok(Some(Chosen { kernel, run }))
+    Ok(Some(Chosen::divided(kernel, run)))
 }

@@ -130,7 +130,7 @@ fn written(builder: &Builder<'_>, node: &Node, places: Places, length: usize) ->
 }
 
 fn chosen(kernel: &'static str, run: Option<Run>) -> Choice {
-    Ok(run.map(|run| Chosen { kernel, run }))
+    Ok(run.map(|run| Chosen::new(kernel, run)))
 }
 
 /// One element of each of `outer` rows of `extent` elements, all at the same index.

@@ -367,7 +367,7 @@ fn product(
         product.run(memory);
         Ok(())
     });
-    Ok(Some(Chosen { kernel, run }))
+    Ok(Some(Chosen::divided(kernel, run)))
 }
 
 /// Scale and zero point of a whole tensor, if they are constant.
@@ -416,7 +416,7 @@ pub(crate) fn quantize_linear(
         DType::I8 => bytes_step!(quantize, i8, f32, i8, from, to, count, p),
         _ => return Ok(None),
     };
-    Ok(Some(Chosen { kernel: "quantize", run }))
+    Ok(Some(Chosen::divided("quantize", run)))
 }
 
 /// u8 or i8 to f32 with one scale.
@@ -433,7 +433,7 @@ pub(crate) fn dequantize_linear(
         DType::I8 => bytes_step!(dequantize, i8, i8, f32, from, to, count, p),
         _ => return Ok(None),
     };
-    Ok(Some(Chosen { kernel: "dequantize", run }))
+    Ok(Some(Chosen::divided("dequantize", run)))
 }
 
 /// A sum or product of bytes.
@@ -480,7 +480,7 @@ pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, op: &IntegerBinary) -
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: if product { "multiply-u8" } else { "add-u8" }, run }))
+    Ok(Some(Chosen::divided(if product { "multiply-u8" } else { "add-u8" }, run)))
 }
 
 /// A table of 256 bytes.
@@ -500,5 +500,5 @@ pub(crate) fn lookup(builder: &mut Builder<'_>, node: &Node) -> Choice {
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "table", run }))
+    Ok(Some(Chosen::new("table", run)))
 }

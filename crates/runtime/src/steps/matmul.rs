@@ -74,5 +74,5 @@ pub(crate) fn matmul(builder: &mut Builder<'_>, node: &Node) -> Choice {
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "matmul-f32", run }))
+    Ok(Some(Chosen::divided("matmul-f32", run)))
 }

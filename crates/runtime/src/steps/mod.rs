@@ -90,6 +90,21 @@ pub(crate) fn numerics(kernels: impl Iterator<Item = &'static str>) -> Vec<&'sta
 pub(crate) struct Chosen {
     pub kernel: &'static str,
     pub run: Run,
+    /// True if all it writes is written by tasks of [`Memory::threads`], and it always succeeds, so that
+    /// the members of a team may each call it.
+    pub divides: bool,
+}
+
+impl Chosen {
+    /// A kernel that is called once.
+    pub fn new(kernel: &'static str, run: Run) -> Self {
+        Chosen { kernel, run, divides: false }
+    }
+
+    /// A kernel that every member of a team may call; see [`Chosen::divides`].
+    pub fn divided(kernel: &'static str, run: Run) -> Self {
+        Chosen { kernel, run, divides: true }
+    }
 }
 
 /// What a builder gives: a kernel, or `None` where it does not serve this form of the operator.
@@ -112,7 +127,7 @@ pub(crate) fn build_pair(
 ) -> Result<Step, RuntimeError> {
     let chosen = pair.build(builder, nodes.each_ref().map(|node| &**node))?;
     let chosen = chosen.expect("pairs are only found where both have kernels");
-    let none = || Chosen { kernel: "", run: Box::new(|_| Ok(())) };
+    let none = || Chosen::new("", Box::new(|_| Ok(())));
     let first = described(builder, nodes[0].clone(), none());
     let mut step = described(builder, nodes[1].clone(), chosen);
     step.multiply_adds += first.multiply_adds;
@@ -133,6 +148,7 @@ fn described(builder: &Builder<'_>, node: Arc<Node>, chosen: Chosen) -> Step {
     Step {
         run: chosen.run,
         kernel: chosen.kernel,
+        divides: chosen.divides,
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.sum::<usize>() as u64,
         constant_bytes: constants.map(|&id| builder.bytes(id)).sum::<usize>() as u64,
@@ -215,7 +231,7 @@ pub(crate) fn scratch_bytes(
         Op::Resize(op) => resize::scratch_bytes(graph, node, op),
         Op::RoiAlign(_) => regions::scratch_bytes(graph, node),
         Op::Linear(_) => groups::scratch_bytes(graph, node, demands),
-        Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node),
+        Op::DynamicConv(_) | Op::DynamicLinear(_) => dynamic::scratch_bytes(graph, node, demands),
         Op::LSTM(_) | Op::GRU(_) => recurrent::scratch_bytes(graph, node, demands.threads),
         _ => Vec::new(),
     }
@@ -269,9 +285,6 @@ pub(crate) fn is_f32(builder: &Builder<'_>, node: &Node, index: usize) -> bool {
         .is_none_or(|id| builder.graph.fact(id).dtype == DType::F32)
 }
 
-/// Work below which a step stays on one thread: about four microseconds of multiply–adds.
-const PARALLEL_WORK: usize = 200_000;
-
 /// What reading or changing an element costs, in multiply-adds of a product: a few bytes beside
 /// what a core moves while it multiplies.
 const ELEMENT_WORK: usize = 8;
@@ -284,10 +297,7 @@ pub(crate) fn over_rows(
     work: usize,
     body: impl Fn(std::ops::Range<usize>) + Sync,
 ) {
-    let parts = memory.threads.count().min(work / PARALLEL_WORK + 1).min(rows.max(1));
-    if parts <= 1 {
-        return memory.watch.in_pieces(0..rows, work, 1, body);
-    }
+    let parts = memory.threads.parts(work).min(rows.max(1));
     memory.threads.run(parts, &|part| {
         memory.watch.in_pieces(share(rows, part, parts), work / parts, 1, &body);
     });

@@ -73,7 +73,7 @@ fn rearranged(builder: &Builder<'_>, node: &Node, walk: Broadcast<1>) -> Option<
 }
 
 fn chosen(kernel: &'static str, run: Option<Run>) -> Choice {
-    Ok(run.map(|run| Chosen { kernel, run }))
+    Ok(run.map(|run| Chosen::new(kernel, run)))
 }
 
 /// Part of a tensor, with steps and backwards.
@@ -213,7 +213,7 @@ pub(crate) fn gather(builder: &mut Builder<'_>, node: &Node, op: &Gather) -> Cho
         && length == size
         && let Some(run) = super::indexed::column(builder, node, [outer, extent])
     {
-        return Ok(Some(Chosen { kernel: "gather", run }));
+        return Ok(Some(Chosen::new("gather", run)));
     }
     let places = [builder.place(x), builder.place(indices), builder.place(y)];
     let label = builder.graph.node_label(node);
@@ -237,5 +237,5 @@ pub(crate) fn gather(builder: &mut Builder<'_>, node: &Node, op: &Gather) -> Cho
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "gather", run }))
+    Ok(Some(Chosen::new("gather", run)))
 }

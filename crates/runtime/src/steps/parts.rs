@@ -3,7 +3,6 @@
 
 use std::ops::Range;
 
-use super::PARALLEL_WORK;
 use crate::place::Memory;
 use crate::threads::share;
 
@@ -48,29 +47,42 @@ impl Part {
     }
 }
 
-/// The parts of a product, one for each thread that is worth it.
-fn parts(extents: &Extents, threads: usize) -> Vec<Part> {
-    let Extents { rows, columns, row_bytes, weight_bytes, work } = *extents;
-    let count = threads.min(work / PARALLEL_WORK + 1).max(1);
-    let few = rows < FEW_ROWS * count && weight_bytes > 0;
-    let by_columns = few
-        || weight_bytes > WEIGHTS_IN_CACHE && weight_bytes > row_bytes && rows < MANY_ROWS * count;
-    let even = |&step: &usize| columns >= 4 * count * step;
-    let step = COLUMNS_AT_ONCE.into_iter().find(even).unwrap_or(16);
-    let steps = columns.div_ceil(step);
-    let by_columns = by_columns && steps >= count;
-    let count = if by_columns { count } else { count.min(rows.max(1)) };
-    let part = |index: usize| {
+/// How a product falls into parts.
+struct Division {
+    count: usize,
+    /// Columns that stay together, where it is not rows that are divided.
+    step: Option<usize>,
+}
+
+impl Division {
+    /// Into at most `count` parts.
+    fn of(extents: &Extents, count: usize) -> Self {
+        let Extents { rows, columns, row_bytes, weight_bytes, .. } = *extents;
+        let few = rows < FEW_ROWS * count && weight_bytes > 0;
+        let by_columns = few
+            || weight_bytes > WEIGHTS_IN_CACHE
+                && weight_bytes > row_bytes
+                && rows < MANY_ROWS * count;
+        let even = |&step: &usize| columns >= 4 * count * step;
+        let step = COLUMNS_AT_ONCE.into_iter().find(even).unwrap_or(16);
+        if by_columns && columns.div_ceil(step) >= count {
+            return Division { count, step: Some(step) };
+        }
+        Division { count: count.min(rows.max(1)), step: None }
+    }
+
+    fn part(&self, extents: &Extents, index: usize) -> Part {
+        let (count, Extents { rows, columns, .. }) = (self.count, *extents);
         let of = |whole: usize| share(whole, index, count);
-        let (rows, columns) = if by_columns {
-            let steps = of(steps);
-            (0..rows, steps.start * step..columns.min(steps.end * step))
-        } else {
-            (of(rows), 0..columns)
+        let (rows, columns) = match self.step {
+            Some(step) => {
+                let steps = of(columns.div_ceil(step));
+                (0..rows, steps.start * step..columns.min(steps.end * step))
+            }
+            None => (of(rows), 0..columns),
         };
         Part { rows, columns, index, count }
-    };
-    (0..count).map(part).collect()
+    }
 }
 
 /// Rows of a piece, at least: enough that reading the weights again costs nothing beside them.
@@ -79,23 +91,23 @@ pub(crate) const PIECE_ROWS: usize = 256;
 /// Calls `body` with the parts of a product, over the threads if the work is worth it, until the run
 /// is stopped.
 pub(crate) fn over_parts(memory: &Memory<'_>, extents: &Extents, body: impl Fn(&Part) + Sync) {
-    let threads = memory.threads.count();
     let pieces = |part: &Part| {
         let (rows, columns) = (part.rows.clone(), part.columns.clone());
         let piece = |rows| body(&Part { rows, columns: columns.clone(), ..*part });
         memory.watch.in_pieces(rows, extents.work / part.count, PIECE_ROWS, piece);
     };
-    if threads == 1 {
-        let (rows, columns) = (0..extents.rows, 0..extents.columns);
-        return pieces(&Part { rows, columns, index: 0, count: 1 });
-    }
-    let parts = parts(extents, threads);
-    memory.threads.run(parts.len(), &|index| pieces(&parts[index]));
+    let division = Division::of(extents, memory.threads.parts(extents.work));
+    memory.threads.run(division.count, &|index| pieces(&division.part(extents, index)));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parts(extents: &Extents, count: usize) -> Vec<Part> {
+        let division = Division::of(extents, count);
+        (0..division.count).map(|index| division.part(extents, index)).collect()
+    }
 
     #[test]
     fn parts_cover_every_result_once() {

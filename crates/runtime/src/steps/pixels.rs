@@ -73,5 +73,5 @@ pub(crate) fn build(builder: &Builder<'_>, [first, second]: [&Node; 2], of: &Pix
             Ok(())
         }),
     };
-    Chosen { kernel: "quantize-pixels", run }
+    Chosen::divided("quantize-pixels", run)
 }

@@ -23,7 +23,7 @@ use lepton_kernels::winograd::PackedWinograd;
 use lepton_tensor::{DType, Layout, Tensor};
 
 use super::parts::{Extents, over_parts};
-use super::{Choice, Chosen, is_f32};
+use super::{Choice, Chosen, ELEMENT_WORK, is_f32, over_rows};
 use crate::error::RuntimeError;
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
@@ -248,12 +248,16 @@ impl Product {
 
     /// x as bf16, where a copy of it is needed.
     fn rounded_copy<'a>(&self, memory: &'a Memory<'_>) -> Option<&'a [bf16]> {
-        // SAFETY: scratch holds `x_count` bf16 and is apart from x.
-        self.scratch.map(|place| unsafe {
-            let to = memory.slice_mut::<bf16>(place, 0, self.x_count);
-            f32_to_bf16(memory.isa, memory.slice::<f32>(self.x, self.x_count), to);
-            &*to
-        })
+        let (place, count) = (self.scratch?, self.x_count);
+        over_rows(memory, count, count * ELEMENT_WORK, |range| {
+            // SAFETY: scratch holds `x_count` bf16 and is apart from x; ranges are disjoint.
+            unsafe {
+                let to = memory.slice_mut::<bf16>(place, range.start, range.len());
+                f32_to_bf16(memory.isa, &memory.slice::<f32>(self.x, count)[range], to);
+            }
+        });
+        // SAFETY: as above; nobody writes it until the next step.
+        Some(unsafe { memory.slice::<bf16>(place, count) })
     }
 }
 
@@ -350,7 +354,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice 
         product.run(memory);
         Ok(())
     });
-    Ok(Some(Chosen { kernel, run }))
+    Ok(Some(Chosen::divided(kernel, run)))
 }
 
 /// The kernel's name and the product of a convolution that has a kernel.
@@ -567,11 +571,9 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &Linear) -> Cho
     let rows = Indirection::strided(depth);
     let work = row_count * weights.len();
     let product = product(builder, node, rows, packed, function, row_count, work);
-    Ok(Some(Chosen {
-        kernel,
-        run: Box::new(move |memory| {
-            product.run(memory);
-            Ok(())
-        }),
-    }))
+    let run = Box::new(move |memory: &Memory<'_>| {
+        product.run(memory);
+        Ok(())
+    });
+    Ok(Some(Chosen::divided(kernel, run)))
 }

@@ -49,5 +49,5 @@ pub(crate) fn top(builder: &mut Builder<'_>, node: &Node, op: &TopK) -> Choice {
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "ranks", run }))
+    Ok(Some(Chosen::new("ranks", run)))
 }

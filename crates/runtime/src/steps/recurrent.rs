@@ -19,10 +19,11 @@ use lepton_kernels::stored::Pack;
 use lepton_tensor::{DType, Storage, Tensor};
 
 use super::product::{f32_values, operand};
-use super::{Choice, Chosen, PARALLEL_WORK, is_f32, over_rows};
+use super::{Choice, Chosen, is_f32, over_rows};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 use crate::team::Member;
+use crate::workers::PARALLEL_WORK;
 
 /// Steps after which a team gathers anew, so that members who were late can join.
 const ROUND: usize = 32;
@@ -475,7 +476,7 @@ fn built(builder: &mut Builder<'_>, node: &Node) -> Option<Chosen> {
         layer.run(memory);
         Ok(())
     });
-    Some(Chosen { kernel, run })
+    Some(Chosen::new(kernel, run))
 }
 
 fn kernel_name(cell: Cell, dtype: DType, recurrent: &[Matrix]) -> &'static str {

@@ -73,7 +73,7 @@ fn reals(
         });
         Ok(())
     });
-    Chosen { kernel: "reduce", run }
+    Chosen::divided("reduce", run)
 }
 
 fn integers(
@@ -95,7 +95,7 @@ fn integers(
         reduce_with(&walk, 0..written, input, output, start, step);
         Ok(())
     });
-    Some(Chosen { kernel: "reduce", run })
+    Some(Chosen::new("reduce", run))
 }
 
 /// Elements of a row that is normalised, where there is a kernel: reals, and parameters as long as
@@ -207,7 +207,7 @@ pub(crate) fn layer_normalization(
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "layer-normalization", run }))
+    Ok(Some(Chosen::divided("layer-normalization", run)))
 }
 
 /// Normalisation of each channel of each image.
@@ -244,7 +244,7 @@ pub(crate) fn instance_normalization(
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "instance-normalization", run }))
+    Ok(Some(Chosen::divided("instance-normalization", run)))
 }
 
 /// Where the extreme lies along an axis.
@@ -266,5 +266,5 @@ pub(crate) fn arg(builder: &mut Builder<'_>, node: &Node, op: &Arg) -> Choice {
         arg_extreme(least, tie, extent, inner, input, output);
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "extreme", run }))
+    Ok(Some(Chosen::new("extreme", run)))
 }

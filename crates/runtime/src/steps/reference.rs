@@ -23,7 +23,7 @@ pub(crate) fn build(builder: &mut Builder<'_>, node: &Node) -> Chosen {
     let run = on_copies(builder, node, move |operands, _| {
         op.eval(operands).map_err(|problem| fail(problem).into())
     });
-    Chosen { kernel: "reference", run }
+    Chosen::new("reference", run)
 }
 
 /// What makes an error of a problem of a node.
@@ -96,5 +96,5 @@ pub(crate) fn repeated(builder: &Builder<'_>, node: &Node) -> Chosen {
             Repeating::Problem(problem) => fail(problem).into(),
         })
     });
-    Chosen { kernel: "rounds", run }
+    Chosen::new("rounds", run)
 }

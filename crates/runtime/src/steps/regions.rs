@@ -79,5 +79,5 @@ pub(crate) fn align(builder: &mut Builder<'_>, node: &Node, op: &RoiAlign) -> Ch
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "regions", run }))
+    Ok(Some(Chosen::new("regions", run)))
 }

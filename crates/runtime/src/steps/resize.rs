@@ -85,7 +85,7 @@ pub(crate) fn resize(builder: &mut Builder<'_>, node: &Node, op: &Resize) -> Cho
             }
             Ok(())
         }));
-        return Ok(Some(Chosen { kernel: "resize-nearest", run }));
+        return Ok(Some(Chosen::new("resize-nearest", run)));
     }
     if dtype != DType::F32 {
         return Ok(None);
@@ -109,7 +109,7 @@ pub(crate) fn resize(builder: &mut Builder<'_>, node: &Node, op: &Resize) -> Cho
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "resize-f32", run }))
+    Ok(Some(Chosen::divided("resize-f32", run)))
 }
 
 /// Rows of `inner` elements, each a copy of one.

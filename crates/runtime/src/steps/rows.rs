@@ -105,7 +105,7 @@ pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice 
         (false, false) => "average-pool",
         (false, true) => "average-pool-bf16",
     };
-    Ok(Some(Chosen { kernel, run }))
+    Ok(Some(Chosen::divided(kernel, run)))
 }
 
 /// Softmax along any axis.
@@ -124,10 +124,12 @@ pub(crate) fn softmax(builder: &mut Builder<'_>, node: &Node, op: &Softmax) -> C
     let rows = count / columns;
     let run = Box::new(move |memory: &Memory<'_>| {
         if inner > 1 {
-            // SAFETY: the plan holds `count` floats at both places, which are apart.
-            let (input, output) =
-                unsafe { (memory.slice(from, count), memory.slice_mut(to, 0, count)) };
-            softmax_strided(memory.isa, kind, columns, inner, input, output);
+            memory.threads.run(1, &|_| {
+                // SAFETY: the plan holds `count` floats at both places, which are apart.
+                let (input, output) =
+                    unsafe { (memory.slice(from, count), memory.slice_mut(to, 0, count)) };
+                softmax_strided(memory.isa, kind, columns, inner, input, output);
+            });
             return Ok(());
         }
         over_rows(memory, rows, count * 8, |range| {
@@ -143,5 +145,5 @@ pub(crate) fn softmax(builder: &mut Builder<'_>, node: &Node, op: &Softmax) -> C
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "softmax", run }))
+    Ok(Some(Chosen::divided("softmax", run)))
 }

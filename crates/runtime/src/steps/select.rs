@@ -94,7 +94,7 @@ pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, function: BinaryFunct
     };
     if let Some(how) = comparison(function) {
         let run: Run = compared!(builder, node, how, f32 i64 i32 u8; dtype F32 I64 I32 U8);
-        return Ok(Some(Chosen { kernel: "compare", run }));
+        return Ok(Some(Chosen::new("compare", run)));
     }
     if dtype == DType::Bool {
         let run: Run = match function {
@@ -103,7 +103,7 @@ pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, function: BinaryFunct
             BinaryFunction::Xor => logic!(builder, node, |a, b| a != b),
             _ => return Ok(None),
         };
-        return Ok(Some(Chosen { kernel: "logic", run }));
+        return Ok(Some(Chosen::new("logic", run)));
     }
     let Some(how) = integer_function(function) else { return Ok(None) };
     let run: Run = match dtype {
@@ -121,7 +121,7 @@ pub(crate) fn pair(builder: &mut Builder<'_>, node: &Node, function: BinaryFunct
         }
         _ => return Ok(None),
     };
-    Ok(Some(Chosen { kernel: "integers", run }))
+    Ok(Some(Chosen::new("integers", run)))
 }
 
 /// One of two operands, by a truth value.
@@ -145,7 +145,7 @@ pub(crate) fn choose(builder: &mut Builder<'_>, node: &Node) -> Choice {
         select(&walk, 0..counts[3], condition, yes, no, output);
         Ok(())
     }));
-    Ok(Some(Chosen { kernel: "select", run }))
+    Ok(Some(Chosen::new("select", run)))
 }
 
 /// The step that turns all elements of type `$A` into elements of type `$B`.
@@ -178,7 +178,7 @@ macro_rules! each_step {
 /// The opposite of truth values.
 pub(crate) fn not(builder: &mut Builder<'_>, node: &Node) -> Choice {
     let run = each_step!(builder, node, u8 => u8, |v: u8| u8::from(v == 0));
-    Ok(Some(Chosen { kernel: "logic", run }))
+    Ok(Some(Chosen::new("logic", run)))
 }
 
 /// A change of type: the pairs that occur in models; others run by `eval`.
@@ -224,5 +224,5 @@ pub(crate) fn cast(builder: &mut Builder<'_>, node: &Node, op: &Cast) -> Choice 
         (a, b) if a == b => return super::shape::copy(builder, node),
         _ => return Ok(None),
     };
-    Ok(Some(Chosen { kernel: "cast", run }))
+    Ok(Some(Chosen::new("cast", run)))
 }

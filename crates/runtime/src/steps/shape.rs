@@ -20,7 +20,7 @@ pub(crate) fn copy(builder: &mut Builder<'_>, node: &Node) -> Choice {
         }
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "copy", run }))
+    Ok(Some(Chosen::new("copy", run)))
 }
 
 macro_rules! transposed_as {
@@ -54,5 +54,5 @@ pub(crate) fn transpose(builder: &mut Builder<'_>, node: &Node, op: &Transpose) 
         4 => transposed_as!(u32, walk, from, to, count),
         _ => transposed_as!(u64, walk, from, to, count),
     };
-    Ok(Some(Chosen { kernel: "transpose", run }))
+    Ok(Some(Chosen::divided("transpose", run)))
 }

@@ -11,7 +11,7 @@ use lepton_kernels::sparse::sparse_f32;
 use lepton_tensor::{DType, Layout};
 
 use super::product::{Product, Weights, conv_product, image_window, operand, refused};
-use super::{Choice, Chosen, PARALLEL_WORK};
+use super::{Choice, Chosen};
 use crate::place::{Memory, Place};
 use crate::plan::Builder;
 use crate::threads::share;
@@ -98,7 +98,7 @@ impl Pair {
         let [height, _] = self.strips.window.output().expect("planned");
         let rows = self.images * height;
         let work = self.wide.work + self.each.work;
-        let parts = memory.threads.count().min(work / PARALLEL_WORK + 1).min(rows);
+        let parts = memory.threads.parts(work).min(rows);
         memory.threads.run(parts, &|part| {
             // A piece fills the rows again that its window shares with the piece before.
             let least = 16 * self.strips.window.kernel[0];
@@ -196,5 +196,5 @@ pub(crate) fn build(
         pair.run(memory);
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "conv-depthwise-f32", run }))
+    Ok(Some(Chosen::divided("conv-depthwise-f32", run)))
 }

@@ -104,5 +104,5 @@ pub(crate) fn ensemble(builder: &mut Builder<'_>, node: &Node, op: &TreeEnsemble
         });
         Ok(())
     });
-    Ok(Some(Chosen { kernel: "trees", run }))
+    Ok(Some(Chosen::new("trees", run)))
 }

@@ -124,7 +124,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &Conv) -> Choice 
         tiles(memory, &product, &packed, &tiling, scratch);
         Ok(())
     });
-    Ok(Some(Chosen { kernel, run }))
+    Ok(Some(Chosen::divided(kernel, run)))
 }
 
 fn tiles(

@@ -130,12 +130,7 @@ impl Engine {
     }
 
     /// Steps that all threads that come at once go through, each doing its part of those that divide.
-    fn together(
-        &self,
-        steps: &[Step],
-        memory: &Memory<'_>,
-        lap: &Lap,
-    ) -> Result<(), RuntimeError> {
+    fn together(&self, steps: &[Step], memory: &Memory<'_>, lap: &Lap) -> Result<(), RuntimeError> {
         let failed = Mutex::new(None);
         let alone = Memory { threads: Workers::Pool(&self.alone), ..*memory };
         memory.threads.together(self.threads.count(), &|member| {

@@ -7,6 +7,7 @@
 mod arena;
 mod batch;
 mod choices;
+mod cores;
 mod engine;
 mod error;
 mod limits;

@@ -1,7 +1,7 @@
 //! Which of two ways to run a plan is faster: told by trying the other one now and then, because that
 //! depends on how far apart the cores are on which threads happen to run, and who else uses them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,8 +13,10 @@ const TRIAL: Duration = Duration::from_micros(500);
 /// of the caller.
 const WAKING: Duration = Duration::from_millis(20);
 
-/// Runs whose least time stands for the way in use.
+/// Timed runs whose least time stands for the way in use, and how many runs follow each that are not
+/// timed.
 const RECENT: usize = 8;
+const UNTIMED: u32 = 7;
 
 /// Time between trials, at least, and in times of the last one.
 const BETWEEN: Duration = Duration::from_millis(100);
@@ -27,7 +29,8 @@ const GAIN: u32 = 97;
 pub(crate) struct Lap {
     /// True for the second way, for which threads have to come.
     pub second: bool,
-    begin: Instant,
+    /// Set where the run is timed.
+    begin: Option<Instant>,
     came: AtomicBool,
 }
 
@@ -40,7 +43,12 @@ impl Lap {
 
 /// Chooses between two ways.
 #[derive(Default)]
-pub(crate) struct Pace(Mutex<Times>);
+pub(crate) struct Pace {
+    times: Mutex<Times>,
+    /// The way in use, and runs until one is timed again.
+    second: AtomicBool,
+    untimed: AtomicU32,
+}
 
 #[derive(Default)]
 struct Times {
@@ -68,17 +76,28 @@ struct Trial {
 impl Pace {
     /// A run begins.
     pub fn begin(&self) -> Lap {
-        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let untimed = self.untimed.load(Ordering::Relaxed);
+        if untimed > 0 {
+            // Should two begin at the same time, one of them does not count.
+            self.untimed.store(untimed - 1, Ordering::Relaxed);
+            let second = self.second.load(Ordering::Relaxed);
+            return Lap { second, begin: None, came: AtomicBool::new(true) };
+        }
+        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         let second = times.second != times.trial.is_some();
-        Lap { second, begin: Instant::now(), came: AtomicBool::new(!second) }
+        Lap { second, begin: Some(Instant::now()), came: AtomicBool::new(!second) }
     }
 
     /// A run came to its end.
     pub fn end(&self, lap: Lap) {
+        let Some(begin) = lap.begin else { return };
         let now = Instant::now();
-        let mut times = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let came = lap.came.into_inner();
-        times.took(lap.second, came, now.duration_since(lap.begin), now);
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.took(lap.second, lap.came.into_inner(), now.duration_since(begin), now);
+        if times.trial.is_none() && times.runs >= RECENT {
+            self.second.store(times.second, Ordering::Relaxed);
+            self.untimed.store(UNTIMED, Ordering::Relaxed);
+        }
     }
 }
 

@@ -41,7 +41,8 @@ pub(crate) fn wait_until(done: impl Fn() -> bool) -> bool {
 #[repr(align(64))]
 pub(crate) struct Meetings(AtomicUsize);
 
-/// Those who do a task together, while they do.
+/// Those who do a task together, while they do; apart from what else its creator writes meanwhile.
+#[repr(align(128))]
 pub(crate) struct Team<'a> {
     /// A bit for each that came before it was closed.
     joined: AtomicU64,
@@ -62,26 +63,32 @@ impl<'a> Team<'a> {
     }
 
     /// Calls `task` as member `index` of at most `most`, unless the team was closed before. Member 0
-    /// closes it, when all have come or after a moment.
+    /// closes it after a moment, if not all have come.
     pub fn join(&self, index: usize, most: usize, task: &dyn Fn(&Member<'_>)) {
         let own = 1 << index;
+        if index == 0 {
+            // Nobody has begun before all have come or this closes it.
+            for meetings in self.meetings {
+                meetings.0.store(0, Ordering::Relaxed);
+            }
+        }
         let open = |joined: u64| (joined & CLOSED == 0).then_some(joined | own);
         if self.joined.fetch_update(Ordering::AcqRel, Ordering::Acquire, open).is_err() {
             return;
         }
         let joined = || self.joined.load(Ordering::Acquire);
+        let is_whole = || joined().count_ones() as usize == most;
         if index == 0 {
             let mut looks = 0;
-            while joined().count_ones() as usize != most && looks < GATHERING_LOOKS {
+            while !is_whole() && looks < GATHERING_LOOKS {
                 std::hint::spin_loop();
                 looks += 1;
             }
-            for meetings in self.meetings {
-                meetings.0.store(0, Ordering::Relaxed);
+            if looks == GATHERING_LOOKS {
+                self.joined.fetch_or(CLOSED, Ordering::AcqRel);
             }
-            self.joined.fetch_or(CLOSED, Ordering::AcqRel);
         } else {
-            wait_until(|| joined() & CLOSED != 0);
+            wait_until(|| joined() & CLOSED != 0 || is_whole());
         }
         let members = joined() & !CLOSED;
         let [rank, count] = [members & (own - 1), members].map(|bits| bits.count_ones() as usize);

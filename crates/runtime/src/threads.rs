@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, TryLockError};
 use std::thread::JoinHandle;
 
+use crate::cores;
 use crate::team::{MOST_MEMBERS, Meetings, Member, Team, wait_until};
 
 /// How often a waiting worker looks again before it parks: some hundred microseconds between runs,
@@ -90,6 +91,8 @@ struct Shared {
     /// Runs that go on: more jobs are likely to come at once.
     runs: AtomicUsize,
     failed: AtomicBool,
+    /// Where the caller ran that woke a worker last.
+    waking: AtomicUsize,
     /// Of a team's members: there is one team at a time, as there is one job.
     meetings: Box<[Meetings]>,
 }
@@ -110,6 +113,7 @@ impl Threads {
             next_task: AtomicUsize::new(0),
             runs: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
+            waking: AtomicUsize::new(usize::MAX),
             meetings: (0..count).map(|_| Meetings::default()).collect(),
         });
         let spawn = |index: usize| {
@@ -196,6 +200,7 @@ impl Threads {
         fence(Ordering::SeqCst);
         for (desk, worker) in offered.0.iter().zip(&self.workers) {
             if desk.sleeps.0.load(Ordering::Relaxed) {
+                shared.waking.store(cores::current(), Ordering::Relaxed);
                 worker.thread().unpark();
             }
         }
@@ -278,6 +283,7 @@ impl Shared {
                         std::thread::park();
                     }
                     desk.sleeps.0.store(false, Ordering::Relaxed);
+                    cores::leave(self.waking.load(Ordering::Relaxed));
                     spins = 0;
                 }
             }

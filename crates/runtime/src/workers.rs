@@ -8,7 +8,7 @@ use crate::threads::Threads;
 pub(crate) const PARALLEL_WORK: usize = 200_000;
 
 /// Work that is worth a member of a team, who is there already.
-const MEMBER_WORK: usize = 32_000;
+const MEMBER_WORK: usize = 16_000;
 
 /// Who does the tasks of a step.
 #[derive(Clone, Copy)]

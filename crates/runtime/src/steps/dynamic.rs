@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lepton_ir::ops::dynamic::{DynamicConv, DynamicLinear};
 use lepton_ir::ops::unary::Unary;
 use lepton_ir::{Graph, Node, ValueId};
-use lepton_kernels::conv::Indirection;
+use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::epilogue::{Activation, DequantizeF32, Output, Residual};
 use lepton_kernels::gemm::{Input, gemm_u8s8_f32};
 use lepton_kernels::pack::{PackedS8, WeightOrder};
@@ -13,7 +13,7 @@ use lepton_kernels::quantize::{dynamic_parameters, quantize, range_f32};
 use lepton_tensor::Layout;
 
 use super::product::{activation, image_window, operand, refused};
-use super::{Choice, Chosen, ELEMENT_WORK, over_rows};
+use super::{Choice, Chosen, ELEMENT_WORK};
 use crate::place::{Memory, Place};
 use crate::plan::{Builder, Demands};
 use crate::threads::share;
@@ -31,6 +31,8 @@ struct Product {
     activation: Activation,
     x: Place,
     x_count: usize,
+    /// Channels of a pixel of x.
+    depth: usize,
     w_scale: Place,
     bias: Option<Place>,
     residual: Option<Place>,
@@ -38,6 +40,8 @@ struct Product {
     /// x as u8, padding, scale and correction of each column, and extremes of the parts of x.
     scratch: [Place; 5],
     padding: usize,
+    /// True if a row of y needs no other row of x than its own.
+    pointwise: bool,
     row_count: usize,
     columns: usize,
     work: usize,
@@ -45,12 +49,19 @@ struct Product {
 
 impl Product {
     fn run(&self, memory: &Memory<'_>) {
-        let (count, n) = (self.x_count, self.columns);
-        let parts = memory.threads.parts(count * ELEMENT_WORK);
+        let count = self.x_count;
+        let work = self.work.max(count * ELEMENT_WORK);
+        let parts = memory.threads.parts(work).min(self.row_count);
+        // Whole pixels, which are rows where a part needs no others.
+        let pixels = count / self.depth;
+        let own = |part| {
+            let pixels = share(pixels, part, parts);
+            pixels.start * self.depth..pixels.end * self.depth
+        };
         memory.threads.run(parts, &|part| {
             // SAFETY: the plan holds `count` floats and a line for each thread; parts are disjoint.
             unsafe {
-                let x = &memory.slice::<f32>(self.x, count)[share(count, part, parts)];
+                let x = &memory.slice::<f32>(self.x, count)[own(part)];
                 let extremes = memory.slice_mut::<f32>(self.scratch[4], part * LINE, 2);
                 extremes.copy_from_slice(&range_f32(memory.isa, x));
             }
@@ -63,30 +74,30 @@ impl Product {
             let (scale, zero) = dynamic_parameters(range);
             // SAFETY: as above.
             unsafe {
-                let own = share(count, part, parts);
+                let own = own(part);
                 let bytes = memory.slice_mut::<u8>(self.scratch[0], own.start, own.len());
                 quantize(memory.isa, scale, zero, &memory.slice::<f32>(self.x, count)[own], bytes);
             }
-            if part == 0 {
-                self.prepare(memory, scale, zero);
+            self.prepare(memory, part, scale, zero);
+            if self.pointwise {
+                self.multiply(memory, part, parts);
             }
         });
-        // SAFETY: the plan holds these counts at the places.
-        let (scales, corrections) =
-            unsafe { (memory.slice(self.scratch[2], n), memory.slice(self.scratch[3], n)) };
-        self.multiply(memory, scales, corrections);
+        if !self.pointwise {
+            memory.threads.run(parts, &|part| self.multiply(memory, part, parts));
+        }
     }
 
-    /// Writes padding, scales and corrections for an x of this scale and zero point.
-    fn prepare(&self, memory: &Memory<'_>, scale: f32, zero: u8) {
+    /// Writes what a part needs of an x of this scale and zero point: padding, scales and corrections.
+    fn prepare(&self, memory: &Memory<'_>, part: usize, scale: f32, zero: u8) {
         let n = self.columns;
-        // SAFETY: the plan holds these counts at the places, which are all apart.
+        // SAFETY: the plan holds these counts for each thread at the places, which are all apart.
         let (padding, w_scale, scales, corrections) = unsafe {
             (
-                memory.slice_mut::<u8>(self.scratch[1], 0, self.padding),
+                memory.slice_mut::<u8>(self.scratch[1], part * self.padding, self.padding),
                 memory.slice::<f32>(self.w_scale, n),
-                memory.slice_mut::<f32>(self.scratch[2], 0, n),
-                memory.slice_mut::<i32>(self.scratch[3], 0, n),
+                memory.slice_mut::<f32>(self.scratch[2], part * n, n),
+                memory.slice_mut::<i32>(self.scratch[3], part * n, n),
             )
         };
         padding.fill(zero);
@@ -98,25 +109,25 @@ impl Product {
         }
     }
 
-    fn multiply(&self, memory: &Memory<'_>, scale: &[f32], corrections: &[i32]) {
+    /// The rows of a part.
+    fn multiply(&self, memory: &Memory<'_>, part: usize, parts: usize) {
         let n = self.columns;
-        over_rows(memory, self.row_count, self.work, |range| {
+        let rows = share(self.row_count, part, parts);
+        memory.watch.in_pieces(rows, self.work / parts, 1, |range| {
             // SAFETY: the plan holds these counts at the places; the geometry was checked against
             // the planned shapes; ranges of rows are disjoint.
             unsafe {
                 let row = |place: Place| Residual { pointer: memory.read(place), row_stride: n };
+                let all = |place: Place| memory.read::<u8>(place);
                 let epilogue = DequantizeF32 {
-                    bias_s32: Some(corrections),
-                    scale,
+                    bias_s32: Some(&memory.slice(self.scratch[3], (part + 1) * n)[part * n..]),
+                    scale: &memory.slice(self.scratch[2], (part + 1) * n)[part * n..],
                     bias: self.bias.map(|place| memory.slice(place, n)),
                     residual: self.residual.map(row),
                     activation: self.activation,
                 };
-                let input = Input {
-                    base: memory.read::<u8>(self.scratch[0]),
-                    rows: &self.rows,
-                    padding: memory.read::<u8>(self.scratch[1]),
-                };
+                let padding = all(self.scratch[1]).add(part * self.padding);
+                let input = Input { base: all(self.scratch[0]), rows: &self.rows, padding };
                 let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
                 gemm_u8s8_f32(memory.isa, &input, &self.weights, &epilogue, &output, range, 0..n);
             }
@@ -124,13 +135,16 @@ impl Product {
     }
 }
 
-/// Bytes of x as u8, of padding, of the scale and correction of each column, and of extremes.
+/// Bytes of x as u8, and for each thread of padding, of the scale and correction of each column, and of
+/// extremes.
 pub(crate) fn scratch_bytes(graph: &Graph, node: &Node, demands: Demands<'_>) -> Vec<usize> {
     let shape = |id: Option<ValueId>| graph.fact(id?).shape();
     let (x, y) = (shape(operand(node, 0)), shape(node.outputs[0]));
     let (Some(x), Some(y)) = (x, y) else { return Vec::new() };
     let columns = y.last().copied().unwrap_or(1);
-    vec![x.iter().product(), padding(&x), 4 * columns, 4 * columns, 4 * LINE * demands.threads]
+    let each = [padding(&x), 4 * columns, 4 * columns, 4 * LINE];
+    let shared = x.iter().product();
+    std::iter::once(shared).chain(each.map(|bytes| bytes * demands.threads)).collect()
 }
 
 fn padding(x: &[usize]) -> usize {
@@ -152,7 +166,10 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &DynamicConv) -> 
     let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
     let (columns, taps) = (weights.shape()[0], geometry.taps());
     let order = WeightOrder::ohwi(columns, taps, xs[3]);
-    product(builder, node, "conv-dynamic-u8s8", &op.activation, (rows, order, columns))
+    let alone = Window { input: [1, 1], ..geometry };
+    let pointwise = taps == 1 && alone.output() == Some([1, 1]) && geometry.stride == [1, 1];
+    let layer = (rows, order, columns, pointwise);
+    product(builder, node, "conv-dynamic-u8s8", &op.activation, layer)
 }
 
 /// Linear layer.
@@ -165,7 +182,7 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &DynamicLinear)
     }
     let order = WeightOrder::matrix(depth, columns);
     let rows = Indirection::strided(depth);
-    product(builder, node, "linear-dynamic-u8s8", &op.activation, (rows, order, columns))
+    product(builder, node, "linear-dynamic-u8s8", &op.activation, (rows, order, columns, true))
 }
 
 fn product(
@@ -173,7 +190,7 @@ fn product(
     node: &Node,
     kernel: &'static str,
     function: &Unary,
-    (rows, order, columns): (Indirection, WeightOrder, usize),
+    (rows, order, columns, pointwise): (Indirection, WeightOrder, usize, bool),
 ) -> Choice {
     let [Some(x), Some(w), Some(w_scale)] = node.inputs[..3] else { return Ok(None) };
     let Some(y) = node.outputs[0] else { return Ok(None) };
@@ -191,12 +208,14 @@ fn product(
         activation,
         x: place(x),
         x_count: builder.count(x),
+        depth: builder.shape(x).last().copied().unwrap_or(1),
         w_scale: place(w_scale),
         bias: operand(node, 3).map(place),
         residual: operand(node, 4).map(place),
         y: place(y),
         scratch: [0, 1, 2, 3, 4].map(|i| builder.scratch(i)),
         padding: padding(&builder.shape(x)),
+        pointwise,
         row_count,
         columns,
         work: row_count * weights.len() / 4,

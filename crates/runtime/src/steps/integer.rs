@@ -492,13 +492,16 @@ pub(crate) fn lookup(builder: &mut Builder<'_>, node: &Node) -> Choice {
     let (from, entries, to) = (builder.place(x), builder.place(table), builder.place(y));
     let count = builder.count(x);
     let run = Box::new(move |memory: &Memory<'_>| {
-        // SAFETY: the plan holds 256 entries and `count` bytes at places that are apart.
-        unsafe {
-            let table = &*memory.read::<[u8; 256]>(entries);
-            let output = memory.slice_mut(to, 0, count);
-            map_u8_table(memory.isa, table, memory.slice(from, count), output);
-        }
+        over_rows(memory, count, count * ELEMENT_WORK, |range| {
+            // SAFETY: the plan holds 256 entries and `count` bytes at places that are apart; ranges are
+            // disjoint.
+            unsafe {
+                let table = &*memory.read::<[u8; 256]>(entries);
+                let output = memory.slice_mut(to, range.start, range.len());
+                map_u8_table(memory.isa, table, &memory.slice(from, count)[range], output);
+            }
+        });
         Ok(())
     });
-    Ok(Some(Chosen::new("table", run)))
+    Ok(Some(Chosen::divided("table", run)))
 }

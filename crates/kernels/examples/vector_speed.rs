@@ -146,8 +146,8 @@ fn pools(table: &Table) {
         padding_before: 1,
         padding_after: 1,
     };
-    let pool = Pool { height: axis, width: axis, channels: 64 };
-    let global = Pool { height: PoolAxis::global(28), width: PoolAxis::global(28), channels: 64 };
+    let pool = Pool::new(axis, axis, 64);
+    let global = Pool::new(PoolAxis::global(28), PoolAxis::global(28), 64);
     let floats = aligned(pool.input_len(), |_| 1.0);
     let bytes = aligned(pool.input_len(), |_| 1_u8);
     let output = aligned(14 * pool.row_len(), |_| 0.0);

@@ -78,7 +78,7 @@ impl PoolAxis {
     }
 }
 
-/// The geometry of a pool over an image of H × W × C.
+/// The geometry of a pool over an image of H × W × C, or over some channels of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// The vertical axis.
@@ -87,12 +87,24 @@ pub struct Pool {
     pub width: PoolAxis,
     /// Channels.
     pub channels: usize,
+    /// Elements from a pixel of the input to the next: its channels, or those of the image they are of.
+    pub pixel: usize,
 }
 
 impl Pool {
+    /// A pool of all channels of an image.
+    pub fn new(height: PoolAxis, width: PoolAxis, channels: usize) -> Self {
+        Pool { height, width, channels, pixel: channels }
+    }
+
+    /// The pool of some of the channels: its input begins with the first of these.
+    pub fn of_channels(&self, count: usize) -> Self {
+        Pool { channels: count, ..*self }
+    }
+
     /// Elements of one input image.
     pub fn input_len(&self) -> usize {
-        self.height.input * self.width.input * self.channels
+        self.height.input * self.width.input * self.pixel
     }
 
     /// Elements of one output row.
@@ -109,14 +121,14 @@ impl Pool {
             first: 0,
             rows: 0,
             columns: 0,
-            row_stride: height.dilation * width.input * self.channels,
-            column_stride: width.dilation * self.channels,
+            row_stride: height.dilation * width.input * self.pixel,
+            column_stride: width.dilation * self.pixel,
             padded: height.padded(y) * width.padded(x),
         };
         if !vertical.is_empty() && !horizontal.is_empty() {
             let pixel =
                 height.pixel(y, vertical.start) * width.input + width.pixel(x, horizontal.start);
-            taps.first = image * self.input_len() + pixel * self.channels;
+            taps.first = image * self.input_len() + pixel * self.pixel;
             (taps.rows, taps.columns) = (vertical.len(), horizontal.len());
         }
         taps
@@ -131,7 +143,9 @@ impl Pool {
             return;
         }
         let images = rows.end.div_ceil(self.height.output.max(1));
-        assert!(images * self.input_len() <= input, "the input holds the images of the rows");
+        let unread = self.pixel.checked_sub(self.channels).expect("channels of a pixel");
+        let read = (images * self.input_len()).saturating_sub(unread);
+        assert!(read <= input, "the input holds the images of the rows");
         assert_eq!(rows.len() * self.row_len(), output, "the output holds the rows");
     }
 }

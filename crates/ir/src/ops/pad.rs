@@ -68,8 +68,9 @@ impl Pad {
         Ok(amounts.and_then(|list| list.iter().map(|(before, _)| before.as_known()).collect()))
     }
 
-    /// The index of x that position `i` shows, counted from the first element of x.
-    fn read(&self, i: i64, extent: i64) -> Option<usize> {
+    /// The index of x that position `i` shows, counted from the first element of x; `None` for one that
+    /// is filled.
+    pub fn source(&self, i: i64, extent: i64) -> Option<usize> {
         let inside = |i: i64| usize::try_from(i).ok().filter(|_| i < extent);
         if extent == 0 {
             return None;
@@ -108,7 +109,7 @@ impl Move for Pad {
         let mut from = Vec::new();
         for_each_index(&shape, |index| {
             let at = (0..index.len()).map(|axis| {
-                let read = self.read(index[axis] as i64 - before[axis], x.shape()[axis] as i64);
+                let read = self.source(index[axis] as i64 - before[axis], x.shape()[axis] as i64);
                 read.map(|i| i * strides[axis])
             });
             from.push(at.sum());

@@ -92,7 +92,7 @@ fn pools() -> impl Strategy<Value = Pooled> {
     let channels = prop_oneof![1..80usize, Just(64usize), Just(128usize), Just(200usize)];
     (axes, channels, 0..3usize, 0.0..1.0f64, any::<u64>()).prop_map(
         |((height, width), channels, batch, skip, seed)| {
-            let pool = Pool { height, width, channels };
+            let pool = Pool::new(height, width, channels);
             Pooled { pool, batch, skip, seed }
         },
     )
@@ -194,7 +194,7 @@ impl Pooled {
     /// A value for each result from the places of its window, and how many taps are in the image
     /// or its padding.
     fn each<T>(&self, value: impl Fn(&[usize], usize) -> T) -> Vec<T> {
-        let Pool { height, width, channels } = &self.pool;
+        let Pool { height, width, channels, .. } = &self.pool;
         let first = self.first_row() * self.pool.row_len();
         let end = self.batch * height.output * self.pool.row_len();
         let one = |at: usize| {

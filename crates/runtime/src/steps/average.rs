@@ -8,7 +8,8 @@ use lepton_kernels::quantize::Rounding;
 use lepton_tensor::DType;
 
 use super::product::operand;
-use super::{Chosen, ELEMENT_WORK, over_rows};
+use super::rows::{Windows, over_windows};
+use super::{Chosen, ELEMENT_WORK};
 use crate::place::Memory;
 use crate::plan::Builder;
 
@@ -61,18 +62,24 @@ pub(crate) fn average(
         padding_before: window.pad_before[i],
         padding_after: window.pad_after[i],
     };
-    let pool = Pool { height: axis(0), width: axis(1), channels: shape[3] };
+    let pool = Pool::new(axis(0), axis(1), shape[3]);
     let (from, to, count) = (builder.place(x), builder.place(y), builder.count(x));
-    let (rows, row_len) = (out[0] * out[1], pool.row_len());
+    let rows = out[0] * out[1];
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, rows, count * ELEMENT_WORK, |range| {
-            // SAFETY: the plan holds these counts; ranges of output rows are disjoint.
-            unsafe {
-                let output = memory.slice_mut(to, range.start * row_len, range.len() * row_len);
-                let input = memory.slice::<u8>(from, count);
-                average_pool_bytes(memory.isa, &pool, how, range, input, output);
-            }
-        });
+        over_windows(
+            memory,
+            &pool,
+            rows,
+            count * ELEMENT_WORK,
+            |pool, Windows { rows, input, output }| {
+                // SAFETY: the plan holds these counts; outputs are disjoint.
+                unsafe {
+                    let output = memory.slice_mut(to, output.start, output.len());
+                    let input = &memory.slice::<u8>(from, count)[input..];
+                    average_pool_bytes(memory.isa, pool, how, rows, input, output);
+                }
+            },
+        );
         Ok(())
     });
     Some(Chosen::divided("average-pool-u8", run))

@@ -1,8 +1,8 @@
 //! Steps over single elements.
 
-use lepton_ir::Node;
 use lepton_ir::ops::binary::{Binary, BinaryFunction};
 use lepton_ir::ops::unary::{Unary, UnaryFunction};
+use lepton_ir::{Node, ValueId};
 use lepton_kernels::binary::{Binary as Kernel, binary_f32};
 use lepton_kernels::broadcast::Broadcast;
 use lepton_kernels::map::{Unary as Map, map_f32, map_f32_in_place};
@@ -89,6 +89,12 @@ fn binary_function(function: BinaryFunction) -> Option<Kernel> {
     })
 }
 
+/// True for a constant of 2.
+fn is_two(builder: &Builder<'_>, id: ValueId) -> bool {
+    let constant = builder.graph.constant(id).and_then(|constant| constant.as_slice::<f32>().ok());
+    constant == Some(&[2.0])
+}
+
 /// A function of two elements with broadcasting.
 pub(crate) fn binary(builder: &mut Builder<'_>, node: &Node, op: &Binary) -> Choice {
     let (Some(a), Some(b), Some(y)) = (node.inputs[0], node.inputs[1], node.outputs[0]) else {
@@ -101,6 +107,8 @@ pub(crate) fn binary(builder: &mut Builder<'_>, node: &Node, op: &Binary) -> Cho
     let Some(function) = binary_function(op.function).filter(|_| float) else {
         return super::select::pair(builder, node, op.function);
     };
+    let squares = function == Kernel::Power && is_two(builder, b);
+    let (function, b) = if squares { (Kernel::Multiply, a) } else { (function, b) };
     let (shape, sa, sb) = (builder.shape(y), builder.shape(a), builder.shape(b));
     let Some(walk) = Broadcast::dense(&shape, [&sa, &sb]) else { return Ok(None) };
     let places = [builder.place(a), builder.place(b), builder.place(y)];

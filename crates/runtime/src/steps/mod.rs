@@ -2,6 +2,7 @@
 
 mod attention;
 mod average;
+mod borders;
 mod couple;
 mod dynamic;
 mod elementwise;

@@ -157,14 +157,15 @@ pub(crate) fn split(builder: &mut Builder<'_>, node: &Node, axis: i64) -> Choice
 
 /// A tensor with a border of one value, or without some of its border.
 pub(crate) fn pad(builder: &mut Builder<'_>, node: &Node, op: &Pad) -> Choice {
+    if op.mode != PadMode::Constant {
+        let run = super::borders::pad(builder, node, op);
+        return Ok(run.map(|run| Chosen::divided("pad-borders", run)));
+    }
     chosen("pad", pad_run(builder, node, op))
 }
 
 fn pad_run(builder: &Builder<'_>, node: &Node, op: &Pad) -> Option<Run> {
     let (x, y) = (node.inputs[0]?, node.outputs[0]?);
-    if op.mode != PadMode::Constant {
-        return None;
-    }
     let facts = builder.graph.input_facts(node);
     let before = op.added_before(Operands(&facts)).ok()??;
     let (from, to) = (builder.shape(x), builder.shape(y));

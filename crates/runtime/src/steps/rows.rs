@@ -1,5 +1,7 @@
 //! Steps over windows and rows: pooling, softmax.
 
+use std::ops::Range;
+
 use half::bf16;
 use lepton_ir::ops::pool::{Pool, PoolFunction};
 use lepton_ir::ops::softmax::Softmax;
@@ -54,7 +56,48 @@ fn geometry(op: &Pool, shape: &[usize], out: &[usize]) -> Option<Geometry> {
         padding_before: before[i],
         padding_after: window.pads[i + 2],
     };
-    Some(Geometry { height: axis(0), width: axis(1), channels: shape[3] })
+    Some(Geometry::new(axis(0), axis(1), shape[3]))
+}
+
+/// Channels of a part of a pixel: as many as a pool reads at once.
+const CHANNELS_AT_ONCE: usize = 64;
+
+/// A part of a pool: output rows, the first element of the input that it reads, and its outputs.
+pub(super) struct Windows {
+    pub rows: Range<usize>,
+    pub input: usize,
+    pub output: Range<usize>,
+}
+
+/// Calls `body` with the parts of a pool of so many output rows, over the threads if the work is worth it:
+/// rows of it, or channels where an image becomes one pixel.
+pub(super) fn over_windows(
+    memory: &Memory<'_>,
+    pool: &Geometry,
+    rows: usize,
+    work: usize,
+    body: impl Fn(&Geometry, Windows) + Sync,
+) {
+    let length = pool.row_len();
+    if pool.height.output * pool.width.output != 1 {
+        return over_rows(memory, rows, work, |rows| {
+            let output = rows.start * length..rows.end * length;
+            body(pool, Windows { rows, input: 0, output });
+        });
+    }
+    let blocks = pool.channels.div_ceil(CHANNELS_AT_ONCE);
+    over_rows(memory, rows * blocks, work, |range| {
+        let mut at = range.start;
+        while at < range.end {
+            let (image, first) = (at / blocks, at % blocks);
+            let end = (first + range.end - at).min(blocks);
+            let channels = first * CHANNELS_AT_ONCE..pool.channels.min(end * CHANNELS_AT_ONCE);
+            let output = image * length + channels.start..image * length + channels.end;
+            let part = Windows { rows: image..image + 1, input: channels.start, output };
+            body(&pool.of_channels(channels.len()), part);
+            at += end - first;
+        }
+    });
 }
 
 /// Pooling of channels-last images.
@@ -63,7 +106,7 @@ pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice 
     let (shape, out) = (builder.shape(x), builder.shape(y));
     let Some(geometry) = geometry(op, &shape, &out) else { return Ok(None) };
     let (from, to) = (builder.place(x), builder.place(y));
-    let (count, rows, row_len) = (builder.count(x), out[0] * out[1], geometry.row_len());
+    let (count, rows) = (builder.count(x), out[0] * out[1]);
     let dtype = builder.graph.fact(x).dtype;
     let narrow = [builder.is_narrow(x), builder.is_narrow(y)];
     let (max, padded) = (op.function == PoolFunction::Max, op.count_padding);
@@ -73,21 +116,18 @@ pub(crate) fn pool(builder: &mut Builder<'_>, node: &Node, op: &Pool) -> Choice 
     }
     let work = count * ELEMENT_WORK;
     let run = Box::new(move |memory: &Memory<'_>| {
-        over_rows(memory, rows, work, |range| {
-            let (start, length) = (range.start * row_len, range.len() * row_len);
-            // SAFETY: the plan holds these counts; ranges of output rows are disjoint.
+        over_windows(memory, &geometry, rows, work, |pool, Windows { rows, input, output }| {
+            // SAFETY: the plan holds these counts; outputs are disjoint.
             unsafe {
-                if dtype == DType::U8 {
-                    let output = memory.slice_mut::<u8>(to, start, length);
-                    let input = memory.slice::<u8>(from, count);
-                    return max_pool_bytes(memory.isa, &geometry, range, input, output);
-                }
                 macro_rules! pool {
                     ($pool:ident, $x:ty, $y:ty $(, $padded:ident)?) => {{
-                        let output = memory.slice_mut::<$y>(to, start, length);
-                        let input = memory.slice::<$x>(from, count);
-                        $pool(memory.isa, &geometry, $($padded,)? range, input, output);
+                        let output = memory.slice_mut::<$y>(to, output.start, output.len());
+                        let input = &memory.slice::<$x>(from, count)[input..];
+                        $pool(memory.isa, pool, $($padded,)? rows, input, output);
                     }};
+                }
+                if dtype == DType::U8 {
+                    return pool!(max_pool_bytes, u8, u8);
                 }
                 match (max, narrow) {
                     (true, [false, false]) => pool!(max_pool_f32, f32, f32),

@@ -11,11 +11,12 @@ use crate::error::RuntimeError;
 use crate::pace::Lap;
 use crate::place::Memory;
 use crate::plan::{Demands, Plan, Step};
-use crate::session::SessionOptions;
+use crate::session::{SessionOptions, SmallSteps};
+use crate::team::GATHERING_LOOKS;
 use crate::threads::{Threads, share};
 use crate::trace::StepProfile;
 use crate::watch::Watch;
-use crate::workers::Workers;
+use crate::workers::{MEMBER_WORK, Workers};
 
 /// What comes in and goes out of a run, each with the bytes of a part of it.
 struct Ends {
@@ -52,6 +53,16 @@ impl Ends {
     }
 }
 
+/// How a team goes through steps.
+struct Company<'a> {
+    /// Work that is worth a member.
+    worth: usize,
+    /// How long it waits for members.
+    looks: usize,
+    /// Is told that they came.
+    lap: Option<&'a Lap>,
+}
+
 /// Runs plans.
 pub(crate) struct Engine {
     pub options: SessionOptions,
@@ -82,24 +93,39 @@ impl Engine {
         inputs: &[T],
         watch: &Watch<'_>,
     ) -> Result<Vec<Tensor>, RuntimeError> {
-        let lap = plan.has_ways(self.threads.count()).then(|| plan.pace.begin());
-        let made = match &lap {
-            Some(lap) if lap.second => self.whole(plan, inputs, watch, |memory| {
-                plan.sections.iter().try_for_each(|section| {
-                    let steps = &plan.steps[section.steps.clone()];
-                    match section.together {
-                        true => self.together(steps, memory, lap),
-                        false => run_steps(steps, memory, watch.steps()),
-                    }
-                })
-            }),
-            _ => self.execute_by(plan, inputs, watch, watch.steps()),
-        }?;
-        // Recording takes time that says nothing about the ways.
-        if let Some(lap) = lap.filter(|_| !watch.records()) {
-            plan.pace.end(lap);
+        let in_order = |memory: &Memory<'_>| run_steps(&plan.steps, memory, watch.steps());
+        let threads = self.threads.count();
+        match self.options.small_steps {
+            SmallSteps::Together if threads > 1 => {
+                let company = Company { worth: 1, looks: usize::MAX, lap: None };
+                self.whole(plan, inputs, watch, |m| self.together(&plan.steps, m, &company))
+            }
+            SmallSteps::Measured if plan.has_ways(threads) => {
+                let lap = plan.pace.begin();
+                let made = match lap.second {
+                    true => self.whole(plan, inputs, watch, |m| self.sections(plan, m, &lap)),
+                    false => self.whole(plan, inputs, watch, in_order),
+                }?;
+                // Recording takes time that says nothing about the ways.
+                if !watch.records() {
+                    plan.pace.end(lap);
+                }
+                Ok(made)
+            }
+            _ => self.whole(plan, inputs, watch, in_order),
         }
-        Ok(made)
+    }
+
+    /// Small steps together, others each for itself.
+    fn sections(&self, plan: &Plan, memory: &Memory<'_>, lap: &Lap) -> Result<(), RuntimeError> {
+        let company = Company { worth: MEMBER_WORK, looks: GATHERING_LOOKS, lap: Some(lap) };
+        plan.sections.iter().try_for_each(|section| {
+            let steps = &plan.steps[section.steps.clone()];
+            match section.together {
+                true => self.together(steps, memory, &company),
+                false => run_steps(steps, memory, memory.watch.steps()),
+            }
+        })
     }
 
     /// Runs a plan on inputs of the shapes it was made for, each step by `run_step`; what runs within
@@ -130,12 +156,18 @@ impl Engine {
     }
 
     /// Steps that all threads that come at once go through, each doing its part of those that divide.
-    fn together(&self, steps: &[Step], memory: &Memory<'_>, lap: &Lap) -> Result<(), RuntimeError> {
+    fn together(
+        &self,
+        steps: &[Step],
+        memory: &Memory<'_>,
+        company: &Company<'_>,
+    ) -> Result<(), RuntimeError> {
         let failed = Mutex::new(None);
         let alone = Memory { threads: Workers::Pool(&self.alone), ..*memory };
-        memory.threads.together(self.threads.count(), &|member| {
-            let memory = Memory { threads: Workers::Member(member), ..*memory };
-            if member.count() > 1 && member.is_first() {
+        self.threads.together(self.threads.count(), company.looks, &|member| {
+            let workers = Workers::Member { member, worth: company.worth };
+            let memory = Memory { threads: workers, ..*memory };
+            if let Some(lap) = company.lap.filter(|_| member.count() > 1 && member.is_first()) {
                 lap.threads_came();
             }
             let run = |step: &Step| match step.divides {

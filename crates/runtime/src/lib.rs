@@ -31,6 +31,6 @@ mod workers;
 pub use error::RuntimeError;
 pub use limits::{Arithmetic, Limit, Limits};
 pub use packs::PREPARED_KEY;
-pub use session::{Lowering, PlanSummary, Session, SessionOptions};
+pub use session::{Lowering, PlanSummary, Session, SessionOptions, SmallSteps};
 pub use threads::Threads;
 pub use trace::StepProfile;

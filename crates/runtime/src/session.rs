@@ -35,6 +35,19 @@ pub enum Lowering {
     Plain,
 }
 
+/// How several threads run steps that are too small to call threads for each. Answers do not depend on
+/// it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SmallSteps {
+    /// The way that is faster, as measured during runs.
+    #[default]
+    Measured,
+    /// Each step for itself, the smallest ones by the caller alone.
+    Apart,
+    /// By a team that goes through all steps together and divides them, however small they are.
+    Together,
+}
+
 /// How a session runs.
 #[derive(Clone, Debug)]
 pub struct SessionOptions {
@@ -52,6 +65,8 @@ pub struct SessionOptions {
     /// 24 bits for products of one row, and attention in bf16 between integer products.
     /// [`PlanSummary::numerics`] tells which a plan has.
     pub exact: bool,
+    /// How several threads run small steps.
+    pub small_steps: SmallSteps,
 }
 
 impl Default for SessionOptions {
@@ -63,6 +78,7 @@ impl Default for SessionOptions {
             memory_limit: 16 << 30,
             lowering: Lowering::Full,
             exact: false,
+            small_steps: SmallSteps::Measured,
         }
     }
 }

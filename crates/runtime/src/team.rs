@@ -11,7 +11,7 @@ use crate::threads::share;
 const LOOKS: usize = 300;
 
 /// How often who gathers a team looks for members: about two microseconds.
-const GATHERING_LOOKS: usize = 100;
+pub(crate) const GATHERING_LOOKS: usize = 100;
 
 /// So many long waits tell that there are fewer free cores than members.
 const LONG_WAITS: usize = 4;
@@ -63,8 +63,8 @@ impl<'a> Team<'a> {
     }
 
     /// Calls `task` as member `index` of at most `most`, unless the team was closed before. Member 0
-    /// closes it after a moment, if not all have come.
-    pub fn join(&self, index: usize, most: usize, task: &dyn Fn(&Member<'_>)) {
+    /// closes it after so many looks, if not all have come.
+    pub fn join(&self, index: usize, most: usize, most_looks: usize, task: &dyn Fn(&Member<'_>)) {
         let own = 1 << index;
         if index == 0 {
             // Nobody has begun before all have come or this closes it.
@@ -80,11 +80,14 @@ impl<'a> Team<'a> {
         let is_whole = || joined().count_ones() as usize == most;
         if index == 0 {
             let mut looks = 0;
-            while !is_whole() && looks < GATHERING_LOOKS {
-                std::hint::spin_loop();
+            while !is_whole() && looks < most_looks {
+                match looks < LOOKS {
+                    true => std::hint::spin_loop(),
+                    false => std::thread::yield_now(),
+                }
                 looks += 1;
             }
-            if looks == GATHERING_LOOKS {
+            if looks == most_looks {
                 self.joined.fetch_or(CLOSED, Ordering::AcqRel);
             }
         } else {
@@ -220,7 +223,7 @@ mod tests {
     /// Steps of a sum in which every member needs what all have written in the step before.
     fn summed(threads: &Threads, most: usize, width: usize, steps: usize) -> Vec<usize> {
         let states = [0, 1].map(|_| (0..width).map(AtomicUsize::new).collect::<Vec<_>>());
-        threads.together(most, &|member| {
+        threads.together(most, GATHERING_LOOKS, &|member| {
             for step in 0..steps {
                 let (from, to) = (&states[step % 2], &states[1 - step % 2]);
                 let sum: usize = from.iter().map(|v| v.load(Ordering::Relaxed) % 1000).sum();
@@ -269,7 +272,7 @@ mod tests {
             let of = round % 2;
             let start = Instant::now();
             let run = || {
-                threads.together(2, &|member| {
+                threads.together(2, GATHERING_LOOKS, &|member| {
                     member.meet();
                     assert!(member.count == 1 || member.rank != of);
                     member.meet();

@@ -150,15 +150,20 @@ impl Threads {
 
     /// Calls `task` at the same time on as many threads as come at once, at most `most`: each does its
     /// part, and they wait for each other where the task says so. Workers that come late are left out,
-    /// so the caller may be alone. False if members waited long for each other, because they have to share
+    /// so the caller, who looks for them so many times, may be alone. False if members waited long for each other, because they have to share
     /// cores: alone, the caller would be faster.
     ///
     /// # Panics
     /// If a member panics.
-    pub(crate) fn together(&self, most: usize, task: &(dyn Fn(&Member<'_>) + Sync)) -> bool {
+    pub(crate) fn together(
+        &self,
+        most: usize,
+        looks: usize,
+        task: &(dyn Fn(&Member<'_>) + Sync),
+    ) -> bool {
         let most = most.min(self.count()).min(MOST_MEMBERS);
         let team = Team::new(&self.shared.meetings);
-        if !self.offer(most, &|index| team.join(index, most, task)) {
+        if !self.offer(most, &|index| team.join(index, most, looks, task)) {
             task(&Member::alone());
         }
         team.was_in_time()

@@ -1,22 +1,22 @@
 //! Who does the tasks of a step: threads that the caller calls for each step, or the members of a
 //! team that go through many small steps together.
 
-use crate::team::Member;
+use crate::team::{GATHERING_LOOKS, Member};
 use crate::threads::Threads;
 
 /// Work that is worth calling a thread for: about four microseconds of multiply–adds.
 pub(crate) const PARALLEL_WORK: usize = 200_000;
 
 /// Work that is worth a member of a team, who is there already.
-const MEMBER_WORK: usize = 16_000;
+pub(crate) const MEMBER_WORK: usize = 16_000;
 
 /// Who does the tasks of a step.
 #[derive(Clone, Copy)]
 pub(crate) enum Workers<'a> {
     /// The caller, and threads it calls.
     Pool(&'a Threads),
-    /// One of a team, whose others call the same steps.
-    Member(&'a Member<'a>),
+    /// One of a team, whose others call the same steps; for so much work each is worth it.
+    Member { member: &'a Member<'a>, worth: usize },
 }
 
 impl Workers<'_> {
@@ -24,7 +24,7 @@ impl Workers<'_> {
     pub fn count(&self) -> usize {
         match self {
             Workers::Pool(threads) => threads.count(),
-            Workers::Member(member) => member.count(),
+            Workers::Member { member, .. } => member.count(),
         }
     }
 
@@ -32,7 +32,7 @@ impl Workers<'_> {
     pub fn parts(&self, work: usize) -> usize {
         let worth = match self {
             Workers::Pool(_) => PARALLEL_WORK,
-            Workers::Member(_) => MEMBER_WORK,
+            Workers::Member { worth, .. } => *worth,
         };
         self.count().min(work / worth + 1)
     }
@@ -45,7 +45,7 @@ impl Workers<'_> {
     pub fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
         match self {
             Workers::Pool(threads) => threads.run(count, task),
-            Workers::Member(member) => member.run(count, task),
+            Workers::Member { member, .. } => member.run(count, task),
         }
     }
 
@@ -55,8 +55,8 @@ impl Workers<'_> {
     /// If a member panics.
     pub fn together(&self, most: usize, task: &(dyn Fn(&Member<'_>) + Sync)) -> bool {
         match self {
-            Workers::Pool(threads) => threads.together(most, task),
-            Workers::Member(member) => {
+            Workers::Pool(threads) => threads.together(most, GATHERING_LOOKS, task),
+            Workers::Member { member, .. } => {
                 member.begin(true);
                 task(member);
                 true

@@ -278,3 +278,21 @@ fn gated_values((x, gates): &(Vec<f32>, Vec<f32>)) -> Option<Vec<Values>> {
     let values: Vec<bf16> = x.iter().enumerate().map(product).collect();
     Some(vec![Values::Halves(values.clone()), Values::Halves(values)])
 }
+
+#[test]
+fn some_channels_of_a_pool_are_those_of_all() {
+    let channels = 70;
+    let pool = Pool::new(PoolAxis::global(5), PoolAxis::global(3), channels);
+    let x = Random(3).floats(2 * pool.input_len());
+    for isa in Isa::available() {
+        let mut whole = vec![0.0; 2 * channels];
+        average_pool_f32(isa, &pool, false, 0..2, &x, &mut whole);
+        for (image, part) in [(0, 0..64), (0, 64..70), (1, 0..64), (1, 7..70)] {
+            let mut some = vec![0.0; part.len()];
+            let (narrow, rows) = (pool.of_channels(part.len()), image..image + 1);
+            average_pool_f32(isa, &narrow, false, rows, &x[part.start..], &mut some);
+            let (from, to) = (image * channels + part.start, image * channels + part.end);
+            assert_eq!(some, whole[from..to], "{}", isa.name());
+        }
+    }
+}

@@ -7,7 +7,7 @@ mod generate;
 
 use std::sync::Arc;
 
-use lepton::{Isa, Lowering, Session, SessionOptions, Tensor};
+use lepton::{Isa, Lowering, Session, SessionOptions, SmallSteps, Tensor};
 use lepton_formats::artefact::{self, Artefact};
 use lepton_formats::{NoExternalData, onnx};
 use lepton_ir::{Graph, interpret, text};
@@ -49,9 +49,12 @@ fn ways(graph: &Graph, inputs: &[Tensor]) -> Vec<(String, Result<Vec<Tensor>, St
     };
     let mut ways = Vec::new();
     for isa in Isa::available() {
-        for threads in [1, 2] {
-            let options = SessionOptions { isa, threads, ..SessionOptions::default() };
-            ways.push((format!("{} x {threads}", isa.name()), run(graph, options)));
+        for (threads, small_steps) in
+            [(1, SmallSteps::Apart), (2, SmallSteps::Apart), (2, SmallSteps::Together)]
+        {
+            let options = SessionOptions { isa, threads, small_steps, ..SessionOptions::default() };
+            let name = format!("{} x {threads}, steps {small_steps:?}", isa.name());
+            ways.push((name, run(graph, options)));
         }
     }
     let plain = SessionOptions { lowering: Lowering::Plain, ..SessionOptions::default() };

@@ -2,7 +2,7 @@
 
 use lepton_ir::{Fact, Graph, interpret, text};
 use lepton_kernels::Isa;
-use lepton_runtime::{Session, SessionOptions};
+use lepton_runtime::{Session, SessionOptions, SmallSteps};
 use lepton_tensor::{DType, Tensor};
 
 /// Integers that look random and never change.
@@ -77,8 +77,10 @@ pub fn check(source: &str, shapes: &[&[usize]]) -> Vec<&'static str> {
     let expected = interpret::run(&graph, &inputs).unwrap();
     let mut kernels = Vec::new();
     for isa in Isa::available() {
-        for threads in [1, 2] {
-            let options = SessionOptions { isa, threads, ..SessionOptions::default() };
+        for (threads, small_steps) in
+            [(1, SmallSteps::Apart), (2, SmallSteps::Apart), (2, SmallSteps::Together)]
+        {
+            let options = SessionOptions { isa, threads, small_steps, ..SessionOptions::default() };
             let session = Session::new(&graph, options).unwrap();
             let lowered = interpret::run(session.lowered(), &inputs).unwrap();
             let (found, profile) = session.profile(&inputs).unwrap();

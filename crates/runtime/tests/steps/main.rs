@@ -11,5 +11,6 @@ mod networks;
 mod parts;
 mod single;
 mod sparse;
+mod teams;
 mod tiles;
 mod trees;

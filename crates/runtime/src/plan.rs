@@ -233,67 +233,16 @@ pub(crate) fn is_plannable(graph: &Graph, id: ValueId) -> bool {
     fact.shape().is_some() && fact.dtype != DType::Str
 }
 
-/// Plans a specialised graph.
-pub(crate) fn build(
-    graph: &Graph,
-    packs: &Packs,
-    demands: Demands<'_>,
-) -> Result<Plan, RuntimeError> {
-    let aliases = Aliases::new(graph);
-    let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
-    let pairs = pairs::find(graph, &order);
-    let layout = Layout::new(graph, &order, &aliases, &pairs, demands);
-    let (offsets, arena_bytes) = arena::assign(&layout.intervals, demands.threads > 1);
-    let mut builder = Builder {
-        graph,
-        packs,
-        demands,
-        places: vec![None; graph.value_count()],
-        scratch: Vec::new(),
-        narrow: layout.narrow.clone(),
-        following: Following::default(),
-        near: graph.constant_bytes() <= NEAR_WEIGHTS,
-        zero_points: Paddings::default(),
-        zeros: Paddings::default(),
-    };
-    place_values(&mut builder, &layout, &offsets, &aliases);
-    let mut plan_steps = Vec::with_capacity(order.len());
-    for (position, (id, node)) in order.iter().enumerate() {
-        let begins = pairs.iter().any(|pair| pair.position == position);
-        if begins || node.outputs.iter().flatten().all(|&id| aliases.is_alias(id)) {
-            continue;
-        }
-        builder.scratch = layout.scratch[position]
-            .iter()
-            .map(|&slot| Place { base: Base::Arena, offset: offsets[slot] })
-            .collect();
-        plan_steps.push(match pairs.iter().find(|pair| pair.position + 1 == position) {
-            Some(pair) => {
-                let nodes = [position - 1, position].map(|at| graph.shared_node(order[at].0));
-                steps::build_pair(&mut builder, &nodes, pair)?
-            }
-            None => steps::build(&mut builder, graph.shared_node(*id))?,
-        });
-    }
-    let outputs =
-        graph.outputs().iter().map(|&id| (graph.fact(id).dtype, builder.shape(id))).collect();
-    let copies = layout
-        .copied_outputs
-        .iter()
-        .map(|&(id, index)| {
-            (builder.place(id), index, builder.graph.fact(id).byte_size().unwrap_or(0))
-        })
-        .collect();
-    Ok(Plan {
-        sections: sections::divide(&plan_steps),
-        pace: Pace::default(),
-        steps: plan_steps,
-        arena_bytes,
-        unshared_bytes: layout.unshared(),
-        outputs,
-        copies,
-        _graph: graph.clone(),
-    })
+/// Where the values of a specialised graph lie, before its steps are made.
+pub(crate) struct Draft<'a> {
+    graph: &'a Graph,
+    demands: Demands<'a>,
+    order: Vec<(NodeId, &'a Node)>,
+    aliases: Aliases,
+    pairs: Vec<Pair>,
+    layout: Layout,
+    offsets: Vec<usize>,
+    arena_bytes: usize,
 }
 
 /// What the values of a run take.
@@ -305,13 +254,83 @@ pub(crate) struct Sizes {
     pub unshared: usize,
 }
 
-/// What a plan of a specialised graph would take.
-pub(crate) fn sizes(graph: &Graph, demands: Demands<'_>) -> Sizes {
-    let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
-    let pairs = pairs::find(graph, &order);
-    let layout = Layout::new(graph, &order, &Aliases::new(graph), &pairs, demands);
-    let (_, arena) = arena::assign(&layout.intervals, demands.threads > 1);
-    Sizes { arena, unshared: layout.unshared() }
+impl<'a> Draft<'a> {
+    /// Of a graph that [`is_static`].
+    pub fn of(graph: &'a Graph, demands: Demands<'a>) -> Self {
+        let aliases = Aliases::new(graph);
+        let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
+        let pairs = pairs::find(graph, &order);
+        let layout = Layout::new(graph, &order, &aliases, &pairs, demands);
+        let (offsets, arena_bytes) = arena::assign(&layout.intervals, demands.threads > 1);
+        Draft { graph, demands, order, aliases, pairs, layout, offsets, arena_bytes }
+    }
+
+    /// What the plan will take.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { arena: self.arena_bytes, unshared: self.layout.unshared() }
+    }
+
+    /// Makes the steps.
+    pub fn build(self, packs: &Packs) -> Result<Plan, RuntimeError> {
+        let Draft { graph, demands, ref layout, .. } = self;
+        let mut builder = Builder {
+            graph,
+            packs,
+            demands,
+            places: vec![None; graph.value_count()],
+            scratch: Vec::new(),
+            narrow: layout.narrow.clone(),
+            following: Following::default(),
+            near: graph.constant_bytes() <= NEAR_WEIGHTS,
+            zero_points: Paddings::default(),
+            zeros: Paddings::default(),
+        };
+        place_values(&mut builder, layout, &self.offsets, &self.aliases);
+        let steps = self.steps(&mut builder)?;
+        let outputs =
+            graph.outputs().iter().map(|&id| (graph.fact(id).dtype, builder.shape(id))).collect();
+        let copies = layout
+            .copied_outputs
+            .iter()
+            .map(|&(id, index)| {
+                (builder.place(id), index, builder.graph.fact(id).byte_size().unwrap_or(0))
+            })
+            .collect();
+        Ok(Plan {
+            sections: sections::divide(&steps),
+            pace: Pace::default(),
+            steps,
+            arena_bytes: self.arena_bytes,
+            unshared_bytes: layout.unshared(),
+            outputs,
+            copies,
+            _graph: graph.clone(),
+        })
+    }
+
+    fn steps(&self, builder: &mut Builder<'_>) -> Result<Vec<Step>, RuntimeError> {
+        let Draft { graph, order, .. } = self;
+        let mut made = Vec::with_capacity(order.len());
+        for (position, (id, node)) in order.iter().enumerate() {
+            let begins = self.pairs.iter().any(|pair| pair.position == position);
+            let renames = || node.outputs.iter().flatten().all(|&id| self.aliases.is_alias(id));
+            if begins || renames() {
+                continue;
+            }
+            builder.scratch = self.layout.scratch[position]
+                .iter()
+                .map(|&slot| Place { base: Base::Arena, offset: self.offsets[slot] })
+                .collect();
+            made.push(match self.pairs.iter().find(|pair| pair.position + 1 == position) {
+                Some(pair) => {
+                    let nodes = [position - 1, position].map(|at| graph.shared_node(order[at].0));
+                    steps::build_pair(builder, &nodes, pair)?
+                }
+                None => steps::build(builder, graph.shared_node(*id))?,
+            });
+        }
+        Ok(made)
+    }
 }
 
 /// Lives of the intermediates.

@@ -16,7 +16,7 @@ use crate::limits::Limits;
 use crate::packs::Packs;
 use crate::parts::Parts;
 use crate::place::Memory;
-use crate::plan::{self, Demands, Plan};
+use crate::plan::{self, Demands, Draft, Plan, Sizes};
 use crate::steps;
 use crate::stepwise::Stepwise;
 use crate::trace::{Recorder, StepProfile};
@@ -279,12 +279,14 @@ impl Session {
         }
         let choices = self.choices();
         let graph = self.specialised(inputs)?;
-        let ready = match self.divided(&graph, inputs, &choices)? {
-            Some(ready) => ready,
-            None => match self.plan(&graph, &choices)? {
-                Some(plan) => Ready { plan: Arc::new(plan), division: None, rest: None },
-                None => self.in_parts(&graph, &choices)?,
-            },
+        let ready = if plan::is_static(&graph) {
+            let draft = Draft::of(&graph, self.engine.demands(&choices));
+            match self.divided(&graph, inputs, &choices, draft.sizes())? {
+                Some(ready) => ready,
+                None => Ready { plan: Arc::new(self.built(draft)?), division: None, rest: None },
+            }
+        } else {
+            self.in_parts(&graph, &choices)?
         };
         let key = inputs.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect();
         let mut plans = self.plans.lock().unwrap_or_else(|e| e.into_inner());
@@ -315,11 +317,12 @@ impl Session {
         graph: &Graph,
         inputs: &[Tensor],
         choices: &Choices,
+        sizes: Sizes,
     ) -> Result<Option<Ready>, RuntimeError> {
-        let images = batch::images(inputs).filter(|_| self.divides && plan::is_static(graph));
+        let images = batch::images(inputs).filter(|_| self.divides);
         let Some(images) = images.filter(|&images| images > 1) else { return Ok(None) };
         let demands = self.engine.demands(choices);
-        let (sizes, weights) = (plan::sizes(graph, demands), graph.constant_bytes());
+        let weights = graph.constant_bytes();
         let Some(division) = Division::of(images, demands.threads, sizes, weights) else {
             return Ok(None);
         };
@@ -359,13 +362,16 @@ impl Session {
         if !plan::is_static(graph) {
             return Ok(None);
         }
-        let plan = plan::build(graph, &self.packs, demands)?;
-        let limit = self.engine.options.memory_limit;
-        if plan.arena_bytes > limit {
-            let needed = plan.arena_bytes;
+        self.built(Draft::of(graph, demands)).map(Some)
+    }
+
+    /// The plan of a draft, if its arena may be as large as it needs.
+    fn built(&self, draft: Draft<'_>) -> Result<Plan, RuntimeError> {
+        let (needed, limit) = (draft.sizes().arena, self.engine.options.memory_limit);
+        if needed > limit {
             return Err(RuntimeError::Memory { needed, limit });
         }
-        Ok(Some(plan))
+        draft.build(&self.packs)
     }
 
     fn choices(&self) -> Arc<Choices> {

@@ -10,7 +10,7 @@ use crate::choices::Choices;
 use crate::engine::Engine;
 use crate::error::RuntimeError;
 use crate::packs::Packs;
-use crate::plan::{self, Plan};
+use crate::plan::{self, Draft, Plan};
 use crate::watch::Watch;
 
 /// Plans kept of a node.
@@ -192,7 +192,7 @@ impl Single {
             return Ok(None);
         }
         let choices = Choices::default();
-        let plan = plan::build(&single, &self.packs, engine.demands(&choices))?;
+        let plan = Draft::of(&single, engine.demands(&choices)).build(&self.packs)?;
         let served = plan.steps.iter().all(|step| step.kernel != "reference");
         let fits = plan.arena_bytes <= engine.options.memory_limit;
         Ok((served && fits).then_some(plan))

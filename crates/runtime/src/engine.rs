@@ -183,6 +183,10 @@ impl Engine {
                     *failed.lock().unwrap_or_else(|e| e.into_inner()) = Some(error);
                     return member.end();
                 }
+                // Whoever left out pieces of a step misses their meetings.
+                if memory.watch.is_stopped() {
+                    return member.end();
+                }
             }
         });
         match failed.into_inner().unwrap_or_else(|e| e.into_inner()) {

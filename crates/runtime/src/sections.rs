@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use lepton_ir::Op;
+
 use crate::limits::Arithmetic;
 use crate::plan::Step;
 
@@ -23,8 +25,11 @@ const SECTION_NS: u64 = 60_000;
 /// What a step must take for a team to gain by dividing it.
 const DIVIDED_NS: u64 = 500;
 
-/// What a step takes at least, roughly.
+/// What a step takes at least, roughly. What steps within it take is not known.
 fn nanoseconds(step: &Step) -> u64 {
+    if matches!(step.node.op, Op::Loop(_) | Op::Scan(_) | Op::If(_)) {
+        return u64::MAX;
+    }
     let each = match step.arithmetic {
         Arithmetic::F32 => 100,
         Arithmetic::Bf16 => 150,
@@ -49,7 +54,7 @@ fn of_times(steps: impl Iterator<Item = (u64, bool)>) -> Vec<Section> {
     };
     for (at, (takes, divides)) in steps.enumerate() {
         end = at + 1;
-        if takes > LONG_NS || sum + takes > SECTION_NS {
+        if takes > LONG_NS || takes > SECTION_NS - sum {
             close(from..at, gains);
             (sum, gains, from) = (0, false, at);
         }

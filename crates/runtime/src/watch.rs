@@ -66,7 +66,8 @@ impl<'a> Watch<'a> {
         self.is_stopped()
     }
 
-    fn is_stopped(&self) -> bool {
+    /// True once somebody asked and the answer was no.
+    pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Relaxed)
     }
 

@@ -88,6 +88,13 @@ impl PackedI16 {
         self.lines.bytes()
     }
 
+    /// The same in memory of its own.
+    pub fn copied(&self) -> Self {
+        let mut lines = Storage::lasting(self.lines.len());
+        lines.make_mut().copy_from_slice(self.bytes());
+        PackedI16 { lines, ..*self }
+    }
+
     /// The weight that is multiplied with element `k` of the state.
     #[cfg(test)]
     pub fn weight(&self, gate: usize, unit: usize, k: usize) -> f32 {

@@ -4,6 +4,7 @@
 //! along K. The state is split into two parts of 11 bits, so that the products of a chunk stay below
 //! 2^31 whatever the numbers are: nothing is lost but by rounding the weights once.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use lepton_tensor::Storage;
@@ -87,6 +88,13 @@ impl PackedI16 {
         self.lines.bytes()
     }
 
+    /// The same in memory of its own.
+    pub fn copied(&self) -> Self {
+        let mut lines = Storage::lasting(self.lines.len());
+        lines.make_mut().copy_from_slice(self.bytes());
+        PackedI16 { lines, ..*self }
+    }
+
     /// The weight that is multiplied with element `k` of the state.
     #[cfg(test)]
     pub fn weight(&self, gate: usize, unit: usize, k: usize) -> f32 {
@@ -155,11 +163,23 @@ fn pack_row(block: &mut [u8], row: &[f32], gate: usize, gates: usize, lane: usiz
     changed <= length * SHARE * SHARE
 }
 
+/// What the products of a step take; kept by its thread, because a step takes only microseconds.
+#[derive(Default)]
+struct Room {
+    /// For every pair of steps along K two words: the high parts of both, the low parts of both.
+    words: Vec<i32>,
+    /// For every block and gate 16 sums.
+    sums: Vec<f32>,
+}
+
+thread_local! {
+    static ROOM: Cell<Room> = const { Cell::new(Room { words: Vec::new(), sums: Vec::new() }) };
+}
+
 /// The products of a state with some gates of some blocks. They are all made before the gates of any
 /// block: in between, the gates' latency would hold the reading of the matrix.
 pub(super) struct FixedProducts {
-    /// For every block and gate 16 sums.
-    sums: Vec<f32>,
+    room: Room,
     /// The first block.
     start: usize,
 }
@@ -178,13 +198,16 @@ impl FixedProducts {
     ) -> Self {
         let PackedI16 { lines, hidden, gates } = weights;
         let each = block_lines(*gates, *hidden);
-        let mut sums = vec![0.0; blocks.len() * GATES * PANEL];
+        let mut room = ROOM.take();
+        // All of both is written before it is read.
+        room.words.resize(hidden.next_multiple_of(PANEL), 0);
+        room.sums.resize(blocks.len() * GATES * PANEL, 0.0);
         // SAFETY: the caller's promise; every block is inside the weights and has room for its sums.
         unsafe {
-            let state = FixedState::of::<V>(weights, state);
+            let state = FixedState::of::<V>(weights, state, &mut room.words);
             let from = (blocks.start * each + first) * PANEL;
             let mut line = lines.bytes().as_ptr().cast::<f32>().wrapping_add(from);
-            for to in sums.chunks_exact_mut(GATES * PANEL) {
+            for to in room.sums.chunks_exact_mut(GATES * PANEL) {
                 // As many sums as hide the latency of an addition.
                 match (V::LANES, GATES) {
                     (16, 1) => state.block::<V, GATES, 1, 4>(line, to.as_mut_ptr()),
@@ -195,7 +218,13 @@ impl FixedProducts {
                 line = line.wrapping_add(each * PANEL);
             }
         }
-        FixedProducts { sums, start: blocks.start }
+        FixedProducts { room, start: blocks.start }
+    }
+}
+
+impl Drop for FixedProducts {
+    fn drop(&mut self) {
+        ROOM.set(std::mem::take(&mut self.room));
     }
 }
 
@@ -206,7 +235,8 @@ impl Products for FixedProducts {
         block: usize,
         _first: usize,
     ) -> Sums<V, ROWS, GATES, PARTS> {
-        let sums = &self.sums[(block - self.start) * GATES * PANEL..][..GATES * PANEL];
+        let at = (block - self.start) * GATES * PANEL;
+        let sums = &self.room.sums[at..][..GATES * PANEL];
         let mut total = [[V::splat(0.0); PARTS]; GATES];
         for (gate, lines) in total.iter_mut().zip(sums.chunks_exact(PANEL)) {
             for (part, values) in gate.iter_mut().zip(lines.chunks_exact(V::LANES)) {
@@ -221,8 +251,8 @@ impl Products for FixedProducts {
 /// A state as whole numbers, for the products with a [`PackedI16`].
 struct FixedState<'a> {
     weights: &'a PackedI16,
-    /// For every pair of steps two words: the high parts of both, the low parts of both.
-    words: Vec<i32>,
+    /// As in [`Room`].
+    words: &'a [i32],
     /// What a whole number of the state stands for.
     unit: f32,
 }
@@ -249,36 +279,39 @@ impl<'a> FixedState<'a> {
     /// Rounds a state to 2^-21 of its largest magnitude. A state that is not finite gives NaN.
     ///
     /// # Safety
-    /// The state has as many values as the weights have units.
+    /// The state has as many values as the weights have units, and as many words in whole registers.
     #[inline(always)]
-    unsafe fn of<V: Vector>(weights: &'a PackedI16, state: *const f32) -> Self {
+    unsafe fn of<V: Vector>(
+        weights: &'a PackedI16,
+        state: *const f32,
+        words: &'a mut [i32],
+    ) -> Self {
         let hidden = weights.hidden;
-        let mut words = vec![0i32; hidden.next_multiple_of(PANEL)];
-        // SAFETY: the caller's promise; words are whole registers.
+        // SAFETY: the caller's promise.
         unsafe {
             let values = |at: usize| V::load_upto(state.add(at), hidden - at);
-            // Zero, or NaN where a value is not finite.
-            let (mut most, mut poison) = (V::splat(0.0), V::splat(0.0));
+            let mut most = V::splat(0.0);
             for at in (0..hidden).step_by(V::LANES) {
                 most = values(at).abs().max(most);
-                poison = values(at).mul_add(V::splat(0.0), poison);
             }
             let most = largest(most);
             let inverse = if most < LEAST { 0.0 } else { STATE_MOST / most };
             let odd = V::less(V::splat(0.5), V::load(ODD.as_ptr()));
-            let low_half = V::int_splat(0xffff);
-            // In even lanes the two parts of this lane and the next, in odd ones of the one before and this.
-            let pair = |even: V, odd: V| {
-                let upper = V::int_shift_left::<16>(odd.to_int());
-                V::from_bits(V::int_add(upper, V::int_and(even.to_int(), low_half)))
-            };
+            // Zero, or NaN where a value is not finite.
+            let mut poison = V::splat(0.0);
             for at in (0..hidden).step_by(V::LANES) {
+                poison = values(at).mul_add(V::splat(0.0), poison);
                 let whole = (values(at) * V::splat(inverse)).round_even();
                 let high = (whole * V::splat(1.0 / PART)).round_even();
-                let low = high.mul_add(V::splat(-PART), whole);
-                let high = pair(high, high.exchange::<1>());
-                let low = pair(low.exchange::<1>(), low);
-                V::select(odd, low, high).store(words.as_mut_ptr().add(at).cast());
+                let low = V::from_bits(high.mul_add(V::splat(-PART), whole).to_int());
+                let high = V::from_bits(high.to_int());
+                // In even lanes the high parts of this lane and the next, in odd ones the low parts of the
+                // one before and this.
+                let lower = V::select(odd, low.exchange::<1>(), high).bits();
+                let upper = V::select(odd, low, high.exchange::<1>()).bits();
+                let lower = V::int_and(lower, V::int_splat(0xffff));
+                let pair = V::from_bits(V::int_add(V::int_shift_left::<16>(upper), lower));
+                pair.store(words.as_mut_ptr().add(at).cast());
             }
             let unit = if most < LEAST { 0.0 } else { most / STATE_MOST };
             FixedState { weights, words, unit: unit + poison.sum() }

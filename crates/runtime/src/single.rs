@@ -192,7 +192,7 @@ impl Single {
             return Ok(None);
         }
         let choices = Choices::default();
-        let plan = plan::build(&single, &self.packs, engine.demands(&choices))?;
+        let plan = plan::build(&Arc::new(single), &self.packs, engine.demands(&choices))?;
         let served = plan.steps.iter().all(|step| step.kernel != "reference");
         let fits = plan.arena_bytes <= engine.options.memory_limit;
         Ok((served && fits).then_some(plan))

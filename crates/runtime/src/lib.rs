@@ -9,6 +9,7 @@ mod batch;
 mod choices;
 mod engine;
 mod error;
+mod heap;
 mod limits;
 mod packs;
 mod parts;
@@ -25,6 +26,7 @@ mod trace;
 mod watch;
 
 pub use error::RuntimeError;
+pub use heap::StartHeap;
 pub use limits::{Arithmetic, Limit, Limits};
 pub use packs::PREPARED_KEY;
 pub use session::{Lowering, PlanSummary, Session, SessionOptions};

@@ -22,6 +22,10 @@ use clap::Parser;
 
 use arguments::{Cli, Verb};
 
+/// Opening and planning a graph takes many small pieces of memory.
+#[global_allocator]
+static HEAP: lepton::StartHeap = lepton::StartHeap::new();
+
 /// Exit code of a search that found nothing within the limits.
 const GOAL_NOT_MET: u8 = 4;
 

@@ -27,6 +27,14 @@ pub enum Attribute {
 }
 
 impl Attribute {
+    /// The word, where it is one; the error says what was found instead.
+    pub fn word(&self) -> Result<&str, String> {
+        match self {
+            Attribute::Text(word) => Ok(word),
+            other => Err(format!("expected a word, found {}", other.about())),
+        }
+    }
+
     /// What it is, in a few words however large it is.
     fn about(&self) -> String {
         match self {
@@ -209,8 +217,8 @@ macro_rules! words {
             fn from_attribute(
                 attribute: &$crate::attribute::Attribute,
             ) -> Result<Self, String> {
-                let word = <String as $crate::attribute::AttributeValue>::from_attribute(attribute)?;
-                Self::from_word(&word).ok_or_else(|| {
+                let word = attribute.word()?;
+                Self::from_word(word).ok_or_else(|| {
                     format!("unknown word `{word}`; known: {}", [$($text),*].join(", "))
                 })
             }

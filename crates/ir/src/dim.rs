@@ -24,8 +24,9 @@ type Term = (Vec<Atom>, i64);
 pub struct Dim {
     /// The part without atoms; most extents have no other, and need no memory.
     constant: i64,
-    /// Sorted by atoms, no zero coefficient, no atoms twice, none without atoms.
-    terms: Box<[Term]>,
+    /// Sorted by atoms, no zero coefficient, no atoms twice, none without atoms; `None` if there are
+    /// none, shared by clones.
+    terms: Option<Arc<Vec<Term>>>,
 }
 
 /// Values of symbols.
@@ -40,7 +41,12 @@ impl Dim {
 
     /// A known integer.
     pub fn known(value: i64) -> Self {
-        Dim { constant: value, terms: Box::default() }
+        Dim { constant: value, terms: None }
+    }
+
+    /// The terms with atoms.
+    fn terms(&self) -> &[Term] {
+        self.terms.as_ref().map_or(&[], |terms| terms)
     }
 
     /// A named symbol.
@@ -59,12 +65,12 @@ impl Dim {
     }
 
     fn atom(atom: Atom) -> Self {
-        Dim { constant: 0, terms: Box::new([(vec![atom], 1)]) }
+        Dim { constant: 0, terms: Some(Arc::new(vec![(vec![atom], 1)])) }
     }
 
     /// The integer, if there are no symbols.
     pub fn as_known(&self) -> Option<i64> {
-        self.terms.is_empty().then_some(self.constant)
+        self.terms.is_none().then_some(self.constant)
     }
 
     /// The extent, if it is known and not negative.
@@ -92,7 +98,7 @@ impl Dim {
     }
 
     fn collect_symbols(&self, found: &mut Vec<Arc<str>>) {
-        for atom in self.terms.iter().flat_map(|(atoms, _)| atoms) {
+        for atom in self.terms().iter().flat_map(|(atoms, _)| atoms) {
             match atom {
                 Atom::Symbol(name) => found.push(name.clone()),
                 Atom::FloorDiv(pair) | Atom::Max(pair) => {
@@ -118,14 +124,14 @@ impl Dim {
         if merged.len() > MAX_TERMS {
             Dim::unknown()
         } else {
-            Dim { constant, terms: merged.into() }
+            Dim { constant, terms: (!merged.is_empty()).then(|| Arc::new(merged)) }
         }
     }
 
     /// All terms, the constant one first, if it is not zero.
     fn parts(&self) -> impl Iterator<Item = (&[Atom], i64)> {
         let constant = (self.constant != 0).then_some((&[][..], self.constant));
-        constant.into_iter().chain(self.terms.iter().map(|(atoms, value)| (&atoms[..], *value)))
+        constant.into_iter().chain(self.terms().iter().map(|(atoms, value)| (&atoms[..], *value)))
     }
 
     /// The quotient rounded toward minus infinity. Division by zero is unknown.
@@ -182,7 +188,7 @@ impl Dim {
             return self.clone();
         }
         let mut sum = Dim::known(self.constant);
-        for (atoms, value) in &self.terms {
+        for (atoms, value) in self.terms() {
             let mut product = Dim::known(*value);
             for atom in atoms {
                 product = product * bind_atom(atom, bindings);
@@ -213,10 +219,10 @@ impl Add for Dim {
     type Output = Dim;
     fn add(self, other: Dim) -> Dim {
         let constant = self.constant.saturating_add(other.constant);
-        if self.terms.is_empty() && other.terms.is_empty() {
+        if self.terms.is_none() && other.terms.is_none() {
             return Dim::known(constant);
         }
-        Dim::normalised(constant, self.terms.into_iter().chain(other.terms).collect())
+        Dim::normalised(constant, [self.terms(), other.terms()].concat())
     }
 }
 
@@ -224,7 +230,7 @@ impl Neg for Dim {
     type Output = Dim;
     fn neg(mut self) -> Dim {
         self.constant = self.constant.saturating_neg();
-        for (_, value) in &mut self.terms {
+        for (_, value) in self.terms.iter_mut().flat_map(Arc::make_mut) {
             *value = value.saturating_neg();
         }
         self

@@ -83,6 +83,16 @@ impl Fact {
         self.dims.iter().map(Dim::as_usize).collect()
     }
 
+    /// True if every extent is known.
+    pub fn has_shape(&self) -> bool {
+        self.dims.iter().all(|dim| dim.as_usize().is_some())
+    }
+
+    /// Number of elements, if every extent is known and the product fits.
+    pub fn known_count(&self) -> Option<usize> {
+        self.dims.iter().try_fold(1usize, |count, dim| count.checked_mul(dim.as_usize()?))
+    }
+
     /// The integers, if all are known.
     pub fn known_integers(&self) -> Option<Vec<i64>> {
         if let Some(values) = &self.integers {
@@ -99,7 +109,7 @@ impl Fact {
 
     /// Number of bytes, if every extent is known and the product fits.
     pub fn byte_size(&self) -> Option<usize> {
-        lepton_tensor::checked_product(&self.shape()?)?.checked_mul(self.dtype.size())
+        self.known_count()?.checked_mul(self.dtype.size())
     }
 
     /// The fact with symbols replaced by their values.

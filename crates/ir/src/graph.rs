@@ -57,6 +57,24 @@ pub struct Node {
     pub outputs: Vec<Option<ValueId>>,
 }
 
+impl Node {
+    /// Its name, or one made from its first result.
+    pub fn label(&self, first: Option<(ValueId, &Value)>) -> String {
+        match first {
+            _ if !self.name.is_empty() => self.name.clone(),
+            Some((id, value)) => value.label(id),
+            None => self.op.to_string(),
+        }
+    }
+}
+
+impl Value {
+    /// Its name, or its number.
+    fn label(&self, id: ValueId) -> String {
+        if self.name.is_empty() { id.0.to_string() } else { self.name.clone() }
+    }
+}
+
 /// A typed graph in execution order. A clone shares nodes and values until one of both writes them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Graph {
@@ -101,30 +119,40 @@ impl Graph {
         op: impl Into<Op>,
         inputs: &[Option<ValueId>],
     ) -> Result<Vec<ValueId>, GraphError> {
-        let mut node =
-            Node { name: name.into(), op: op.into(), inputs: inputs.to_vec(), outputs: vec![] };
+        let id = self.append_node(name.into(), op.into(), inputs.to_vec())?;
+        Ok(self.node(id).outputs.iter().flatten().copied().collect())
+    }
+
+    /// [`Graph::add_node`] for a list that the node may keep.
+    pub fn append_node(
+        &mut self,
+        name: String,
+        op: Op,
+        inputs: Vec<Option<ValueId>>,
+    ) -> Result<NodeId, GraphError> {
+        let mut node = Node { name, op, inputs, outputs: Vec::new() };
         let facts = self.infer_node(&node)?;
         let id = NodeId(u32::try_from(self.nodes.len()).expect("fewer than 2^32 nodes"));
-        let mut made = Vec::with_capacity(facts.len());
+        node.outputs.reserve_exact(facts.len());
         for (position, fact) in facts.into_iter().enumerate() {
             let producer = Some((id, position));
             let value = self.push_value(Value { name: String::new(), fact, producer });
             self.rename_unknown(value);
-            made.push(value);
+            node.outputs.push(Some(value));
         }
-        node.outputs = made.iter().copied().map(Some).collect();
         self.nodes.push(Some(Arc::new(node)));
         self.order.push(id);
-        Ok(made)
+        Ok(id)
     }
 
     /// The facts a node's results would have.
     pub fn infer_node(&self, node: &Node) -> Result<Vec<Fact>, GraphError> {
         self.check_arity(node)
             .and_then(|()| {
-                let facts = self.input_facts(node);
-                facts.iter().flatten().try_for_each(|fact| fact.check_extents())?;
-                let made = node.op.infer(Operands(&facts))?;
+                let made = self.with_input_facts(node, |facts| {
+                    facts.iter().flatten().try_for_each(|fact| fact.check_extents())?;
+                    node.op.infer(Operands(facts))
+                })?;
                 made.iter().try_for_each(Fact::check_extents)?;
                 let most = node.op.operator().arity().max_outputs;
                 if made.len() > most {
@@ -154,6 +182,18 @@ impl Graph {
         node.inputs.iter().map(|id| id.map(|id| self.fact(id))).collect()
     }
 
+    /// Calls `body` with the facts of a node's operands; few of them need no memory.
+    pub fn with_input_facts<R>(&self, node: &Node, body: impl FnOnce(&[Option<&Fact>]) -> R) -> R {
+        let mut few = [None; 8];
+        let Some(facts) = few.get_mut(..node.inputs.len()) else {
+            return body(&self.input_facts(node));
+        };
+        for (fact, id) in facts.iter_mut().zip(&node.inputs) {
+            *fact = id.map(|id| self.fact(id));
+        }
+        body(facts)
+    }
+
     /// The facts of a node's results; a placeholder stands for those nobody wants.
     pub fn output_facts(&self, node: &Node) -> Vec<Fact> {
         let unwanted = || Fact::new(lepton_tensor::DType::F32, Vec::new());
@@ -181,22 +221,23 @@ impl Graph {
 
     /// The node's name, or one made from its first result.
     pub fn node_label(&self, node: &Node) -> String {
-        if !node.name.is_empty() {
-            return node.name.clone();
-        }
         let first = node.outputs.iter().flatten().next();
-        first.map_or_else(|| node.op.to_string(), |&id| self.value_label(id))
+        node.label(first.map(|&id| (id, self.value(id))))
     }
 
     /// The value's name, or its number.
     pub fn value_label(&self, id: ValueId) -> String {
-        let name = &self.value(id).name;
-        if name.is_empty() { id.0.to_string() } else { name.clone() }
+        self.value(id).label(id)
     }
 
     /// A value.
     pub fn value(&self, id: ValueId) -> &Value {
         &self.values[id.index()]
+    }
+
+    /// A value, for as long as it is held, whatever happens to the graph.
+    pub fn shared_value(&self, id: ValueId) -> Arc<Value> {
+        self.values[id.index()].clone()
     }
 
     /// What is known about a value.

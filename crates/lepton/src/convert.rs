@@ -6,14 +6,14 @@ use lepton_runtime::{PREPARED_KEY, Session, SessionOptions};
 
 use crate::error::Error;
 use crate::model::Model;
-use crate::samples::sample_inputs;
+use crate::samples::{long_extents, sample_inputs};
 
 /// The bytes of `model` as a file of another format.
 ///
 /// A prepared `.lepton` holds the graph as the engine lowers it and the weights as its kernels read
 /// them beside the plain ones: it is up to twice as large, and starts without doing either again
 /// ([`Model::session`]), with the algorithm of each layer that is the fastest on this machine.
-/// Shapes that the file leaves open are prepared as 1, with the forms of weights that 2 asks for, too.
+/// Shapes that the file leaves open are prepared as 1, with the forms of weights that 2 and long ones ask for, too.
 ///
 /// # Errors
 /// A model that cannot run, an operator that the format has not, `prepare` with another format.
@@ -29,13 +29,17 @@ pub fn convert(model: &Model, format: Format, prepare: bool) -> Result<Vec<u8>, 
     }
 }
 
-/// Makes the packed forms that other open extents than one ask for.
+/// Makes the packed forms that other open extents than the smallest ask for: several rows instead of
+/// one, and long axes, on which convolutions keep taps that see only padding on short ones.
 fn plan_for_several(session: &Session, model: &Model) {
     let symbols = model.graph().symbols();
-    let two: Vec<(String, usize)> = symbols.iter().map(|name| (name.to_string(), 2)).collect();
-    // A model that cannot have these extents has no such forms.
-    if let (false, Ok(inputs)) = (two.is_empty(), sample_inputs(model.graph(), &two)) {
-        let _ = session.summary(&inputs);
+    let two = symbols.iter().map(|name| (name.to_string(), 2)).collect();
+    let two = (!symbols.is_empty()).then_some(two);
+    for extents in [two, long_extents(model.graph())].into_iter().flatten() {
+        // A model that cannot have these extents has no such forms.
+        if let Ok(inputs) = sample_inputs(model.graph(), &extents) {
+            let _ = session.summary(&inputs);
+        }
     }
 }
 

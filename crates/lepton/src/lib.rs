@@ -41,7 +41,7 @@ pub use lepton_navigate::{
 };
 pub use lepton_runtime::{
     Limits as MachineLimits, Lowering, PlanSummary, RuntimeError, Session, SessionOptions,
-    SmallSteps, StepProfile,
+    SmallSteps, StartHeap, StepProfile,
 };
 pub use lepton_tensor::{DType, Storage, Tensor, TensorError};
 pub use model::Model;

@@ -11,14 +11,32 @@ use crate::error::Error;
 /// Extents that are tried, until the whole graph can be inferred, for axes that are no batch.
 const EXTENTS: &[usize] = &[1, 8, 32, 64, 128, 224, 512, 1024, 4096, 16_000];
 
+/// The largest of them that stands for a long sequence or a large image.
+const LONG: usize = 1024;
+
 /// Elements of an input that are made up.
 const MOST_ELEMENTS: usize = 1 << 30;
 
+/// The symbols of first axes, which are batches.
+fn batches(graph: &Graph) -> Vec<Arc<str>> {
+    let specs = graph.input_specs();
+    specs.iter().filter_map(|(_, f)| f.dims.first()).flat_map(Dim::symbols).collect()
+}
+
+/// A large extent that goes with the graph for each symbol that is no batch; `None` if there is none.
+pub(crate) fn long_extents(graph: &Graph) -> Option<Vec<(String, usize)>> {
+    let batches = batches(graph);
+    let symbols = graph.symbols();
+    let open: Vec<_> = symbols.iter().filter(|symbol| !batches.contains(symbol)).collect();
+    let extents = EXTENTS.iter().rev().filter(|&&extent| extent > 1 && extent <= LONG);
+    let dims = |&extent: &usize| open.iter().map(|name| (name.to_string(), extent)).collect();
+    let fits = |dims: &Vec<_>| graph.specialised(&bindings(graph, dims, 1)).is_ok();
+    if open.is_empty() { None } else { extents.map(dims).find(fits) }
+}
+
 /// The extents of all symbols: those of `dims`, 1 for a batch, and `extent` for the others.
 fn bindings(graph: &Graph, dims: &[(String, usize)], extent: usize) -> Bindings {
-    let specs = graph.input_specs();
-    let batches: Vec<_> =
-        specs.iter().filter_map(|(_, f)| f.dims.first()).flat_map(Dim::symbols).collect();
+    let batches = batches(graph);
     let bound = |symbol: Arc<str>| {
         let usual = if batches.contains(&symbol) { 1 } else { extent };
         let given = dims.iter().find(|(name, _)| **name == *symbol);

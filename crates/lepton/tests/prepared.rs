@@ -84,6 +84,32 @@ fn prepared_gives_the_same_bits_at_every_shape() {
 }
 
 #[test]
+fn forms_for_long_axes_are_kept() {
+    let mut graph = Graph::new("open");
+    let symbols = ["batch", "height", "width"].map(Dim::symbol);
+    let [batch, height, width] = symbols;
+    let dims = vec![batch, Dim::from(16), height, width];
+    let x = graph.add_input("image", Fact::new(DType::F32, dims));
+    let values: Vec<f32> = (0..16 * 16 * 9).map(|i| ((i * 37) % 101) as f32 / 101.0).collect();
+    let w = graph.add_constant("w", Tensor::from_slice([16, 16, 3, 3], &values).unwrap());
+    // On the single pixel of the samples it has one tap; of stride 2, one algorithm serves it.
+    let conv = Conv { pads: vec![1; 4], strides: vec![2, 2], ..Conv::default() };
+    let y = graph.add_node("conv", conv, &[Some(x), Some(w)]).unwrap()[0];
+    graph.set_value_name(y, "y");
+    graph.set_outputs(vec![y]);
+    let model = open(bytes_of(&Artefact::from(graph)));
+    let prepared = open(convert(&model, Format::Lepton, true).unwrap());
+    let kept = &prepared.artefact().unwrap().prepared.as_ref().unwrap().packs;
+    let extents = ["height", "width"].map(|name| (name.to_string(), 24));
+    let inputs = sample_inputs(model.graph(), &extents).unwrap();
+    let sessions = [&model, &prepared].map(|m| m.session(SessionOptions::default()).unwrap());
+    let [expected, found] = sessions.each_ref().map(|s| s.run(&inputs).unwrap());
+    assert_eq!(found, expected);
+    assert_eq!(kept.len(), 1);
+    assert_eq!(&sessions[1].packs(), kept);
+}
+
+#[test]
 fn another_key_or_plain_lowering_starts_without_the_packs() {
     let model = open(plain());
     let mut artefact =

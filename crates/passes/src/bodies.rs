@@ -79,7 +79,7 @@ impl Repeat {
         let old = graph.node(id).clone();
         let (body, states) = (self.body, self.states);
         let op = match old.op {
-            Op::Scan(op) => Op::from(Scan { body, states, ..op }),
+            Op::Scan(op) => Op::from(Scan { body, states, ..*op }),
             _ => Op::from(Loop { body, states }),
         };
         let made = graph.add_node(old.name, op, &self.operands)?;

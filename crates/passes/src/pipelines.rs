@@ -82,4 +82,5 @@ pub const LOWER: &[Pass] = &[
     Pass { name: "fuse-tables", run: products::fuse_tables },
     Pass { name: "weights-in-groups", run: weights::groups },
     Pass { name: "fold-dequantised-weights", run: weights::fold },
+    Pass { name: "quantise-tables", run: weights::quantise_tables },
 ];

@@ -10,6 +10,7 @@ mod choices;
 mod cores;
 mod engine;
 mod error;
+mod heap;
 mod limits;
 mod pace;
 mod packs;
@@ -29,6 +30,7 @@ mod watch;
 mod workers;
 
 pub use error::RuntimeError;
+pub use heap::StartHeap;
 pub use limits::{Arithmetic, Limit, Limits};
 pub use packs::PREPARED_KEY;
 pub use session::{Lowering, PlanSummary, Session, SessionOptions, SmallSteps};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lepton_ir::{Graph, Node, NodeId, Op, ValueId};
+use lepton_ir::{Graph, Node, NodeId, Op, Value, ValueId};
 use lepton_kernels::Isa;
 use lepton_tensor::DType;
 
@@ -32,8 +32,8 @@ pub(crate) struct Step {
     pub divides: bool,
     /// The node it came from.
     pub node: Arc<Node>,
-    /// What the node is called, where it has no name of its own.
-    pub label: Option<String>,
+    /// Its first result, which it is called by where it has no name of its own.
+    pub first: Option<(ValueId, Arc<Value>)>,
     pub multiply_adds: u64,
     /// Bytes of its operands and results.
     pub bytes: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Plan {
     /// Outputs that are inputs or constants, copied after the steps.
     pub copies: Vec<(Place, u16, usize)>,
     /// Keeps the constants alive whose addresses are in the steps.
-    _graph: Graph,
+    _graph: Arc<Graph>,
 }
 
 impl Plan {
@@ -106,17 +106,19 @@ pub(crate) struct Builder<'a> {
 #[derive(Default)]
 struct Paddings<T>(Vec<Arc<[T]>>);
 
-/// Fewest elements of a padding: enough for most steps of a plan.
-const PADDING: usize = 2048;
+/// Fewest zeros of a padding: enough for most steps of a plan.
+const ZEROS: usize = 2048;
+/// Fewest elements of a padding with a zero point, which few steps of a plan share.
+const ZERO_POINTS: usize = 256;
 
 impl<T: Copy + PartialEq> Paddings<T> {
-    /// At least `length` elements of that value.
-    fn get(&mut self, value: T, length: usize) -> Arc<[T]> {
+    /// At least `length` elements of that value; `least` where they are made.
+    fn get(&mut self, value: T, length: usize, least: usize) -> Arc<[T]> {
         let fits = |padding: &&Arc<[T]>| padding[0] == value && padding.len() >= length;
         if let Some(found) = self.0.iter().find(fits) {
             return found.clone();
         }
-        let made: Arc<[T]> = vec![value; length.max(PADDING)].into();
+        let made: Arc<[T]> = vec![value; length.max(least)].into();
         self.0.push(made.clone());
         made
     }
@@ -139,7 +141,7 @@ impl Builder<'_> {
 
     /// Number of elements of a value.
     pub fn count(&self, id: ValueId) -> usize {
-        self.shape(id).iter().product()
+        self.graph.fact(id).known_count().expect("a plan has known shapes")
     }
 
     /// True for an f32 value that is kept as bf16.
@@ -173,12 +175,12 @@ impl Builder<'_> {
 
     /// At least `length` bytes of a zero point, for products to read outside of images.
     pub fn zero_points(&mut self, value: u8, length: usize) -> Arc<[u8]> {
-        self.zero_points.get(value, length)
+        self.zero_points.get(value, length, ZERO_POINTS)
     }
 
     /// At least `length` zeros, for products to read outside of images.
     pub fn zeros(&mut self, length: usize) -> Arc<[f32]> {
-        self.zeros.get(0.0, length)
+        self.zeros.get(0.0, length, ZEROS)
     }
 
     /// The scratch the node asked for in [`steps::scratch_bytes`].
@@ -220,7 +222,7 @@ impl Aliases {
 /// graph can be planned.
 pub(crate) fn is_static(graph: &Graph) -> bool {
     let values = graph.nodes().flat_map(|(_, n)| n.inputs.iter().chain(&n.outputs).flatten());
-    let known = |id: &ValueId| graph.fact(*id).shape().is_some();
+    let known = |id: &ValueId| graph.fact(*id).has_shape();
     let heavy = |(_, node): (NodeId, &Node)| matches!(&node.op, Op::If(op) if is_heavy(op));
     values.chain(graph.outputs()).all(|id| is_plannable(graph, *id))
         && !graph.nodes().any(heavy)
@@ -230,12 +232,12 @@ pub(crate) fn is_static(graph: &Graph) -> bool {
 /// True if a value can lie in the arena: its extents are known, and its elements are numbers.
 pub(crate) fn is_plannable(graph: &Graph, id: ValueId) -> bool {
     let fact = graph.fact(id);
-    fact.shape().is_some() && fact.dtype != DType::Str
+    fact.has_shape() && fact.dtype != DType::Str
 }
 
 /// Where the values of a specialised graph lie, before its steps are made.
 pub(crate) struct Draft<'a> {
-    graph: &'a Graph,
+    graph: &'a Arc<Graph>,
     demands: Demands<'a>,
     order: Vec<(NodeId, &'a Node)>,
     aliases: Aliases,
@@ -256,7 +258,7 @@ pub(crate) struct Sizes {
 
 impl<'a> Draft<'a> {
     /// Of a graph that [`is_static`].
-    pub fn of(graph: &'a Graph, demands: Demands<'a>) -> Self {
+    pub fn of(graph: &'a Arc<Graph>, demands: Demands<'a>) -> Self {
         let aliases = Aliases::new(graph);
         let order: Vec<(NodeId, &Node)> = graph.nodes().collect();
         let pairs = pairs::find(graph, &order);

@@ -295,16 +295,20 @@ impl Session {
         Ok(ready)
     }
 
-    pub(crate) fn specialised(&self, inputs: &[Tensor]) -> Result<Graph, RuntimeError> {
+    pub(crate) fn specialised(&self, inputs: &[Tensor]) -> Result<Arc<Graph>, RuntimeError> {
         let bindings = self.lowered.check_inputs(inputs)?;
+        if bindings.is_empty() && self.engine.options.lowering == Lowering::Full {
+            // Lowering ran the passes below until they changed nothing.
+            return Ok(self.lowered.clone());
+        }
         let mut graph = self.lowered.specialised(&bindings)?;
         run_pipeline(pipelines::SPECIALISE, &mut graph)?;
-        Ok(graph)
+        Ok(Arc::new(graph))
     }
 
     fn in_parts(&self, graph: &Graph, choices: &Choices) -> Result<Ready, RuntimeError> {
         let parts = Parts::of(graph);
-        let plan = self.plan(&parts.planned, choices)?;
+        let plan = self.plan(&Arc::new(parts.planned), choices)?;
         let plan = Arc::new(plan.expect("extents of this part are known"));
         let rest = Stepwise::new(parts.rest, &self.packs, self.engine.clone());
         Ok(Ready { plan, division: None, rest: Some(Arc::new(rest)) })
@@ -319,8 +323,8 @@ impl Session {
         choices: &Choices,
         sizes: Sizes,
     ) -> Result<Option<Ready>, RuntimeError> {
-        let images = batch::images(inputs).filter(|_| self.divides);
-        let Some(images) = images.filter(|&images| images > 1) else { return Ok(None) };
+        let images = batch::images(inputs).filter(|&images| images > 1 && self.divides);
+        let Some(images) = images else { return Ok(None) };
         let demands = self.engine.demands(choices);
         let weights = graph.constant_bytes();
         let Some(division) = Division::of(images, demands.threads, sizes, weights) else {
@@ -352,13 +356,17 @@ impl Session {
     /// A plan of a graph specialised to its inputs; `None` where extents depend on data.
     pub(crate) fn plan(
         &self,
-        graph: &Graph,
+        graph: &Arc<Graph>,
         choices: &Choices,
     ) -> Result<Option<Plan>, RuntimeError> {
         self.plan_for(graph, self.engine.demands(choices))
     }
 
-    fn plan_for(&self, graph: &Graph, demands: Demands<'_>) -> Result<Option<Plan>, RuntimeError> {
+    fn plan_for(
+        &self,
+        graph: &Arc<Graph>,
+        demands: Demands<'_>,
+    ) -> Result<Option<Plan>, RuntimeError> {
         if !plan::is_static(graph) {
             return Ok(None);
         }

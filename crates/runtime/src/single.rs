@@ -192,6 +192,7 @@ impl Single {
             return Ok(None);
         }
         let choices = Choices::default();
+        let single = Arc::new(single);
         let plan = Draft::of(&single, engine.demands(&choices)).build(&self.packs)?;
         let served = plan.steps.iter().all(|step| step.kernel != "reference");
         let fits = plan.arena_bytes <= engine.options.memory_limit;

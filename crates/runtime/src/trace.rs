@@ -41,7 +41,7 @@ impl StepProfile {
     /// A step of a plan that has not run.
     pub(crate) fn of_step(step: &Step) -> Self {
         StepProfile {
-            node: step.label.as_ref().unwrap_or(&step.node.name).clone(),
+            node: step.node.label(step.first.as_ref().map(|(id, value)| (*id, &**value))),
             op: step.node.op.to_string(),
             kernel: step.kernel,
             runs: 0,

@@ -432,22 +432,22 @@ fn read_node(
     let name = from.text(limits::NAME_BYTES)?;
     weights.spend(limits::NODE_BYTES + name.len())?;
     let op = read_op(from, weights, depth)?;
-    let mut inputs = Vec::new();
-    for _ in 0..from.count("number of operands", limits::VALUES)? {
+    let operands = from.count("number of operands", limits::VALUES)?;
+    let mut inputs = Vec::with_capacity(operands);
+    for _ in 0..operands {
         inputs.push(read_value(from, values)?);
     }
-    let made = graph.add_node(name, op, &inputs)?;
+    let node = graph.append_node(name, op, inputs)?;
     let count = from.count("number of results", limits::VALUES)?;
-    if count != made.len() {
+    if count != graph.node(node).outputs.len() {
         return Err(from.error("a node has another number of results than it makes"));
     }
-    let first = made.first().and_then(|&id| graph.value(id).producer);
-    for (position, id) in made.into_iter().enumerate() {
-        if from.varint()? != 0 {
+    for position in 0..count {
+        if from.varint()? == 0 {
+            graph.drop_output(node, position);
+        } else if let Some(id) = graph.node(node).outputs[position] {
             graph.set_value_name(id, from.text(limits::NAME_BYTES)?);
             values.push(Some(id));
-        } else if let Some((node, _)) = first {
-            graph.drop_output(node, position);
         }
     }
     Ok(())
@@ -471,8 +471,9 @@ fn read_fact(from: &mut Cursor<'_>) -> Result<Fact, FormatError> {
 
 fn read_op(from: &mut Cursor<'_>, weights: &Weights, depth: usize) -> Result<Op, FormatError> {
     let operator = from.word(limits::NAME_BYTES)?;
-    let mut attributes = Vec::new();
-    for _ in 0..from.count("number of attributes", 256)? {
+    let count = from.count("number of attributes", 256)?;
+    let mut attributes = Vec::with_capacity(count);
+    for _ in 0..count {
         let name = from.word(limits::NAME_BYTES)?;
         attributes.push((name, read_attribute(from, weights, depth)?));
     }

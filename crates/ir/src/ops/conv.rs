@@ -54,6 +54,18 @@ impl Conv {
         conv_shape(self, x, w)
     }
 
+    /// Extents of the result for operands of these extents.
+    pub(crate) fn dims_for(&self, x: &[Dim], w: &[Dim]) -> Result<Vec<Dim>, Problem> {
+        let shape = self.shape_for(x, w)?;
+        let mut dims = x.to_vec();
+        let spatial = self.layout.spatial_axis();
+        for axis in 0..x.len() - 2 {
+            dims[spatial + axis] = shape.window.output_dim(axis, &x[spatial + axis])?;
+        }
+        dims[self.layout.channel_axis(x.len())] = shape.output_channels;
+        Ok(dims)
+    }
+
     /// The window for a weight of this shape.
     pub fn window(&self, w: &[usize]) -> Result<Window, Problem> {
         let start = self.layout.spatial_axis();
@@ -108,19 +120,13 @@ impl Operator for Conv {
         let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
         require_float("x", x.dtype)?;
         require_weight(x.dtype, w.dtype)?;
-        let shape = self.shape_for(&x.dims, &w.dims)?;
+        let dims = self.dims_for(&x.dims, &w.dims)?;
         if let Some(b) = inputs.optional(2) {
             require_same("b", x.dtype, b.dtype)?;
             if b.rank() != 1 || (b.dims[0] != w.dims[0] && b.dims[0].as_known().is_some()) {
                 return Err(Problem::shape(format!("b must be [{}], found {b}", w.dims[0])));
             }
         }
-        let mut dims = x.dims.clone();
-        let spatial = self.layout.spatial_axis();
-        for axis in 0..x.rank() - 2 {
-            dims[spatial + axis] = shape.window.output_dim(axis, &x.dims[spatial + axis])?;
-        }
-        dims[self.layout.channel_axis(x.rank())] = shape.output_channels;
         if let Some(residual) = inputs.optional(3)
             && residual.rank() != x.rank()
         {

@@ -254,9 +254,7 @@ impl Operator for IntegerConv {
         self.epilogue()?;
         check_types(inputs, self.output)?;
         let (x, w) = (inputs.required(0, "x")?, inputs.required(1, "w")?);
-        let as_float = |fact: &Fact| Fact::new(DType::F32, fact.dims.clone());
-        let made = self.conv().infer(Operands(&[Some(&as_float(x)), Some(&as_float(w))]))?;
-        Ok(vec![Fact::new(self.output, made[0].dims.clone())])
+        Ok(vec![Fact::new(self.output, self.conv().dims_for(&x.dims, &w.dims)?)])
     }
 
     fn eval(&self, inputs: Operands<'_, Tensor>) -> Result<Vec<Tensor>, Problem> {

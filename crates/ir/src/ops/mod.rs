@@ -98,7 +98,7 @@ operators! {
     pool::{ Pool }
     shape_of::{ Shape }
     quantize::{ QuantizeLinear, DequantizeLinear }
-    integer::{ IntegerConv, IntegerLinear }
+    integer::{ IntegerConv in Box, IntegerLinear }
     dynamic::{ DynamicConv, DynamicLinear }
     lookup::{ Lookup, IntegerBinary }
     slice::{ Slice }
@@ -107,7 +107,7 @@ operators! {
     pad::{ Pad }
     expand::{ Expand, Tile }
     moves::{ MoveBack }
-    conv_transpose::{ ConvTranspose, ConvWeightGrad }
+    conv_transpose::{ ConvTranspose in Box, ConvWeightGrad }
     pool_grad::{ PoolGrad }
     pool_positions::{ PoolPositions }
     onnx_integer::{ DynamicQuantizeLinear, MatMulInteger, ConvInteger }
@@ -119,7 +119,7 @@ operators! {
     bits::{ Bitwise, BitCast }
     algebra::{ Det }
     fourier::{ Fourier }
-    ngram::{ Ngrams }
+    ngram::{ Ngrams in Box }
     strings::{ StringNormalizer, StringConcat, StringSplit, RegexFullMatch, Tokenizer }
     labels::{ LabelEncoder in Box }
     image::{ ImageDecoder }
@@ -127,9 +127,9 @@ operators! {
     trees::{ TreeEnsemble in Box }
     couple::{ CouplePairs }
     branch::{ If in Box }
-    repeat::{ Loop, Scan }
+    repeat::{ Loop in Box, Scan in Box }
     rnn::{ LSTM, GRU, RNN }
-    integer_rnn::{ IntegerLSTM }
+    integer_rnn::{ IntegerLSTM in Box }
     select::{ Where, Not, Clip }
     cast::{ Cast }
     generate::{ ConstantOfShape, Range, Size }

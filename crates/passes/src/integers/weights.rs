@@ -4,8 +4,9 @@ use lepton_ir::ops::matmul::Linear;
 use lepton_ir::{Graph, GraphError, Op, Operands, Users, ValueId};
 use lepton_tensor::{DType, Tensor, row_major_strides};
 
-use super::operand;
 use super::products::is_candidate;
+use super::{operand, quantiser};
+use crate::pass::sole_producer;
 
 /// Constant int8 weights with one scale per channel and zero points of zero.
 pub(crate) struct QuantisedWeights {
@@ -151,6 +152,39 @@ pub fn fold(graph: &mut Graph) -> Result<usize, GraphError> {
         let Some(tensor) = real_tensor(graph, made) else { continue };
         let constant = graph.add_constant("", tensor);
         graph.replace_uses(made, constant);
+        graph.remove_node(id);
+        changes += 1;
+    }
+    Ok(changes)
+}
+
+/// Elements of a table that is quantised as a whole, however few of them are ever selected.
+const LARGEST_TABLE: usize = 1 << 20;
+
+/// Quantises constants before `Gather` selects from them, where that is what happens to what it selects:
+/// once, instead of whenever a graph is specialised, or a run selects.
+pub fn quantise_tables(graph: &mut Graph) -> Result<usize, GraphError> {
+    let mut changes = 0;
+    for id in graph.order() {
+        let node = graph.shared_node(id);
+        if quantiser(graph, &node).is_none() {
+            continue;
+        }
+        let (Some(x), Some(made)) = (operand(&node, 0), node.outputs[0]) else { continue };
+        let Some((gather, selects)) = sole_producer(graph, &graph.users(), x) else { continue };
+        let table = operand(selects, 0).and_then(|table| graph.constant(table));
+        let (Op::Gather(op), Some(table)) = (&selects.op, table) else { continue };
+        if table.len() > LARGEST_TABLE {
+            continue;
+        }
+        let parameters = [1, 2].map(|at| graph.constant(operand(&node, at)?));
+        let Ok(bytes) = node.op.eval(Operands(&[Some(table), parameters[0], parameters[1]])) else {
+            continue;
+        };
+        let (op, indices) = (op.clone(), selects.inputs[1]);
+        let bytes = bytes.into_iter().next().map(|bytes| graph.add_constant("", bytes));
+        graph.rewrite_node(gather, op, &[bytes, indices])?;
+        graph.replace_uses(made, x);
         graph.remove_node(id);
         changes += 1;
     }

@@ -440,6 +440,19 @@ pub const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "quantise-tables",
+        "input %x: f32[3] const %t: f32[3,2] = [0, 0.5, 1, -1, 2, 3]
+         const %s: f32[] = [0.5] const %z: u8[] = [4]
+         %i: i64[3] = Cast(%x) {to=\"i64\"}
+         %g: f32[3,2] = Gather(%t, %i)
+         %y: u8[3,2] = QuantizeLinear(%g, %s, %z)
+         output %y",
+        "input %x: f32[3] const %t: u8[3,2] = [4, 5, 6, 2, 8, 10]
+         %i: i64[3] = Cast(%x) {to=\"i64\"}
+         %y: u8[3,2] = Gather(%t, %i)
+         output %y",
+    ),
+    (
         "weights-in-groups",
         "input %x: f32[5,4] const %w: i8[4,2] = [1, 2, 3, 4, 5, 6, 7, 8]
          const %s: f32[2,2] = [0.5, 1, 2, 3]

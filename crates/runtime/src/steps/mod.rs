@@ -141,9 +141,11 @@ pub(crate) fn build_pair(
 
 fn described(builder: &Builder<'_>, node: Arc<Node>, chosen: Chosen) -> Step {
     let graph = builder.graph;
-    let inputs = graph.input_facts(&node);
-    let outputs = graph.output_facts(&node);
-    let cost = node.op.operator().cost(Operands(&inputs), &outputs);
+    let operator = node.op.operator();
+    let cost = graph.with_input_facts(&node, |inputs| match node.outputs[..] {
+        [Some(y)] => operator.cost(Operands(inputs), std::slice::from_ref(graph.fact(y))),
+        _ => operator.cost(Operands(inputs), &graph.output_facts(&node)),
+    });
     let touched = node.inputs.iter().chain(&node.outputs).flatten().map(|&id| builder.bytes(id));
     let constants = node.inputs.iter().flatten().filter(|id| graph.constant(**id).is_some());
     Step {
@@ -153,9 +155,12 @@ fn described(builder: &Builder<'_>, node: Arc<Node>, chosen: Chosen) -> Step {
         multiply_adds: cost.multiply_adds.as_usize().unwrap_or(0) as u64,
         bytes: touched.sum::<usize>() as u64,
         constant_bytes: constants.map(|&id| builder.bytes(id)).sum::<usize>() as u64,
-        arithmetic: Arithmetic::of(&node.op, inputs.get(1).copied().flatten().map(|f| f.dtype)),
+        arithmetic: Arithmetic::of(
+            &node.op,
+            product::operand(&node, 1).map(|w| graph.fact(w).dtype),
+        ),
         chosen: winograd::serves(graph, &node),
-        label: node.name.is_empty().then(|| graph.node_label(&node)),
+        first: node.outputs.iter().flatten().next().map(|&id| (id, graph.shared_value(id))),
         node,
     }
 }

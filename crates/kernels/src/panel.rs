@@ -14,6 +14,10 @@ use crate::tile::{Ahead, RowSource, TAP_BLOCK, TILE_ROWS, even};
 
 /// Most rows of a tile of two panels.
 pub(crate) const PAIR_ROWS: usize = 8;
+/// Most rows of a tile of four panels.
+pub(crate) const QUAD_ROWS: usize = 4;
+/// Rows that lie evenly from which on such tiles are used: shorter runs leave parts of tiles.
+const QUAD_RUN: usize = 16;
 /// Most rows where they are of [`LITTLE_STEPS`] at most: two such tiles fit a processor's view.
 const LITTLE_ROWS: usize = 6;
 const LITTLE_STEPS: usize = 8;
@@ -23,9 +27,9 @@ const MOST_TILES: usize = 64;
 const MOST_SHARED: usize = 16;
 /// Lines of three taps of such a call at most.
 const MOST_LINES: usize = MOST_SHARED * (TAP_BLOCK / 3);
-/// Bytes of the weights of two panels, and of the rows of a tile, that stay in L1 from tile to tile.
+/// Bytes of the weights of a tile's panels, and of its rows, that stay in L1 from tile to tile.
 const PAIR_BYTES: usize = 42 << 10;
-/// Bytes of rows and results of two panels that stay in L1 from pair to pair.
+/// Bytes of rows and results that stay in L1 from some panels to the next.
 const BLOCK_BYTES: usize = 24 << 10;
 
 /// The pixels that a line of three taps reads for neighbouring rows, one or two pixels apart. Only
@@ -117,16 +121,18 @@ pub(crate) struct PanelMicro<A: Sum> {
     /// One panel of up to `tall` rows that lie evenly.
     pub even: PanelCall<A>,
     pub tall: usize,
-    /// Two panels, where that is faster than taller tiles.
+    /// Two panels and four, where that is faster than taller tiles.
     pub pair: Option<PairMicro<A>>,
 }
 
-/// Those of two panels and up to [`PAIR_ROWS`] rows.
+/// Those of two panels and up to [`PAIR_ROWS`] rows, and of four and up to [`QUAD_ROWS`].
 pub(crate) struct PairMicro<A: Sum> {
     /// Rows that share pixels.
     pub shared: PanelCall<A>,
     /// Rows that lie evenly.
     pub even: PanelCall<A>,
+    /// The same, four panels of them.
+    pub even_quad: PanelCall<A>,
 }
 
 /// The bytes at an address.
@@ -167,6 +173,8 @@ struct Walk<'a, A: Sum, S, F> {
     source: &'a S,
     view: &'a PanelView,
     columns: Range<usize>,
+    /// Columns of a tile.
+    wide: usize,
     shared: Option<SharedPixels>,
     /// Most rows of a tile.
     most: usize,
@@ -215,7 +223,7 @@ pub(crate) unsafe fn run<A: Sum, S: RowSource>(
     }
     // A single row's sums are parted by the other kernels, so that they do not wait for each other.
     let even = if shared.is_none() && rows.len() > 1 { source.even(rows.start) } else { None };
-    let Some((_, EvenRows { row_step, tap_step, .. })) =
+    let Some((run, EvenRows { row_step, tap_step, .. })) =
         even.or(shared.map(|_| (0, EvenRows::default())))
     else {
         return false;
@@ -223,24 +231,29 @@ pub(crate) unsafe fn run<A: Sum, S: RowSource>(
     let steps = view.steps * if shared.is_some() { view.taps / 3 } else { view.taps };
     let little = shared.is_none() && steps <= LITTLE_STEPS;
     let mut ahead = ahead.over(rows.len().div_ceil(PAIR_ROWS) * panels.div_ceil(2) * steps, 4);
-    let even_panels = if odd { panels - 1 } else { panels };
-    let paired = columns.start..columns.end.min(columns.start + even_panels * PANEL);
+    let near = 4 * view.panel_bytes() + QUAD_ROWS * row_bytes <= PAIR_BYTES;
+    let quads = if run >= QUAD_RUN && near { panels / 4 * 4 } else { 0 };
+    let pairs = (panels - quads) / 2 * 2;
+    let column = |panels: usize| columns.end.min(columns.start + panels * PANEL);
+    let [paired, last] = [column(quads), column(quads + pairs)];
     let of_pairs = if little { LITTLE_ROWS } else { PAIR_ROWS };
     // The last of odd panels has tiles of its own.
-    let last = paired.end..columns.end;
     let of_last = if shared.is_some() { TILE_ROWS } else { micro.tall };
     let choose = |of_shared, of_even| if shared.is_some() { of_shared } else { of_even };
-    let parts: [(_, _, PanelCall<A>); 2] = [
-        (paired, of_pairs, choose(pair.shared, pair.even)),
-        (last, of_last, choose(micro.shared, micro.even)),
+    let parts: [(_, _, _, PanelCall<A>); 3] = [
+        (columns.start..paired, 4, QUAD_ROWS, pair.even_quad),
+        (paired..last, 2, of_pairs, choose(pair.shared, pair.even)),
+        (last..columns.end, 1, of_last, choose(micro.shared, micro.even)),
     ];
-    for (columns, most, kernel) in parts.into_iter().filter(|(columns, ..)| !columns.is_empty()) {
+    for (columns, wide, most, kernel) in
+        parts.into_iter().filter(|(columns, ..)| !columns.is_empty())
+    {
         let place = [rows.start, columns.start];
         let Some(in_registers) = finish.in_registers(place, columns.len()) else { return false };
         let mut tile = PanelTile::new(view, columns.start, in_registers);
         tile.pixel_step = shared.map_or(1, |shared| shared.step);
         (tile.row_step, tile.tap_step) = (row_step, tap_step);
-        let how = (kernel, most, steps);
+        let how = (kernel, wide * PANEL, most, steps);
         let mut walk = Walk::new(how, source, view, columns, ahead, finish, tile);
         // SAFETY: the caller's promise.
         unsafe { walk.rows(rows.clone()) };
@@ -310,10 +323,10 @@ unsafe fn one<A: Sum>(
 }
 
 impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
-    /// A walk with no tile waiting, by a kernel, most rows of a tile, and steps of one.
+    /// A walk with no tile waiting, by a kernel, columns and most rows of a tile, and steps of one.
     #[inline]
     fn new(
-        (kernel, most, steps): (PanelCall<A>, usize, usize),
+        (kernel, wide, most, steps): (PanelCall<A>, usize, usize, usize),
         source: &'a S,
         view: &'a PanelView,
         columns: Range<usize>,
@@ -326,6 +339,7 @@ impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
             source,
             view,
             columns,
+            wide,
             shared: source.shared(),
             most,
             steps,
@@ -343,7 +357,7 @@ impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
     /// # Safety
     /// As [`run`].
     unsafe fn rows(&mut self, rows: Range<usize>) {
-        let row_bytes = (self.view.taps * self.view.depth + 2 * PANEL) * A::ELEMENT_BYTES;
+        let row_bytes = (self.view.taps * self.view.depth + self.wide) * A::ELEMENT_BYTES;
         let tiles = (BLOCK_BYTES / row_bytes / self.most).clamp(1, MOST_TILES);
         let block = tiles * self.most;
         let width = self.shared.map_or(usize::MAX, |shared| shared.width);
@@ -421,7 +435,7 @@ impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
         }
     }
 
-    /// Computes the tiles that wait, one pair of panels after the other.
+    /// Computes the tiles that wait, those of some panels after the other.
     ///
     /// # Safety
     /// As [`run`].
@@ -434,7 +448,7 @@ impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
         self.tile.lines = self.lines.as_ptr().cast();
         self.tile.starts = self.starts.as_ptr().cast();
         let Range { start, end } = self.columns;
-        if end - start <= 2 * PANEL {
+        if end - start <= self.wide {
             self.bring();
             // SAFETY: what tells the tiles is there; the rest is the caller's promise. The tile is
             // not copied: what is copied as a whole a moment after its parts were written waits.
@@ -442,15 +456,16 @@ impl<'a, A: Sum, S: RowSource, F: Finish<A>> Walk<'a, A, S, F> {
             self.finished([row, start], [count * tiles, end - start]);
         } else {
             let mut tile = self.tile;
-            for column in self.columns.clone().step_by(2 * PANEL) {
+            for column in self.columns.clone().step_by(self.wide) {
                 self.bring();
                 (tile.ahead, tile.ahead_step) = (self.tile.ahead, self.tile.ahead_step);
-                let width = (end - column).min(2 * PANEL);
+                let width = (end - column).min(self.wide);
                 // SAFETY: as above.
                 unsafe { (self.kernel)(count, &tile) };
                 self.finished([row, column], [count * tiles, width]);
-                tile.weights = tile.weights.wrapping_add(2 * self.view.panel_bytes());
-                tile.finish.right(2 * PANEL);
+                let panels = self.wide / PANEL;
+                tile.weights = tile.weights.wrapping_add(panels * self.view.panel_bytes());
+                tile.finish.right(self.wide);
             }
         }
         self.tile.finish.below(count * tiles);

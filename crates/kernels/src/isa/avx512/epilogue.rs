@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use half::bf16;
 
+use super::packing::{Packing, put};
 use crate::epilogue::{
     Block, DequantizeF32, EpilogueF32, Output, RequantizeU8, Residual, columns_of,
 };
@@ -117,59 +118,6 @@ pub(crate) unsafe fn add_halves(block: &Block<f32>, addend: &Residual<bf16>) {
     }
 }
 
-/// Four vectors of steps from the zero point become bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Packing {
-    zero_point: __m512i,
-    lowest: __m512i,
-    highest: __m512i,
-    /// The zero point is zero and every byte is a result: packing alone bounds them.
-    plain: bool,
-    /// Packing works within 128-bit lanes; this puts the double words back in order.
-    order: __m512i,
-}
-
-impl Packing {
-    /// For results from `low` to `high`.
-    ///
-    /// # Safety
-    /// Needs AVX-512 BW.
-    #[inline(always)]
-    pub unsafe fn new(zero_point: u8, low: u8, high: u8) -> Self {
-        // SAFETY: the caller's promise.
-        unsafe {
-            Packing {
-                zero_point: _mm512_set1_epi16(i16::from(zero_point)),
-                lowest: _mm512_set1_epi8(low as i8),
-                highest: _mm512_set1_epi8(high as i8),
-                plain: (zero_point, low, high) == (0, 0, u8::MAX),
-                order: _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15),
-            }
-        }
-    }
-
-    /// The bytes of four vectors, one vector after the other.
-    ///
-    /// # Safety
-    /// Needs AVX-512 BW.
-    #[inline(always)]
-    pub unsafe fn bytes(&self, a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> __m512i {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let (low, high) = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
-            let bytes = if self.plain {
-                _mm512_packus_epi16(low, high)
-            } else {
-                let low = _mm512_adds_epi16(low, self.zero_point);
-                let high = _mm512_adds_epi16(high, self.zero_point);
-                let bytes = _mm512_max_epu8(_mm512_packus_epi16(low, high), self.lowest);
-                _mm512_min_epu8(bytes, self.highest)
-            };
-            _mm512_permutexvar_epi32(self.order, bytes)
-        }
-    }
-}
-
 /// Repeats a block for each number as `$i`. A loop would only be unrolled where it is short, and
 /// arrays that are indexed by a variable leave their registers.
 macro_rules! each {
@@ -205,110 +153,93 @@ macro_rules! byte_factors {
     }};
 }
 
-/// The requantisation of a tile of `$rows` rows (at most 28) by `$panels` panels (1, 2 or 4) of
+/// The requantisation of a tile of `$rows` rows by `$panels` panels (1, 2 or 4), at most 28 vectors of
 /// sums, bias included, with their [`byte_factors`]: a macro, because sums that are passed on leave
-/// their registers. `$finish` is a [`crate::finish::Requantized`].
+/// their registers. `$finish` is a [`crate::finish::Requantized`]. Eight vectors at a time, before which
+/// `$last` adds what is left to the sums of their `$count` rows from `$row` on (fewer at the end of the
+/// tile): that overlaps with what becomes of those before.
 macro_rules! store_bytes {
     ($finish:ident, $factors:expr, $rows:expr, $panels:expr, $sums:ident) => {
-        use $crate::isa::avx512::epilogue::{Packing, each, each_row, put};
+        $crate::isa::avx512::epilogue::store_bytes!(
+            $finish, $factors, $rows, $panels, $sums, |_row, _count| {}
+        );
+    };
+    (
+        $finish:ident, $factors:expr, $rows:expr, $panels:expr, $sums:ident,
+        |$row:ident, $count:ident| $last:block
+    ) => {
+        use $crate::isa::avx512::epilogue::each;
+        use $crate::isa::avx512::packing::{Packing, put};
         let mask = |panel: usize| -> __mmask16 {
             let left = $finish.columns.saturating_sub(panel * 16);
             if left >= 16 { u16::MAX } else { (1 << left) - 1 }
         };
+        let whole = $finish.columns >= $panels * 16;
         let zero_point = _mm512_set1_epi32(i32::from($finish.residual_zero_point));
         let scale = _mm512_set1_ps($finish.residual_scale);
-        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
-        each!(p in 0 1 2 3 => {
-            if p < $panels {
-                let factor = $factors[p];
-                let residual = $finish.residual.wrapping_add(p * 16).cast::<i8>();
-                each_row!(r in $rows => {
-                    let mut value = _mm512_mul_ps(_mm512_cvtepi32_ps($sums[r][p]), factor);
-                    if !$finish.residual.is_null() {
-                        let from = residual.wrapping_add(r * $finish.residual_stride);
-                        let bytes = _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask(p), from));
-                        let steps = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, zero_point));
-                        value = _mm512_add_ps(value, _mm512_mul_ps(steps, scale));
-                    }
-                    $sums[r][p] = _mm512_cvt_roundps_epi32::<NEAREST>(value);
-                });
-            }
-        });
         let packing = Packing::new($finish.zero_point, $finish.low, $finish.high);
         let stride = $finish.output_stride;
         let panels: usize = $panels;
-        // Four vectors at a time: of one row, of two, or of four.
-        each!(group in 0 1 2 3 4 5 6 => {
-            let row = group * (4 / panels);
-            if row < $rows {
-                // The same row again where there are no more.
-                let at = |i: usize| (row + i / panels).min($rows - 1);
-                let bytes = packing.bytes(
-                    $sums[at(0)][0],
-                    $sums[at(1)][1 % panels],
-                    $sums[at(2)][2 % panels],
-                    $sums[at(3)][3 % panels],
-                );
-                let to = $finish.output.wrapping_add(row * stride);
-                let rows = ($rows - row).min(4 / panels);
-                put::<$panels>(bytes, rows, $finish.columns, to, stride);
+        const NEAREST: i32 = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+        each!(eight in 0 1 2 3 => {
+            let ($row, $count) = (eight * (8 / panels), 8 / panels);
+            if $row < $rows {
+                $last
             }
+            // Four vectors are packed at a time: of one row, of two, or of four.
+            each!(four in 0 1 => {
+                let row = (2 * eight + four) * (4 / panels);
+                if row < $rows {
+                    let place = |i: usize| (row + i / panels, i % panels);
+                    let mut values = [_mm512_setzero_ps(); 4];
+                    each!(i in 0 1 2 3 => {
+                        let (r, p) = place(i);
+                        if r < $rows {
+                            values[i] = _mm512_mul_ps(_mm512_cvtepi32_ps($sums[r][p]), $factors[p]);
+                        }
+                    });
+                    if !$finish.residual.is_null() {
+                        let from = |(r, p): (usize, usize)| {
+                            let from = $finish.residual.wrapping_add(r * $finish.residual_stride);
+                            from.wrapping_add(p * 16).cast::<i8>()
+                        };
+                        let mut bytes = [_mm_setzero_si128(); 4];
+                        // Loads with masks take longer.
+                        each!(i in 0 1 2 3 => {
+                            if place(i).0 < $rows {
+                                bytes[i] = match whole {
+                                    true => _mm_loadu_epi8(from(place(i))),
+                                    false => _mm_maskz_loadu_epi8(mask(i % panels), from(place(i))),
+                                };
+                            }
+                        });
+                        each!(i in 0 1 2 3 => {
+                            let steps = _mm512_sub_epi32(_mm512_cvtepu8_epi32(bytes[i]), zero_point);
+                            let steps = _mm512_mul_ps(_mm512_cvtepi32_ps(steps), scale);
+                            values[i] = _mm512_add_ps(values[i], steps);
+                        });
+                    }
+                    each!(i in 0 1 2 3 => {
+                        let (r, p) = place(i);
+                        if r < $rows {
+                            $sums[r][p] = _mm512_cvt_roundps_epi32::<NEAREST>(values[i]);
+                        }
+                    });
+                    // The same row again where there are no more.
+                    let at = |i: usize| (row + i / panels).min($rows - 1);
+                    let bytes = packing.bytes(
+                        $sums[at(0)][0],
+                        $sums[at(1)][1 % panels],
+                        $sums[at(2)][2 % panels],
+                        $sums[at(3)][3 % panels],
+                    );
+                    let to = $finish.output.wrapping_add(row * stride);
+                    let rows = ($rows - row).min(4 / panels);
+                    put::<$panels>(bytes, rows, $finish.columns, to, stride);
+                }
+            });
         });
     };
-}
-
-/// Stores the bytes of `rows` rows of `PANELS` vectors each, of which `columns` count.
-///
-/// # Safety
-/// Needs AVX-512 BW and VL; the rows, `stride` apart, are writable.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
-pub(crate) unsafe fn put<const PANELS: usize>(
-    bytes: __m512i,
-    rows: usize,
-    columns: usize,
-    to: *mut u8,
-    stride: usize,
-) {
-    let whole = columns >= PANELS * 16;
-    let mask = if whole { u64::MAX } else { (1 << columns) - 1 };
-    let row = |i: usize| to.wrapping_add(i * stride).cast::<i8>();
-    // SAFETY: the caller's promise; masks keep tails within their rows.
-    unsafe {
-        if PANELS == 4 {
-            match whole {
-                true => _mm512_storeu_epi8(row(0), bytes),
-                false => _mm512_mask_storeu_epi8(row(0), mask, bytes),
-            }
-        } else if PANELS == 2 {
-            let halves = [_mm512_castsi512_si256(bytes), _mm512_extracti64x4_epi64::<1>(bytes)];
-            for (i, half) in halves.into_iter().enumerate().take(rows) {
-                match whole {
-                    true => _mm256_storeu_epi8(row(i), half),
-                    false => _mm256_mask_storeu_epi8(row(i), mask as u32, half),
-                }
-            }
-        } else if whole && stride == 16 && rows == 4 {
-            _mm512_storeu_epi8(row(0), bytes);
-        } else if (columns, stride, rows) == (8, 8, 4) {
-            let even = _mm512_setr_epi64(0, 2, 4, 6, 0, 2, 4, 6);
-            let bytes = _mm512_permutexvar_epi64(even, bytes);
-            _mm256_storeu_epi8(row(0), _mm512_castsi512_si256(bytes));
-        } else {
-            let quarters = [
-                _mm512_castsi512_si128(bytes),
-                _mm512_extracti32x4_epi32::<1>(bytes),
-                _mm512_extracti32x4_epi32::<2>(bytes),
-                _mm512_extracti32x4_epi32::<3>(bytes),
-            ];
-            for (i, quarter) in quarters.into_iter().enumerate().take(rows) {
-                match whole {
-                    true => _mm_storeu_epi8(row(i), quarter),
-                    false => _mm_mask_storeu_epi8(row(i), mask as u16, quarter),
-                }
-            }
-        }
-    }
 }
 
 pub(crate) use {each, each_row};

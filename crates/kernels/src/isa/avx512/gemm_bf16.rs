@@ -7,7 +7,9 @@ use super::gemm_u8s8::word;
 use super::halves::{first_sums, store_halves};
 use super::panels::{of_rows, panel_kernels};
 use crate::finish::Movable;
-use crate::panel::{PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
+use crate::panel::{
+    PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, QUAD_ROWS, pointer,
+};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<f32> =
@@ -149,12 +151,17 @@ unsafe fn line(from: *const u8) -> __m512bh {
 /// Finishes the sums of one tile after the other: `$sums` names an array of registers to which
 /// `$products` adds.
 macro_rules! each_tile {
-    ($tile:ident, $rows:expr, $panels:expr, |$sums:ident| $products:block) => {
+    (
+        $tile:ident, $rows:expr, $panels:expr, |$sums:ident| $products:block,
+        |$row:ident, $count:ident| $last:block
+    ) => {
         let mut finish = $tile.finish;
         let first = first_sums!(Some(&finish), $panels);
         for _ in 0..$tile.tiles {
             let mut $sums = [first; $rows];
             $products
+            let ($row, $count) = (0, $rows);
+            $last
             if finish.half_result {
                 store_halves!(finish, $rows, $panels, $sums);
             } else {

@@ -5,7 +5,9 @@ use std::arch::x86_64::*;
 use super::epilogue::{byte_factors, first_integers, store_bytes, store_integers, store_reals};
 use super::panels::{of_rows, panel_kernels};
 use crate::finish::{Movable, OfIntegers};
-use crate::panel::{PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, pointer};
+use crate::panel::{
+    PAIR_ROWS, PairMicro, PanelKernel, PanelMicro, PanelTile, PixelLine, QUAD_ROWS, pointer,
+};
 use crate::tile::{BLOCK_STRIDE, Micro, TILE_ROWS, Tile};
 
 pub(crate) static MICRO: Micro<i32> =
@@ -139,9 +141,12 @@ unsafe fn line(from: *const u8) -> __m512i {
 }
 
 /// Finishes the sums of one tile after the other: `$sums` names an array of registers that begins
-/// as the columns' first integers, and to which `$products` adds.
+/// as the columns' first integers, and to which `$products` adds, and `$last` for some rows.
 macro_rules! each_tile {
-    ($tile:ident, $rows:expr, $panels:expr, |$sums:ident| $products:block) => {
+    (
+        $tile:ident, $rows:expr, $panels:expr, |$sums:ident| $products:block,
+        |$row:ident, $count:ident| $last:block
+    ) => {
         let first = first_integers!(Some(&$tile.finish), $panels);
         match $tile.finish {
             OfIntegers::Bytes(mut finish) => {
@@ -149,7 +154,9 @@ macro_rules! each_tile {
                 for _ in 0..$tile.tiles {
                     let mut $sums = [first; $rows];
                     $products
-                    store_bytes!(finish, factors, $rows, $panels, $sums);
+                    store_bytes!(
+                        finish, factors, $rows, $panels, $sums, |$row, $count| $last
+                    );
                     finish.below($rows);
                 }
             }
@@ -157,6 +164,8 @@ macro_rules! each_tile {
                 for _ in 0..$tile.tiles {
                     let mut $sums = [first; $rows];
                     $products
+                    let ($row, $count) = (0, $rows);
+                    $last
                     store_reals!(finish, $rows, $panels, $sums);
                     finish.below($rows);
                 }

@@ -17,6 +17,7 @@ pub(crate) mod gemm_f32;
 pub(crate) mod gemm_u8s8;
 pub(crate) mod groups;
 pub(crate) mod halves;
+pub(crate) mod packing;
 pub(crate) mod pairs;
 mod panels;
 pub(crate) mod single;

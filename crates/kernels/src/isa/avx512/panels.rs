@@ -1,5 +1,5 @@
-//! Kernels of tiles of one panel and of two (see [`crate::panel`]), for sums of products that are done
-//! several at once in a lane: bytes, and bf16.
+//! Kernels of tiles of one panel, of two and of four (see [`crate::panel`]), for sums of products that are
+//! done several at once in a lane: bytes, and bf16.
 
 /// The list of a kernel's forms for so many rows.
 macro_rules! of_rows {
@@ -18,12 +18,12 @@ macro_rules! panel_kernels {
         $sum:ty, $features:literal, $elements:literal, $each_tile:ident,
         $line:ident, $word:ident, $rest:ident, $product:ident
     ) => {
-        /// The kernels of one panel, and of two.
+        /// The kernels of one panel, of two, and of four.
         static PANEL: PanelMicro<$sum> = PanelMicro {
             shared,
             even,
             tall: 16,
-            pair: Some(PairMicro { shared: shared_pair, even: even_pair }),
+            pair: Some(PairMicro { shared: shared_pair, even: even_pair, even_quad }),
         };
 
         static SHARED: [PanelKernel<$sum>; TILE_ROWS] = of_rows! {
@@ -39,6 +39,7 @@ macro_rules! panel_kernels {
         static EVEN_PAIR: [PanelKernel<$sum>; PAIR_ROWS] = of_rows! {
             even_rows, 2: 1 2 3 4 5 6 7 8
         };
+        static EVEN_QUAD: [PanelKernel<$sum>; QUAD_ROWS] = of_rows! { even_rows, 4: 1 2 3 4 };
 
         /// # Safety
         /// As [`shared_rows`].
@@ -66,6 +67,13 @@ macro_rules! panel_kernels {
         unsafe fn even_pair(rows: usize, tile: &PanelTile<$sum>) {
             // SAFETY: the caller's promise.
             unsafe { EVEN_PAIR[rows - 1](tile) }
+        }
+
+        /// # Safety
+        /// As [`even_rows`].
+        unsafe fn even_quad(rows: usize, tile: &PanelTile<$sum>) {
+            // SAFETY: the caller's promise.
+            unsafe { EVEN_QUAD[rows - 1](tile) }
         }
 
         /// Rows, `STEP` pixels apart, whose three taps across share pixels.
@@ -134,11 +142,12 @@ macro_rules! panel_kernels {
                         }
                         weights = weights.wrapping_add(2 * tap_bytes);
                     }
-                });
+                }, |_row, _count| {});
             }
         }
 
-        /// Rows that lie evenly, by one or two panels.
+        /// Rows that lie evenly. By four panels, the last four steps of two rows are done before these are
+        /// finished, and only then those of the next two: results of some meet products of others.
         ///
         /// # Safety
         /// As [`shared_rows`], for the rows and taps of the tiles.
@@ -147,13 +156,19 @@ macro_rules! panel_kernels {
             let mut ahead = tile.ahead.cast::<i8>();
             let (row_step, tap_step) = (tile.row_step, tile.tap_step);
             let mut starts = tile.starts;
+            let (fours, rest) = (tile.depth / (4 * $elements), tile.depth % (4 * $elements));
+            let fours = if PANELS > 1 { fours } else { 0 };
+            let late = PANELS == 4 && rest == 0 && fours > 1;
+            let (mut weights, mut at);
             // SAFETY: the caller's promise; one line of weights per tap, step and panel.
             unsafe {
                 $each_tile!(tile, ROWS, PANELS, |sums| {
-                    let (mut weights, mut tap) = (tile.weights, pointer(*starts));
+                    weights = tile.weights;
+                    let mut tap = pointer(*starts);
+                    at = tap;
                     starts = starts.add(1);
-                    for _ in 0..tile.taps {
-                        let mut at = tap;
+                    for left in (0..tile.taps).rev() {
+                        at = tap;
                         macro_rules! step {
                             ($read:expr) => {
                                 _mm_prefetch::<_MM_HINT_T1>(ahead);
@@ -171,14 +186,13 @@ macro_rules! panel_kernels {
                                 weights = weights.add(64);
                             };
                         }
-                        let in_four = if PANELS > 1 { tile.depth / (4 * $elements) } else { 0 };
-                        for _ in 0..in_four {
+                        for _ in 0..fours - usize::from(late && left == 0) {
                             for _ in 0..4 {
                                 step!($word);
                                 at = at.wrapping_add(4);
                             }
                         }
-                        for _ in 0..tile.depth / $elements - 4 * in_four {
+                        for _ in 0..tile.depth / $elements - 4 * fours {
                             step!($word);
                             at = at.wrapping_add(4);
                         }
@@ -186,6 +200,27 @@ macro_rules! panel_kernels {
                             step!(|from| $rest(from, tile.depth % $elements));
                         }
                         tap = tap.wrapping_add(tap_step);
+                    }
+                }, |row, count| {
+                    if late {
+                        $crate::isa::avx512::epilogue::each!(k in 0 1 2 3 => {
+                            if row == 0 {
+                                _mm_prefetch::<_MM_HINT_T1>(ahead);
+                                ahead = ahead.wrapping_add(tile.ahead_step);
+                            }
+                            let mut lines = [$line(weights); PANELS];
+                            for p in 0..PANELS {
+                                lines[p] = $line(weights.add(p * tile.panel_bytes + k * 64));
+                            }
+                            $crate::isa::avx512::epilogue::each_row!(r in ROWS => {
+                                if r >= row && r < row + count {
+                                    let value = $word(at.wrapping_add(r * row_step + k * 4));
+                                    for p in 0..PANELS {
+                                        sums[r][p] = $product(sums[r][p], value, lines[p]);
+                                    }
+                                }
+                            });
+                        });
                     }
                 });
             }

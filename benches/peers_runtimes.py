@@ -126,7 +126,7 @@ class Lepton:
     """The command line on a prepared file; its clock is only around runs."""
 
     def __init__(self, path, threads, inputs):
-        self.binary = pathlib.Path(os.environ["LEPTON_RELEASE"]) / "lepton"
+        self.binary = pathlib.Path(os.environ["LEPTON_INSTALLED"])
         self.arguments = [str(path), "--threads", str(threads), "--input", str(inputs)]
         self.inputs, self.last = inputs, None
 

@@ -20,6 +20,10 @@ pub fn run(arguments: &[String]) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let build = ["build", "--release", "-p", "lepton-cli", "-p", "lepton", "-p", "lepton-compress"];
     call(Command::new(env!("CARGO")).args(build).args(["--bins", "--examples"]).current_dir(root))?;
+    // Installed, as the peers are: files that the linker wrote bit by bit take longer to map.
+    let program = format!("lepton{}", std::env::consts::EXE_SUFFIX);
+    let installed = folder.join(&program);
+    std::fs::copy(target.join("release").join(&program), &installed)?;
     let python = environment(&folder)?;
     let zoo = folder.join("zoo");
     let fill = beside(root, "LEPTON_ZOO", "../shared/zoo").join("fill.py");
@@ -33,6 +37,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
             .arg(root.join("benches/peers.py"))
             .args(arguments)
             .env("LEPTON_RELEASE", target.join("release"))
+            .env("LEPTON_INSTALLED", &installed)
             .env("LEPTON_ZOO_FILLED", &zoo)
             .env("LEPTON_ASSETS", beside(root, "LEPTON_ASSETS", "../shared/assets"))
             .current_dir(root),

@@ -30,6 +30,9 @@ impl Workers<'_> {
 
     /// For how many of them so many multiply-adds are worth it, the caller included.
     pub fn parts(&self, work: usize) -> usize {
+        if self.count() == 1 {
+            return 1;
+        }
         let worth = match self {
             Workers::Pool(_) => PARALLEL_WORK,
             Workers::Member { worth, .. } => *worth,
@@ -44,6 +47,7 @@ impl Workers<'_> {
     /// If a task panics.
     pub fn run(&self, count: usize, task: &(dyn Fn(usize) + Sync)) {
         match self {
+            Workers::Pool(_) if count == 1 => task(0),
             Workers::Pool(threads) => threads.run(count, task),
             Workers::Member { member, .. } => member.run(count, task),
         }

@@ -304,6 +304,9 @@ pub(crate) fn over_rows(
     body: impl Fn(std::ops::Range<usize>) + Sync,
 ) {
     let parts = memory.threads.parts(work).min(rows.max(1));
+    if parts == 1 {
+        return memory.threads.run(1, &|_| memory.watch.in_pieces(0..rows, work, 1, &body));
+    }
     memory.threads.run(parts, &|part| {
         memory.watch.in_pieces(share(rows, part, parts), work / parts, 1, &body);
     });

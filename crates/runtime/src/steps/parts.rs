@@ -58,6 +58,9 @@ impl Division {
     /// Into at most `count` parts.
     fn of(extents: &Extents, count: usize) -> Self {
         let Extents { rows, columns, row_bytes, weight_bytes, .. } = *extents;
+        if count == 1 {
+            return Division { count, step: None };
+        }
         let few = rows < FEW_ROWS * count && weight_bytes > 0;
         let by_columns = few
             || weight_bytes > WEIGHTS_IN_CACHE
@@ -73,6 +76,9 @@ impl Division {
 
     fn part(&self, extents: &Extents, index: usize) -> Part {
         let (count, Extents { rows, columns, .. }) = (self.count, *extents);
+        if count == 1 {
+            return Part { rows: 0..rows, columns: 0..columns, index, count };
+        }
         let of = |whole: usize| share(whole, index, count);
         let (rows, columns) = match self.step {
             Some(step) => {

@@ -8,8 +8,9 @@ use lepton_ir::{Graph, Node, ValueId};
 use lepton_kernels::conv::{Indirection, Window};
 use lepton_kernels::epilogue::{Activation, DequantizeF32, Output, Residual};
 use lepton_kernels::gemm::{Input, gemm_u8s8_f32};
-use lepton_kernels::pack::{PackedS8, WeightOrder};
+use lepton_kernels::pack::{PackedS8, TapsS8, WeightOrder};
 use lepton_kernels::quantize::{dynamic_parameters, quantize, range_f32};
+use lepton_kernels::stem::{Lines, MOST_U8, stem_u8s8_f32};
 use lepton_tensor::Layout;
 
 use super::product::{activation, image_window, operand, refused};
@@ -24,10 +25,17 @@ const LINE: usize = 16;
 /// Bytes of padding a kernel may read behind the last channel.
 const SLACK: usize = 64;
 
+/// Weights in the form of one kernel.
+enum Weights {
+    Dense(Arc<PackedS8>, Box<Indirection>),
+    Stem(Arc<TapsS8>, Lines),
+}
+
 /// Everything a dynamic product needs at run time.
 struct Product {
-    weights: Arc<PackedS8>,
-    rows: Indirection,
+    weights: Weights,
+    /// Of the weights of each column.
+    sums: Vec<i32>,
     activation: Activation,
     x: Place,
     x_count: usize,
@@ -104,7 +112,7 @@ impl Product {
         for (to, from) in scales.iter_mut().zip(w_scale) {
             *to = scale * from;
         }
-        for (to, sum) in corrections.iter_mut().zip(self.weights.column_sums()) {
+        for (to, sum) in corrections.iter_mut().zip(&self.sums) {
             *to = sum.wrapping_mul(-i32::from(zero));
         }
     }
@@ -127,9 +135,18 @@ impl Product {
                     activation: self.activation,
                 };
                 let padding = all(self.scratch[1]).add(part * self.padding);
-                let input = Input { base: all(self.scratch[0]), rows: &self.rows, padding };
+                let (isa, base) = (memory.isa, all(self.scratch[0]));
                 let output = Output { pointer: memory.write::<f32>(self.y), row_stride: n };
-                gemm_u8s8_f32(memory.isa, &input, &self.weights, &epilogue, &output, range, 0..n);
+                match &self.weights {
+                    Weights::Dense(weights, rows) => {
+                        let input = Input { base, rows, padding };
+                        gemm_u8s8_f32(isa, &input, weights, &epilogue, &output, range, 0..n);
+                    }
+                    Weights::Stem(weights, lines) => {
+                        let image = (base, *padding);
+                        stem_u8s8_f32(isa, image, lines, weights, &epilogue, &output, range);
+                    }
+                }
             }
         });
     }
@@ -163,12 +180,22 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &DynamicConv) -> 
         return Ok(None);
     }
     let Some(geometry) = image_window(&op.conv(), weights.shape(), &xs) else { return Ok(None) };
-    let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
     let (columns, taps) = (weights.shape()[0], geometry.taps());
+    let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
+    if let Some(lines) = Lines::of(&geometry, xs[3], MOST_U8) {
+        let order = lines.order(columns);
+        let pack = || TapsS8::pack(values, &order);
+        let taps = builder.packs.get_or_load(w, "stem-s8", &order, pack);
+        let each = values.chunks_exact(values.len() / columns);
+        let sums = each.map(|column| column.iter().map(|&weight| i32::from(weight)).sum());
+        let layer = (Weights::Stem(taps, lines), sums.collect(), false);
+        return product(builder, node, "stem-dynamic-u8s8", &op.activation, layer);
+    }
+    let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
     let order = WeightOrder::ohwi(columns, taps, xs[3]);
     let alone = Window { input: [1, 1], ..geometry };
     let pointwise = taps == 1 && alone.output() == Some([1, 1]) && geometry.stride == [1, 1];
-    let layer = (rows, order, columns, pointwise);
+    let layer = dense(builder, w, values, &order, rows, pointwise);
     product(builder, node, "conv-dynamic-u8s8", &op.activation, layer)
 }
 
@@ -180,9 +207,26 @@ pub(crate) fn linear(builder: &mut Builder<'_>, node: &Node, op: &DynamicLinear)
     if builder.count(y) == 0 || depth == 0 {
         return Ok(None);
     }
+    let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
     let order = WeightOrder::matrix(depth, columns);
-    let rows = Indirection::strided(depth);
-    product(builder, node, "linear-dynamic-u8s8", &op.activation, (rows, order, columns, true))
+    let layer = dense(builder, w, values, &order, Indirection::strided(depth), true);
+    product(builder, node, "linear-dynamic-u8s8", &op.activation, layer)
+}
+
+/// Weights, the sums of their columns, and whether a row of y needs no other row of x than its own.
+type Layer = (Weights, Vec<i32>, bool);
+
+fn dense(
+    builder: &Builder<'_>,
+    w: ValueId,
+    values: &[i8],
+    order: &WeightOrder,
+    rows: Indirection,
+    pointwise: bool,
+) -> Layer {
+    let packed = builder.packs.get_or_load(w, "s8", order, || PackedS8::pack(values, order));
+    let sums = packed.column_sums().to_vec();
+    (Weights::Dense(packed, Box::new(rows)), sums, pointwise)
 }
 
 fn product(
@@ -190,21 +234,20 @@ fn product(
     node: &Node,
     kernel: &'static str,
     function: &Unary,
-    (rows, order, columns, pointwise): (Indirection, WeightOrder, usize, bool),
+    (weights, sums, pointwise): Layer,
 ) -> Choice {
     let [Some(x), Some(w), Some(w_scale)] = node.inputs[..3] else { return Ok(None) };
     let Some(y) = node.outputs[0] else { return Ok(None) };
     let Some(activation) = activation(function) else { return Ok(None) };
-    let Some(weights) = builder.graph.constant(w).cloned() else { return Ok(None) };
-    let Ok(values) = weights.as_slice::<i8>() else { return Ok(None) };
+    let columns = builder.shape(y).last().copied().unwrap_or(1);
     if builder.count(w_scale) != columns {
         return Ok(None);
     }
     let row_count = builder.count(y) / columns;
     let place = |id: ValueId| builder.place(id);
     let product = Product {
-        weights: builder.packs.get_or_load(w, "s8", &order, || PackedS8::pack(values, &order)),
-        rows,
+        weights,
+        sums,
         activation,
         x: place(x),
         x_count: builder.count(x),
@@ -218,7 +261,7 @@ fn product(
         pointwise,
         row_count,
         columns,
-        work: row_count * weights.len() / 4,
+        work: row_count * builder.count(w) / 4,
     };
     let run = Box::new(move |memory: &Memory<'_>| {
         product.run(memory);

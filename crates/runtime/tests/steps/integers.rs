@@ -122,16 +122,26 @@ fn activations_quantised_at_run_time() {
         constant("b", &[20], 7),
     );
     check_kernels(&source, &["linear-dynamic-u8s8"; 2]);
-    let source = format!(
-        "graph \"g\" {{ input %x: f32[2,3,7,6]\n{}{}{}
-         %y: f32[2,20,4,3] = DynamicConv(%x, %w, %s, %b) {{pads=[1, 1, 1, 1], strides=[2, 2]}}
-         output %y }}",
-        integers("w", "i8", &[20, 3, 3, 3], 3, [-127, 127]),
-        constant("s", &[20], 6),
-        constant("b", &[20], 7),
-    );
-    let kernels = check(&source, &[]);
-    assert!(kernels.contains(&"conv-dynamic-u8s8") && !kernels.contains(&"reference"));
+    // Few channels, a whole window of many, and single pixels.
+    for (kernel, channels, window, stride) in [
+        ("stem-dynamic-u8s8", 3, 3, 2),
+        ("conv-dynamic-u8s8", 24, 3, 2),
+        ("conv-dynamic-u8s8", 24, 1, 1),
+    ] {
+        let [height, width] = [7, 6].map(|extent: usize| extent.div_ceil(stride));
+        let pad = window / 2;
+        let source = format!(
+            "graph \"g\" {{ input %x: f32[2,{channels},7,6]\n{}{}{}
+             %y: f32[2,20,{height},{width}] = DynamicConv(%x, %w, %s, %b)
+             {{pads=[{pad}, {pad}, {pad}, {pad}], strides=[{stride}, {stride}]}}
+             output %y }}",
+            integers("w", "i8", &[20, channels, window, window], 3, [-127, 127]),
+            constant("s", &[20], 6),
+            constant("b", &[20], 7),
+        );
+        let kernels = check(&source, &[]);
+        assert!(kernels.contains(&kernel) && !kernels.contains(&"reference"), "{kernels:?}");
+    }
 }
 
 #[test]

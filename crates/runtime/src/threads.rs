@@ -150,8 +150,8 @@ impl Threads {
 
     /// Calls `task` at the same time on as many threads as come at once, at most `most`: each does its
     /// part, and they wait for each other where the task says so. Workers that come late are left out,
-    /// so the caller, who looks for them so many times, may be alone. False if members waited long for each other, because they have to share
-    /// cores: alone, the caller would be faster.
+    /// so the caller, who looks for them so many times, may be alone. False if members waited long for
+    /// each other, because they have to share cores: alone, the caller would be faster.
     ///
     /// # Panics
     /// If a member panics.

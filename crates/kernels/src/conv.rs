@@ -76,7 +76,7 @@ impl Window {
     }
 
     /// True if every output pixel is the input pixel of the same index.
-    fn is_pointwise(&self) -> bool {
+    pub fn is_pointwise(&self) -> bool {
         self.kernel == [1, 1]
             && self.stride == [1, 1]
             && self.pad_before == [0, 0]

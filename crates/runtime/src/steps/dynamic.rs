@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lepton_ir::ops::dynamic::{DynamicConv, DynamicLinear};
 use lepton_ir::ops::unary::Unary;
 use lepton_ir::{Graph, Node, ValueId};
-use lepton_kernels::conv::{Indirection, Window};
+use lepton_kernels::conv::Indirection;
 use lepton_kernels::epilogue::{Activation, DequantizeF32, Output, Residual};
 use lepton_kernels::gemm::{Input, gemm_u8s8_f32};
 use lepton_kernels::pack::{PackedS8, TapsS8, WeightOrder};
@@ -193,9 +193,7 @@ pub(crate) fn conv(builder: &mut Builder<'_>, node: &Node, op: &DynamicConv) -> 
     }
     let rows = Indirection::window(&geometry, xs[3]).map_err(|e| refused(builder, node, e))?;
     let order = WeightOrder::ohwi(columns, taps, xs[3]);
-    let alone = Window { input: [1, 1], ..geometry };
-    let pointwise = taps == 1 && alone.output() == Some([1, 1]) && geometry.stride == [1, 1];
-    let layer = dense(builder, w, values, &order, rows, pointwise);
+    let layer = dense(builder, w, values, &order, rows, geometry.is_pointwise());
     product(builder, node, "conv-dynamic-u8s8", &op.activation, layer)
 }
 

@@ -57,12 +57,11 @@ pub(crate) fn strips(graph: &Graph, first: &Node, second: &Node) -> Option<Strip
         return None;
     }
     let weights = |node: &Node| graph.fact(operand(node, 1)?).shape();
-    let pointwise = image_window(wide, &weights(first)?, &graph.fact(operand(first, 0)?).shape()?)?;
-    let plain = Window { input: [1, 1], ..pointwise };
+    let first_window =
+        image_window(wide, &weights(first)?, &graph.fact(operand(first, 0)?).shape()?)?;
     let window = image_window(each, &weights(second)?, &shape)?;
-    let unmoved = plain.output() == Some([1, 1]) && pointwise.input == [shape[1], shape[2]];
     let row_floats = shape[2] * channels;
-    if !unmoved || 4 * row_floats * shape[1] < LEAST_BYTES {
+    if !first_window.is_pointwise() || 4 * row_floats * shape[1] < LEAST_BYTES {
         return None;
     }
     let reach = (window.kernel[0] - 1) * window.dilation[0] + 1;

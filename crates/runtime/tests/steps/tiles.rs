@@ -57,3 +57,16 @@ fn exact_sessions_take_the_direct_sum() {
     let kernels: Vec<&str> = profile.iter().map(|step| step.kernel).collect();
     assert!(kernels.contains(&"conv-f32"), "{kernels:?}");
 }
+
+#[test]
+fn a_convolution_that_reads_its_neighbours_is_no_strip() {
+    let source = format!(
+        "graph \"g\" {{ input %x: f32[1,3,160,160]\n{}{}
+         %a: f32[1,32,160,160] = Conv(%x, %w) {{pads=[1, 1, 1, 1]}}
+         %y: f32[1,32,160,160] = Conv(%a, %d) {{group=32, pads=[1, 1, 1, 1]}}
+         output %y }}",
+        crate::case::constant("w", &[32, 3, 3, 3], 1),
+        crate::case::constant("d", &[32, 1, 3, 3], 2),
+    );
+    crate::case::check(&source, &[]);
+}

@@ -1,6 +1,7 @@
 //! A heap for programs that open a model, run it and end: what is small lies in large pages at first.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::ptr::{null_mut, without_provenance_mut};
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -9,20 +10,39 @@ use lepton_tensor::Storage;
 /// Bytes of the block: what opening and planning a large graph take. A large page costs as much as some
 /// thirty small ones when it is touched first, and is touched when the one before it is full.
 const BLOCK: usize = 4 << 20;
-/// What takes more bytes is the system's.
-const LARGEST: usize = 64 << 10;
+/// What takes more bytes is the system's. Some fifty small pages, which the system gives one by one.
+const LARGEST: usize = 256 << 10;
+/// Bytes that a thread takes of the block at once.
+const SHARE: usize = 64 << 10;
 /// Every part of the block is a multiple of this, as those of `malloc` are.
 const UNIT: usize = 16;
 
 /// The system's heap behind a block in large pages, from which small allocations are cut one after the
-/// other until it is used up. Of what is freed only the last is cut again, so that nothing needs to be kept
-/// about any; the rest of a long run has the system's heap. A program that makes it its
-/// `#[global_allocator]` starts with a few page faults instead of hundreds.
+/// other until it is used up. Each thread cuts from a share of its own. Of what is freed only the last is cut
+/// again, so that nothing needs to be kept about any; the rest of a long run has the system's heap. A
+/// program that makes it its `#[global_allocator]` starts with a few page faults instead of hundreds.
 pub struct StartHeap {
     /// The block; null before it is taken.
     block: AtomicPtr<u8>,
-    /// Bytes of it that are cut.
-    cut: AtomicUsize,
+    /// Bytes of it that threads have taken.
+    taken: AtomicUsize,
+}
+
+/// A thread's share of the block of a heap, in bytes from its start.
+#[derive(Clone, Copy)]
+struct Share {
+    /// Stands for the heap; zero for none.
+    heap: usize,
+    start: usize,
+    /// Up to here it is cut.
+    cut: usize,
+    end: usize,
+}
+
+thread_local! {
+    /// Never dropped and made without memory, as what an allocator uses must be.
+    static SHARE_OF_THREAD: Cell<Share> =
+        const { Cell::new(Share { heap: 0, start: 0, cut: 0, end: 0 }) };
 }
 
 impl Default for StartHeap {
@@ -34,7 +54,7 @@ impl Default for StartHeap {
 impl StartHeap {
     /// A heap that has taken nothing from the system.
     pub const fn new() -> Self {
-        StartHeap { block: AtomicPtr::new(null_mut()), cut: AtomicUsize::new(0) }
+        StartHeap { block: AtomicPtr::new(null_mut()), taken: AtomicUsize::new(0) }
     }
 
     /// The block; `None` while a thread takes it, and where the system has none.
@@ -63,10 +83,46 @@ impl StartHeap {
             .filter(|&offset| offset < BLOCK && block.addr() > 1)
     }
 
-    /// Moves the end of what is cut from `from` to `to`; false if something was cut behind.
+    /// The thread's share, if it is one of this heap.
+    fn share(&self) -> Option<Share> {
+        let share = SHARE_OF_THREAD.get();
+        (share.heap == std::ptr::from_ref(self).addr()).then_some(share)
+    }
+
+    /// A part of `size` bytes at a multiple of `align`, as bytes from the start of the block.
+    fn cut(&self, size: usize, align: usize) -> Option<usize> {
+        let mut share = self.share();
+        loop {
+            let cut = share.map_or(0, |share| share.cut).next_multiple_of(align);
+            match share {
+                Some(share) if cut + size <= share.end => {
+                    SHARE_OF_THREAD.set(Share { cut: cut + size, ..share });
+                    return Some(cut);
+                }
+                _ => share = Some(self.refilled(share, size + align)?),
+            }
+        }
+    }
+
+    /// A share with room for `size` bytes: the same with a larger end where nobody took what lies behind.
+    fn refilled(&self, share: Option<Share>, size: usize) -> Option<Share> {
+        let heap = std::ptr::from_ref(self).addr();
+        let mut refilled = Share { heap, start: 0, cut: 0, end: 0 };
+        let taken = |taken: usize| {
+            let behind = share.filter(|share| share.end == taken);
+            refilled = behind.unwrap_or(Share { heap, start: taken, cut: taken, end: taken });
+            refilled.end = (refilled.cut + size).max(taken + SHARE).min(BLOCK);
+            (refilled.cut + size <= refilled.end).then_some(refilled.end)
+        };
+        self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken).ok()?;
+        Some(refilled)
+    }
+
+    /// Moves the end of what the thread has cut from `from` to `to`; false if something was cut behind.
     fn moves_end(&self, from: usize, to: usize) -> bool {
-        to <= BLOCK
-            && self.cut.compare_exchange(from, to, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let last = self.share().filter(|share| share.cut == from && share.start < from);
+        let moved = last.filter(|share| to <= share.end).map(|share| Share { cut: to, ..share });
+        moved.inspect(|&share| SHARE_OF_THREAD.set(share)).is_some()
     }
 }
 
@@ -75,8 +131,8 @@ fn taken(size: usize) -> usize {
     size.max(1).next_multiple_of(UNIT)
 }
 
-// SAFETY: parts of the block begin at multiples of the layout's alignment, are disjoint, because each lies
-// behind what was cut before it, and end within the block, which is never freed. What is not of the block
+// SAFETY: parts of the block begin at multiples of the layout's alignment, are disjoint, because shares of
+// threads are and each part lies behind what was cut of its share before, and end within the block, which is never freed. What is not of the block
 // came from the system and goes back to it.
 unsafe impl GlobalAlloc for StartHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -84,11 +140,9 @@ unsafe impl GlobalAlloc for StartHeap {
             && layout.align() <= 64
             && let Some(block) = self.block()
         {
-            let place = |cut: usize| cut.next_multiple_of(layout.align());
-            let end = |cut: usize| Some(place(cut) + taken(layout.size())).filter(|&e| e <= BLOCK);
-            if let Ok(cut) = self.cut.fetch_update(Ordering::AcqRel, Ordering::Relaxed, end) {
+            if let Some(cut) = self.cut(taken(layout.size()), layout.align()) {
                 // SAFETY: the part ends within the block.
-                return unsafe { block.add(place(cut)) };
+                return unsafe { block.add(cut) };
             }
         }
         // SAFETY: the caller's promises are those that the system asks for.
@@ -215,7 +269,7 @@ mod tests {
                 scope.spawn(move || work(thread));
             }
         });
-        assert!(heap.cut.load(Ordering::Relaxed) > BLOCK / 2, "the block was used");
+        assert!(heap.taken.load(Ordering::Relaxed) > BLOCK / 2, "the block was used");
     }
 
     #[test]

@@ -100,6 +100,21 @@ pub(crate) trait Vector:
     /// is worth an instruction.
     #[inline(always)]
     fn prefetch(_pointer: *const f32) {}
+    /// True if [`Vector::look_up`] takes one or two instructions.
+    const LOOKS_UP: bool = false;
+    /// The entries of a table that the five lowest bits of each lane name.
+    #[inline(always)]
+    fn look_up(table: &[f32; 32], entries: Self::Int) -> Self {
+        let (mut lanes, mut found) = ([0i32; 16], [0.0f32; 16]);
+        // SAFETY: no set has more than 16 lanes.
+        unsafe {
+            Self::int_store(entries, lanes.as_mut_ptr());
+            for (lane, value) in lanes.iter().zip(&mut found) {
+                *value = table[(lane & 31) as usize];
+            }
+            Self::load(found.as_ptr())
+        }
+    }
     /// Floor of half.
     fn int_halve(a: Self::Int) -> Self::Int;
     /// `LANES` bytes, zero-extended.

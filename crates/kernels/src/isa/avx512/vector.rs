@@ -58,6 +58,16 @@ fn first(count: usize) -> __mmask16 {
 }
 
 impl Vector for Vector16 {
+    const LOOKS_UP: bool = true;
+    #[inline(always)]
+    fn look_up(table: &[f32; 32], entries: Self::Int) -> Self {
+        let table = table.as_ptr();
+        // SAFETY: only functions with AVX-512 name this type; the table has two vectors.
+        unsafe {
+            let halves = [_mm512_loadu_ps(table), _mm512_loadu_ps(table.add(16))];
+            Self(_mm512_permutex2var_ps(halves[0], entries, halves[1]))
+        }
+    }
     const LANES: usize = 16;
     const FUSED: bool = true;
     type Mask = __mmask16;

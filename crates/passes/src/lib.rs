@@ -6,6 +6,7 @@ mod attention;
 mod bodies;
 mod constants;
 mod epilogue;
+mod extents;
 mod identity;
 mod integers;
 mod layout;

@@ -2,8 +2,8 @@
 
 use crate::integers::{self, moves, pools, products, tables, weights};
 use crate::{
-    Pass, attention, bodies, constants, epilogue, identity, layout, linear, patterns, scale,
-    sequences, sink, transposed, windows,
+    Pass, attention, bodies, constants, epilogue, extents, identity, layout, linear, patterns,
+    scale, sequences, sink, transposed, windows,
 };
 
 /// Makes a graph smaller without naming any kernel: what every later step starts from.
@@ -54,6 +54,7 @@ pub const PLAIN: &[Pass] = &[
 pub const LOWER: &[Pass] = &[
     Pass { name: "fold-constants", run: constants::fold },
     Pass { name: "remove-identities", run: identity::remove },
+    Pass { name: "copy-extents", run: extents::copy },
     Pass { name: "enclose-bodies", run: bodies::enclose },
     Pass { name: "fold-batch-norm", run: scale::fold },
     Pass { name: "spread-batch-norm", run: scale::spread },

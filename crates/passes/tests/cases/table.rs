@@ -26,6 +26,28 @@ pub const CASES: &[(&str, &str, &str)] = &[
          output %y",
     ),
     (
+        "copy-extents",
+        "input %x: f32[n,s,4] input %y: f32[s,n,4]
+         const %0: i64[1] = [0] const %1: i64[1] = [1] const %r: i64[1] = [-1] const %2: i64[1] = [2]
+         %d: i64[3] = Shape(%x)
+         %n: i64[1] = Gather(%d, %0)
+         %s: i64[1] = Gather(%d, %1)
+         %t: i64[4] = Concat(%n, %s, %r, %2)
+         %a: f32[n,s,2,2] = Reshape(%x, %t)
+         %b: f32[n,s,2,2] = Reshape(%y, %t)
+         output %a, %b",
+        "input %x: f32[n,s,4] input %y: f32[s,n,4]
+         const %0: i64[1] = [0] const %1: i64[1] = [1] const %r: i64[1] = [-1] const %2: i64[1] = [2]
+         %d: i64[3] = Shape(%x)
+         %n: i64[1] = Gather(%d, %0)
+         %s: i64[1] = Gather(%d, %1)
+         %t: i64[4] = Concat(%n, %s, %r, %2)
+         const %c: i64[4] = [0, 0, -1, 2]
+         %a: f32[n,s,2,2] = Reshape(%x, %c)
+         %b: f32[n,s,2,2] = Reshape(%y, %t)
+         output %a, %b",
+    ),
+    (
         "enclose-bodies",
         "input %x: f32[2,3] const %w: f32[3,3] = [1, 2, 0, 0, 1, 0, 0, 0.5, 1] const %n: i64[] = [3]
          %y: f32[2,3], %z: f32[3,3], %s: f32[3,2,3] = Loop(%n, _, %x, %w) {body=graph \"b\" {

@@ -31,8 +31,8 @@ pub(crate) struct Packs {
     /// Values below this number are the same in every specialisation. What one of them made for
     /// itself may go by the number of something else in another, so its packs are not kept.
     shared: usize,
-    /// Those of them that have other open extents than a first one that is a symbol, as a batch is.
-    open: Vec<bool>,
+    /// What they are specialisations of; `None` for a part of a graph.
+    graph: Option<Arc<Graph>>,
     made: Mutex<HashMap<Key, Made>>,
     /// Forms that came with the model, in the order of the constants.
     given: Vec<(ValueId, StoredPack)>,
@@ -57,18 +57,16 @@ fn has_open(dims: &[Dim]) -> bool {
 
 impl Packs {
     /// No packs yet, for specialisations of a graph.
-    pub fn of(graph: &Graph) -> Self {
-        let open = graph.value_ids().map(|id| has_open(&graph.fact(id).dims)).collect();
-        Packs { open, ..Packs::of_values(graph.value_count()) }
+    pub fn of(graph: &Arc<Graph>) -> Self {
+        Packs { graph: Some(graph.clone()), ..Packs::of_values(graph.value_count()) }
     }
 
     fn of_values(shared: usize) -> Self {
-        let (open, given) = (Vec::new(), Vec::new());
-        Packs { shared, open, made: Mutex::default(), given, outer: None }
+        Packs { shared, graph: None, made: Mutex::default(), given: Vec::new(), outer: None }
     }
 
     /// Packs some of which came with the model.
-    pub fn given(graph: &Graph, packs: &[StoredPack]) -> Self {
+    pub fn given(graph: &Arc<Graph>, packs: &[StoredPack]) -> Self {
         let constants = graph.constants();
         let named = |pack: &StoredPack| Some((*constants.get(pack.constant)?, pack.clone()));
         let mut given: Vec<(ValueId, StoredPack)> = packs.iter().filter_map(named).collect();
@@ -76,10 +74,12 @@ impl Packs {
         Packs { given, ..Packs::of(graph) }
     }
 
-    /// True if specialisations differ in more than the batch of a value.
+    /// True if specialisations differ in more than the batch of a value: it has other open extents than a
+    /// first one that is a symbol, as a batch is.
     pub fn is_open(&self, value: ValueId) -> bool {
         let (packs, name) = self.outside(value).unwrap_or((self, value));
-        packs.open.get(name.index()).copied().unwrap_or(true)
+        let shared = packs.graph.as_ref().filter(|_| name.index() < packs.shared);
+        shared.is_none_or(|graph| has_open(&graph.fact(name).dims))
     }
 
     /// Packs of a part of a graph, for any number of plans of the part: those of constants that all

@@ -139,11 +139,11 @@ impl Session {
             Lowering::Plain => pipelines::PLAIN,
         };
         run_pipeline(pipeline, &mut lowered)?;
-        let lowered = lowered.compacted();
+        let lowered = Arc::new(lowered.compacted());
         lowered.verify()?;
         Ok(Session {
             packs: Arc::new(Packs::of(&lowered)),
-            lowered: Arc::new(lowered),
+            lowered,
             engine,
             choices: Mutex::default(),
             plans: Mutex::default(),

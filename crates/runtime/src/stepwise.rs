@@ -177,7 +177,7 @@ impl Stepwise {
                 let made = Arc::new(match has_products(graph) {
                     true => Branch::Planned(Session::within(graph, engine).map_err(run)?),
                     false => {
-                        let packs = Arc::new(Packs::of(graph));
+                        let packs = Arc::new(Packs::of(&Arc::new(graph.clone())));
                         Branch::Stepwise(Stepwise::new(graph.clone(), &packs, engine))
                     }
                 });

@@ -131,19 +131,18 @@ fn taken(size: usize) -> usize {
     size.max(1).next_multiple_of(UNIT)
 }
 
-// SAFETY: parts of the block begin at multiples of the layout's alignment, are disjoint, because shares of
-// threads are and each part lies behind what was cut of its share before, and end within the block, which is never freed. What is not of the block
-// came from the system and goes back to it.
+// SAFETY: parts of the block begin at multiples of the layout's alignment and end within the block, which is
+// never freed. They are disjoint, because shares of threads are and each part lies behind what was cut of its
+// share before. What is not of the block came from the system and goes back to it.
 unsafe impl GlobalAlloc for StartHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if layout.size() <= LARGEST
             && layout.align() <= 64
             && let Some(block) = self.block()
+            && let Some(cut) = self.cut(taken(layout.size()), layout.align())
         {
-            if let Some(cut) = self.cut(taken(layout.size()), layout.align()) {
-                // SAFETY: the part ends within the block.
-                return unsafe { block.add(cut) };
-            }
+            // SAFETY: the part ends within the block.
+            return unsafe { block.add(cut) };
         }
         // SAFETY: the caller's promises are those that the system asks for.
         unsafe { System.alloc(layout) }

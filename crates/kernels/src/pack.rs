@@ -376,8 +376,7 @@ impl Pack for PackedBf16 {
 pub struct PackedS8 {
     panels: Panels,
     merged_channels: Option<usize>,
-    /// An i32 a column.
-    column_sums: Storage,
+    column_sums: Vec<i32>,
 }
 
 impl PackedS8 {
@@ -416,8 +415,9 @@ impl PackedS8 {
     pub(crate) fn load_unmerged(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {
         let [lines, sums] = stored else { return None };
         let panels = Panels::stored(lines, order, 1)?;
-        let column_sums = sums.clone().aligned(align_of::<i32>());
-        let fits = column_sums.len() == panels.columns * size_of::<i32>();
+        let sums = sums.bytes().as_chunks::<4>().0.iter();
+        let column_sums: Vec<i32> = sums.map(|&sum| i32::from_le_bytes(sum)).collect();
+        let fits = column_sums.len() == panels.columns;
         fits.then_some(PackedS8 { panels, merged_channels: None, column_sums })
     }
 
@@ -432,8 +432,7 @@ impl PackedS8 {
     }
 
     fn finish(panels: Panels, merged_channels: Option<usize>) -> Self {
-        let mut storage = Storage::zeroed(panels.columns * size_of::<i32>());
-        let column_sums: &mut [i32] = bytemuck::cast_slice_mut(storage.make_mut());
+        let mut column_sums = vec![0i32; panels.columns];
         let per_panel = panels.taps * panels.depth.div_ceil(4);
         for (index, line) in panels.bytes().chunks_exact(LINE).enumerate() {
             let first = index / per_panel * PANEL;
@@ -443,7 +442,7 @@ impl PackedS8 {
                 }
             }
         }
-        PackedS8 { panels, merged_channels, column_sums: storage }
+        PackedS8 { panels, merged_channels, column_sums }
     }
 
     /// Number of output columns N.
@@ -453,7 +452,7 @@ impl PackedS8 {
 
     /// Sum of each column over taps and depth: what an input zero point is multiplied with.
     pub fn column_sums(&self) -> &[i32] {
-        bytemuck::cast_slice(self.column_sums.bytes())
+        &self.column_sums
     }
 
     /// The panels.
@@ -482,7 +481,8 @@ impl Pack for PackedS8 {
     type Order = WeightOrder;
 
     fn stored(&self) -> Vec<Storage> {
-        vec![self.panels.lines.clone(), self.column_sums.clone()]
+        let sums: Vec<u8> = self.column_sums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+        vec![self.panels.lines.clone(), Storage::copied(&sums)]
     }
 
     fn load(order: &WeightOrder, stored: &[Storage]) -> Option<Self> {

@@ -24,6 +24,8 @@ pub(crate) trait Vector:
     const LANES: usize;
     /// True if `mul_add` rounds once.
     const FUSED: bool;
+    /// True if [`Vector::look_up`] takes one or two instructions.
+    const LOOKS_UP: bool = false;
     /// One truth value a lane.
     type Mask: Copy;
     /// One i32 a lane.
@@ -100,8 +102,6 @@ pub(crate) trait Vector:
     /// is worth an instruction.
     #[inline(always)]
     fn prefetch(_pointer: *const f32) {}
-    /// True if [`Vector::look_up`] takes one or two instructions.
-    const LOOKS_UP: bool = false;
     /// The entries of a table that the five lowest bits of each lane name.
     #[inline(always)]
     fn look_up(table: &[f32; 32], entries: Self::Int) -> Self {

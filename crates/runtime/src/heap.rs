@@ -107,15 +107,17 @@ impl StartHeap {
     /// A share with room for `size` bytes: the same with a larger end where nobody took what lies behind.
     fn refilled(&self, share: Option<Share>, size: usize) -> Option<Share> {
         let heap = std::ptr::from_ref(self).addr();
-        let mut refilled = Share { heap, start: 0, cut: 0, end: 0 };
-        let taken = |taken: usize| {
+        let refilled = |taken: usize| {
             let behind = share.filter(|share| share.end == taken);
-            refilled = behind.unwrap_or(Share { heap, start: taken, cut: taken, end: taken });
-            refilled.end = (refilled.cut + size).max(taken + SHARE).min(BLOCK);
-            (refilled.cut + size <= refilled.end).then_some(refilled.end)
+            let share = behind.unwrap_or(Share { heap, start: taken, cut: taken, end: taken });
+            Share { end: (share.cut + size).max(taken + SHARE).min(BLOCK), ..share }
         };
-        self.taken.fetch_update(Ordering::AcqRel, Ordering::Relaxed, taken).ok()?;
-        Some(refilled)
+        let end = |taken| {
+            let share = refilled(taken);
+            (share.cut + size <= share.end).then_some(share.end)
+        };
+        let order = (Ordering::AcqRel, Ordering::Relaxed);
+        self.taken.fetch_update(order.0, order.1, end).ok().map(refilled)
     }
 
     /// Moves the end of what the thread has cut from `from` to `to`; false if something was cut behind.

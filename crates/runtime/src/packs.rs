@@ -27,10 +27,8 @@ fn stored<T: Pack>(pack: &(dyn Any + Send + Sync)) -> Vec<Storage> {
 }
 
 /// Packed forms of constants, by constant and form.
+#[derive(Default)]
 pub(crate) struct Packs {
-    /// Values below this number are the same in every specialisation. What one of them made for
-    /// itself may go by the number of something else in another, so its packs are not kept.
-    shared: usize,
     /// What they are specialisations of; `None` for a part of a graph.
     graph: Option<Arc<Graph>>,
     made: Mutex<HashMap<Key, Made>>,
@@ -58,11 +56,7 @@ fn has_open(dims: &[Dim]) -> bool {
 impl Packs {
     /// No packs yet, for specialisations of a graph.
     pub fn of(graph: &Arc<Graph>) -> Self {
-        Packs { graph: Some(graph.clone()), ..Packs::of_values(graph.value_count()) }
-    }
-
-    fn of_values(shared: usize) -> Self {
-        Packs { shared, graph: None, made: Mutex::default(), given: Vec::new(), outer: None }
+        Packs { graph: Some(graph.clone()), ..Packs::default() }
     }
 
     /// Packs some of which came with the model.
@@ -78,22 +72,28 @@ impl Packs {
     /// first one that is a symbol, as a batch is.
     pub fn is_open(&self, value: ValueId) -> bool {
         let (packs, name) = self.outside(value).unwrap_or((self, value));
-        let shared = packs.graph.as_ref().filter(|_| name.index() < packs.shared);
-        shared.is_none_or(|graph| has_open(&graph.fact(name).dims))
+        let graph = packs.graph.as_ref().filter(|_| packs.is_shared(name));
+        graph.is_none_or(|graph| has_open(&graph.fact(name).dims))
+    }
+
+    /// True for values that are the same in every specialisation. What one of them made for itself may go
+    /// by the number of something else in another, so its packs are not kept.
+    fn is_shared(&self, value: ValueId) -> bool {
+        self.graph.as_ref().is_none_or(|graph| value.index() < graph.value_count())
     }
 
     /// Packs of a part of a graph, for any number of plans of the part: those of constants that all
     /// specialisations of the graph share are kept with the graph's. `names` tells what the first
     /// values of the part are called in the graph.
     pub fn within(packs: Arc<Packs>, names: Vec<Option<ValueId>>) -> Self {
-        Packs { outer: Some(Outer { packs, names }), ..Packs::of_values(usize::MAX) }
+        Packs { outer: Some(Outer { packs, names }), ..Packs::default() }
     }
 
     /// Where the packs of a constant are kept, if that is with an outer graph, and its name there.
     fn outside(&self, constant: ValueId) -> Option<(&Packs, ValueId)> {
         let outer = self.outer.as_ref()?;
         let name = outer.names.get(constant.index()).copied().flatten()?;
-        (name.index() < outer.packs.shared).then_some((&*outer.packs, name))
+        outer.packs.is_shared(name).then_some((&*outer.packs, name))
     }
 
     /// The packed form `form` of `constant`: the one that came with the model if it fits `order`,
@@ -133,7 +133,7 @@ impl Packs {
         stored: Option<fn(&(dyn Any + Send + Sync)) -> Vec<Storage>>,
         make: impl FnOnce() -> T,
     ) -> Arc<T> {
-        if key.0.index() >= self.shared {
+        if !self.is_shared(key.0) {
             return Arc::new(make());
         }
         let mut made = self.lock();

@@ -22,7 +22,7 @@ use crate::watch::Watch;
 
 /// A graph that runs node by node.
 pub(crate) struct Stepwise {
-    graph: Graph,
+    graph: Arc<Graph>,
     engine: Arc<Engine>,
     packs: Arc<Packs>,
     /// By the place of each node's first result.
@@ -60,7 +60,12 @@ fn place(node: &Node) -> usize {
 
 impl Stepwise {
     /// A graph whose constants have these packs.
-    pub(crate) fn new(graph: Graph, packs: &Arc<Packs>, engine: Arc<Engine>) -> Self {
+    pub(crate) fn new(
+        graph: impl Into<Arc<Graph>>,
+        packs: &Arc<Packs>,
+        engine: Arc<Engine>,
+    ) -> Self {
+        let graph = graph.into();
         let single = |node: &Node| (place(node), Single::new(node, packs));
         let singles = graph.nodes().map(|(_, node)| single(node)).collect();
         let packs = packs.clone();
@@ -177,8 +182,9 @@ impl Stepwise {
                 let made = Arc::new(match has_products(graph) {
                     true => Branch::Planned(Session::within(graph, engine).map_err(run)?),
                     false => {
-                        let packs = Arc::new(Packs::of(&Arc::new(graph.clone())));
-                        Branch::Stepwise(Stepwise::new(graph.clone(), &packs, engine))
+                        let graph = Arc::new(graph.clone());
+                        let packs = Arc::new(Packs::of(&graph));
+                        Branch::Stepwise(Stepwise::new(graph, &packs, engine))
                     }
                 });
                 let mut branches = self.branches.lock().unwrap_or_else(|e| e.into_inner());

@@ -1,7 +1,7 @@
 //! Constants behind a `DequantizeLinear`: read as int8 by products, folded everywhere else.
 
 use lepton_ir::ops::matmul::Linear;
-use lepton_ir::{Graph, GraphError, Node, Op, Operands, Users, ValueId};
+use lepton_ir::{Graph, GraphError, Op, Operands, Users, ValueId};
 use lepton_tensor::{DType, Tensor, row_major_strides};
 
 use super::products::is_candidate;
@@ -171,15 +171,11 @@ pub fn quantise_tables(graph: &mut Graph) -> Result<usize, GraphError> {
             continue;
         }
         let (Some(x), Some(made)) = (operand(&node, 0), node.outputs[0]) else { continue };
-        // Who reads what is only asked where it matters.
-        let selects = |(_, node): (_, &Node)| matches!(node.op, Op::Gather(_));
-        if !graph.producer(x).is_some_and(selects) {
-            continue;
-        }
-        let Some((gather, selects)) = sole_producer(graph, &graph.users(), x) else { continue };
+        let Some((gather, selects)) = graph.producer(x) else { continue };
         let table = operand(selects, 0).and_then(|table| graph.constant(table));
         let (Op::Gather(op), Some(table)) = (&selects.op, table) else { continue };
-        if table.len() > LARGEST_TABLE {
+        // Who reads what is only asked where it matters.
+        if table.len() > LARGEST_TABLE || sole_producer(graph, &graph.users(), x).is_none() {
             continue;
         }
         let parameters = [1, 2].map(|at| graph.constant(operand(&node, at)?));

@@ -58,18 +58,9 @@ fn first(count: usize) -> __mmask16 {
 }
 
 impl Vector for Vector16 {
-    const LOOKS_UP: bool = true;
-    #[inline(always)]
-    fn look_up(table: &[f32; 32], entries: Self::Int) -> Self {
-        let table = table.as_ptr();
-        // SAFETY: only functions with AVX-512 name this type; the table has two vectors.
-        unsafe {
-            let halves = [_mm512_loadu_ps(table), _mm512_loadu_ps(table.add(16))];
-            Self(_mm512_permutex2var_ps(halves[0], entries, halves[1]))
-        }
-    }
     const LANES: usize = 16;
     const FUSED: bool = true;
+    const LOOKS_UP: bool = true;
     type Mask = __mmask16;
     type Int = __m512i;
 
@@ -165,6 +156,10 @@ impl Vector for Vector16 {
             _mm512_dpwssd_epi32(sum, a, b)
         }
         fn prefetch(pointer: *const f32) -> () { _mm_prefetch::<_MM_HINT_T0>(pointer.cast()) }
+        fn look_up(table: &[f32; 32], entries: __m512i) -> Self {
+            let (low, high) = (table.as_ptr(), table.as_ptr().add(16));
+            Self(_mm512_permutex2var_ps(_mm512_loadu_ps(low), entries, _mm512_loadu_ps(high)))
+        }
         fn int_halve(a: __m512i) -> __m512i { _mm512_srai_epi32::<1>(a) }
         fn exchange<const DISTANCE: u32>(self: Self) -> Self {
             Self(match DISTANCE {
